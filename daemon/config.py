@@ -1,0 +1,245 @@
+"""Settings: which directories and files this process works with.
+
+Order: command line, then environment, then the settings file, then the default. The settings file
+is `/etc/fusecrypt/fusecrypt.toml` for root, `$XDG_CONFIG_HOME/fusecrypt/fusecrypt.toml` for others:
+
+    runtime-dir = "/run/fusecrypt"
+    state-dir = "/var/lib/fusecrypt"
+    crypttab = "/srv/volumes.crypttab"      # replaces all default crypttabs, as --crypttab does
+    zkey-repository = "/etc/zkey/repository"
+    engine-threads = 4                      # I/O threads; without it, one for each processor
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+from ..keystore.errors import AccessError, ConfigError
+
+RUNTIME_DIR_VARIABLE: Final = "FUSECRYPT_RUNTIME_DIR"
+STATE_DIR_VARIABLE: Final = "FUSECRYPT_STATE_DIR"
+CRYPTTAB_VARIABLE: Final = "FUSECRYPT_CRYPTTAB"
+REPOSITORY_VARIABLE: Final = "ZKEY_REPOSITORY"
+
+SYSTEM_CONFIG_DIR: Final = Path("/etc/fusecrypt")
+SYSTEM_CRYPTTAB: Final = Path("/etc/crypttab")
+_FILE_NAME: Final = "fusecrypt.toml"
+
+# unix(7): sun_path has 108 bytes, the terminating NUL included.
+_MAX_SOCKET_PATH: Final = 107
+
+_TEXT_SETTINGS: Final = ("runtime-dir", "state-dir", "crypttab", "zkey-repository")
+_MAX_THREADS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class CrypttabSource:
+    """One file that crypttab lines are read from."""
+
+    path: Path
+    whole: bool  # every line is ours; otherwise only lines with the option x-fusecrypt
+    required: bool  # named by the user, so that its absence is an error
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where everything of one instance is."""
+
+    runtime_dir: Path
+    state_dir: Path
+    zkey_repository: Path
+    crypttabs: tuple[CrypttabSource, ...]
+    engine_threads: int | None  # None: one for each processor
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the daemon listens for the command line tool."""
+        return self.runtime_dir / "control"
+
+    @property
+    def device_dir(self) -> Path:
+        """The mount: a tree laid out as /dev."""
+        return self.runtime_dir / "dev"
+
+    @property
+    def mapper_dir(self) -> Path:
+        """Where opened volumes appear by name."""
+        return self.device_dir / "mapper"
+
+    @property
+    def log_file(self) -> Path:
+        """Where a daemon in the background writes its log when there is no journal."""
+        return self.runtime_dir / "log"
+
+    @property
+    def start_lock(self) -> Path:
+        """Locked (flock) while a daemon is being started, so that two never are."""
+        return self.runtime_dir / "start.lock"
+
+
+def load_settings(
+    *,
+    runtime_dir: str | None = None,
+    crypttab: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    uid: int | None = None,
+) -> Settings:
+    """The settings of this process; arguments are what the command line gave.
+
+    Creates nothing and opens nothing but the settings file.
+
+    Raises:
+        ConfigError: a setting that cannot be taken, or no runtime directory to be had.
+        AccessError: a settings file that exists and cannot be read.
+    """
+    env = os.environ if environment is None else environment
+    user = os.geteuid() if uid is None else uid
+    config_dir = SYSTEM_CONFIG_DIR if user == 0 else _get_user_config_dir(env)
+    file = _load_file(config_dir / _FILE_NAME)
+
+    def choose(argument: str | None, variable: str, key: str) -> Path | None:
+        for value in (argument, env.get(variable), file.get(key)):
+            if value:
+                return Path(os.path.abspath(value))  # noqa: PTH100 - resolve() would follow symlinks
+        return None
+
+    runtime = choose(runtime_dir, RUNTIME_DIR_VARIABLE, "runtime-dir")
+    named_crypttab = choose(crypttab, CRYPTTAB_VARIABLE, "crypttab")
+    threads = file.get("engine-threads")
+    settings = Settings(
+        runtime_dir=runtime or _get_default_runtime_dir(env, user),
+        state_dir=choose(None, STATE_DIR_VARIABLE, "state-dir") or _get_state_dir(env, user),
+        zkey_repository=choose(None, REPOSITORY_VARIABLE, "zkey-repository")
+        or (Path("/etc/zkey/repository") if user == 0 else config_dir / "zkey"),
+        crypttabs=_find_crypttabs(named_crypttab, config_dir, is_root=user == 0),
+        engine_threads=int(threads) if threads else None,
+    )
+    length = len(os.fsencode(settings.control_socket))
+    if length > _MAX_SOCKET_PATH:
+        raise ConfigError(
+            f"runtime directory {settings.runtime_dir}: the path of its control socket has {length}"
+            f" bytes, more than the {_MAX_SOCKET_PATH} of a socket address; wanted: a shorter one"
+        )
+    return settings
+
+
+def prepare_runtime_dir(settings: Settings) -> None:
+    """Make the runtime directory (0700, or 0755 for root), or check the one that is there.
+
+    Raises:
+        AccessError: it cannot be made.
+        ConfigError: it is not a directory, not ours, or writable by others.
+    """
+    path = settings.runtime_dir
+    mode = 0o755 if os.geteuid() == 0 else 0o700
+    try:
+        path.mkdir(mode=mode, exist_ok=True)
+        status = path.stat()
+    except FileExistsError:
+        raise ConfigError(f"runtime directory {path}: is a file; wanted: a directory") from None
+    except OSError as error:
+        raise AccessError(f"runtime directory {path}: cannot make it: {error.strerror}") from None
+    if status.st_uid != os.geteuid():
+        raise ConfigError(
+            f"runtime directory {path}: belongs to user {status.st_uid};"
+            f" wanted: one of user {os.geteuid()} ({RUNTIME_DIR_VARIABLE})"
+        )
+    if status.st_mode & 0o022:
+        raise ConfigError(
+            f"runtime directory {path}: mode {stat.S_IMODE(status.st_mode):04o} lets others write;"
+            " wanted: 0755 or less"
+        )
+
+
+def _find_crypttabs(
+    named: Path | None, config_dir: Path, *, is_root: bool
+) -> tuple[CrypttabSource, ...]:
+    if named is not None:
+        return (CrypttabSource(named, whole=True, required=True),)
+    own = CrypttabSource(config_dir / "crypttab", whole=True, required=False)
+    if not is_root:
+        return (own,)
+    parts = sorted((config_dir / "crypttab.d").glob("*.conf"))
+    return (
+        CrypttabSource(SYSTEM_CRYPTTAB, whole=False, required=False),
+        own,
+        *(CrypttabSource(part, whole=True, required=False) for part in parts),
+    )
+
+
+def _get_default_runtime_dir(env: Mapping[str, str], uid: int) -> Path:
+    if uid == 0:
+        return Path("/run/fusecrypt")
+    named = env.get("XDG_RUNTIME_DIR", "")
+    # XDG Base Directory Specification: a relative path is invalid and is to be ignored.
+    base = Path(named) if os.path.isabs(named) else Path(f"/run/user/{uid}")  # noqa: PTH117
+    source = f"XDG_RUNTIME_DIR={named}" if base == Path(named) else f"{base} (no XDG_RUNTIME_DIR)"
+    try:
+        status = base.stat()
+    except OSError as error:
+        _refuse_runtime_dir(f"{source}: {error.strerror}")
+    if not stat.S_ISDIR(status.st_mode):
+        _refuse_runtime_dir(f"{source}: is not a directory")
+    if status.st_uid != uid:
+        _refuse_runtime_dir(f"{source}: belongs to user {status.st_uid}, not to user {uid}")
+    return base / "fusecrypt"
+
+
+def _refuse_runtime_dir(reason: str) -> NoReturn:
+    raise ConfigError(
+        f"no runtime directory: {reason}; set {RUNTIME_DIR_VARIABLE} or give --runtime-dir"
+    )
+
+
+def _get_state_dir(env: Mapping[str, str], uid: int) -> Path:
+    if uid == 0:
+        return Path("/var/lib/fusecrypt")
+    return _get_xdg_dir(env, "XDG_STATE_HOME", ".local/state") / "fusecrypt"
+
+
+def _get_user_config_dir(env: Mapping[str, str]) -> Path:
+    return _get_xdg_dir(env, "XDG_CONFIG_HOME", ".config") / "fusecrypt"
+
+
+def _get_xdg_dir(env: Mapping[str, str], variable: str, default: str) -> Path:
+    named = env.get(variable, "")
+    if os.path.isabs(named):  # noqa: PTH117
+        return Path(named)
+    home = env.get("HOME", "")
+    base = Path(home) if os.path.isabs(home) else Path("~").expanduser()  # noqa: PTH117
+    return base / default
+
+
+def _load_file(path: Path) -> dict[str, str]:
+    """Keys to values of a settings file, checked; nothing when there is no such file."""
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise AccessError(f"settings file {path}: cannot read it: {error.strerror}") from None
+    import tomllib  # most machines have no settings file
+
+    try:
+        document: dict[str, object] = tomllib.loads(raw.decode())
+    except ValueError as error:
+        raise ConfigError(f"settings file {path}: {error}; wanted: TOML in UTF-8") from None
+    settings: dict[str, str] = {}
+    for key, value in document.items():
+        if key in _TEXT_SETTINGS:
+            if not isinstance(value, str) or not os.path.isabs(value):  # noqa: PTH117
+                raise ConfigError(f"{path}: {key}: got {value!r}; wanted: an absolute path")
+            settings[key] = value
+        elif key == "engine-threads":
+            if type(value) is not int or not 1 <= value <= _MAX_THREADS:
+                raise ConfigError(f"{path}: {key}: got {value!r}; wanted: 1 to {_MAX_THREADS}")
+            settings[key] = str(value)
+        else:
+            known = ", ".join((*_TEXT_SETTINGS, "engine-threads"))
+            raise ConfigError(f"{path}: unknown setting {key!r}; known: {known}")
+    return settings
