@@ -1,0 +1,67 @@
+"""The key file of a crypttab entry: the one its line names, or one found by the volume's name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..keystore.errors import AccessError, ConfigError, NotFoundError, UnsupportedError
+from .crypttab import KEY_FILE_HASH, CrypttabEntry, is_unhashed
+
+log = logging.getLogger(__name__)
+
+# crypttab(5): where NAME.key is looked for when the third field is none.
+KEY_DIRS: Final = (Path("/etc/cryptsetup-keys.d"), Path("/run/cryptsetup-keys.d"))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """An open key file; who holds it closes ``fd``."""
+
+    path: str
+    fd: int
+
+
+def open_key_file(entry: CrypttabEntry, key_dirs: Sequence[Path] = KEY_DIRS) -> KeyFile | None:
+    """The entry's key file, or None when the passphrase must be asked for. May block (a FIFO).
+
+    Raises:
+        NotFoundError: the file that the line names does not exist.
+        AccessError: a key file cannot be opened, or is a directory.
+        UnsupportedError: it is a socket.
+        ConfigError: a discovered file for a plain volume whose line has a hash.
+    """
+    if entry.key_file is not None:
+        return _open(entry, entry.key_file)
+    for key_dir in key_dirs:
+        path = key_dir / f"{entry.name}.key"
+        if path.exists():
+            if entry.type == "plain" and not is_unhashed(entry.options):
+                raise ConfigError(
+                    f"{entry.name}: {path}: {KEY_FILE_HASH.format(entry.options.hash)}"
+                )
+            return _open(entry, str(path))
+    return None
+
+
+def _open(entry: CrypttabEntry, path: str) -> KeyFile:
+    where = f"{entry.name}: key file {path}"
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - before opening: a socket cannot be opened
+        if stat.S_ISSOCK(mode):
+            raise UnsupportedError(f"{where}: not supported: a socket that sends the key")
+        if stat.S_ISDIR(mode):
+            raise AccessError(f"{where}: is a directory; wanted: a file")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise NotFoundError(f"{where}: no such file") from None
+    except OSError as error:
+        raise AccessError(f"{where}: cannot open it: {error.strerror}") from None
+    if stat.S_ISREG(mode) and mode & stat.S_IROTH:
+        log.warning("%s: everybody may read it; wanted: mode 0600", where)
+    return KeyFile(path, fd)
