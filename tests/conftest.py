@@ -1,0 +1,47 @@
+"""Fixtures that more than one folder of tests uses."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import vm
+from tests.product import USER_ID, Instance, running, why_no_fuse
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that cannot run on this machine are skipped, with the reason in the summary."""
+    reason = vm.why_not() if any(item.get_closest_marker("vm") for item in items) else None
+    for item in items:
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+        if item.get_closest_marker("vm") and reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Path:
+    """Where instances live: short paths that every user may enter, on a memory file system."""
+    shared = Path("/dev/shm")
+    return shared if os.access(shared, os.W_OK) else Path("/tmp")
+
+
+@pytest.fixture
+def instance(scratch: Path) -> Iterator[Instance]:
+    """Directories, crypttab and command line of one fusecrypt of the caller's own."""
+    reason = why_no_fuse()
+    if reason:
+        pytest.skip(reason)
+    with running(scratch) as made:
+        yield made
+
+
+@pytest.fixture
+def user_instance(scratch: Path) -> Iterator[Instance]:
+    """The same for an ordinary user without any privilege."""
+    reason = why_no_fuse(as_user=True)
+    if reason:
+        pytest.skip(reason)
+    with running(scratch, USER_ID) as made:
+        yield made
