@@ -1,0 +1,137 @@
+"""The file or device that a volume lies in: which it is, and whether it is ours alone."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import stat
+import struct
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Final
+
+from ..keystore.errors import AccessError, BusyError, NotFoundError
+
+log = logging.getLogger(__name__)
+
+# struct flock of fcntl(2) for 64-bit offsets: type, whence, start, len, pid.
+_FLOCK: Final = struct.Struct("hhqqi4x")
+#: Seconds to wait for another program that reads or writes the header.
+_HEADER_LOCK_TIMEOUT: Final = 10.0
+_HEADER_LOCK_PAUSE: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class DataArea:
+    """The bytes of a backing file that a volume reads and, unless read-only, writes."""
+
+    device: int  # st_dev, or st_rdev of a block device
+    inode: int  # 0 for a block device
+    start: int
+    end: int
+    is_read_only: bool
+
+    def conflicts(self, other: DataArea) -> bool:
+        """Whether both cannot be open: they overlap, and one of them is written."""
+        return (
+            (self.device, self.inode) == (other.device, other.inode)
+            and self.start < other.end
+            and other.start < self.end
+            and not (self.is_read_only and other.is_read_only)
+        )
+
+
+def check_descriptor(fd: int, path: str, *, is_read_only: bool) -> int:
+    """Size in bytes of the file or block device behind ``fd``, which must suit its use.
+
+    Raises:
+        NotFoundError: it is neither a file nor a block device.
+        AccessError: it is not open for reading, or for writing where that is needed.
+    """
+    status = os.fstat(fd)
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+        raise NotFoundError(f"{path}: is neither a regular file nor a block device")
+    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH)
+    if mode & os.O_PATH or mode & os.O_ACCMODE == os.O_WRONLY:
+        raise AccessError(f"{path}: not open for reading")
+    if not is_read_only and mode != os.O_RDWR:
+        raise AccessError(f"{path}: not open for writing; give --readonly to read it")
+    return os.lseek(fd, 0, os.SEEK_END) if stat.S_ISBLK(status.st_mode) else status.st_size
+
+
+def get_data_area(fd: int, start: int, length: int, *, is_read_only: bool) -> DataArea:
+    """The area of ``length`` bytes from ``start`` of the file behind ``fd``."""
+    status = os.fstat(fd)
+    end = start + length
+    if stat.S_ISBLK(status.st_mode):
+        return DataArea(status.st_rdev, 0, start, end, is_read_only)
+    return DataArea(status.st_dev, status.st_ino, start, end, is_read_only)
+
+
+def lock_data_area(fd: int, area: DataArea, path: str) -> None:
+    """Keep every other writer out, of this daemon or another, as long as the description is open.
+
+    The lock belongs to the open file description: it goes to the engine with the descriptor.
+
+    Raises:
+        BusyError: somebody has the area open; readers may share it.
+    """
+    kind = fcntl.F_RDLCK if area.is_read_only else fcntl.F_WRLCK
+    request = _FLOCK.pack(kind, os.SEEK_SET, area.start, area.end - area.start, 0)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise BusyError(f"{path}: is open already, by another daemon") from None
+        # NFS without lockd, some FUSE file systems.
+        log.warning("%s: cannot be locked against other writers: %s", path, error.strerror)
+
+
+@contextlib.contextmanager
+def lock_header(fd: int, path: str) -> Generator[None, None, None]:
+    """Read the header while no cryptsetup writes it (flock on the file, as cryptsetup does).
+
+    Blocks for up to ten seconds.
+
+    Raises:
+        BusyError: somebody holds the header for writing all that time.
+    """
+    deadline = time.monotonic() + _HEADER_LOCK_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise BusyError(f"{path}: another program is writing the header") from None
+            time.sleep(_HEADER_LOCK_PAUSE)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+class BackingFile:
+    """Keeps an eye on the file behind a volume, without keeping its locks or contents."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        # O_PATH: a description of its own, so that the engine's locks end with the engine's copy.
+        self._fd = os.open(f"/proc/self/fd/{fd}", os.O_PATH | os.O_CLOEXEC)
+        self._path = path
+        self._was_deleted = False
+
+    def is_deleted(self) -> bool:
+        """Whether the file has no name any more: its contents end with the volume. Logged once."""
+        is_deleted = os.fstat(self._fd).st_nlink == 0
+        if is_deleted and not self._was_deleted:
+            log.warning("%s: deleted or replaced while open: its contents end with it", self._path)
+        self._was_deleted = is_deleted
+        return is_deleted
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._fd)

@@ -1,0 +1,122 @@
+"""Passphrases at start: one question at a time, on the terminal or through systemd's agents.
+
+What is typed goes by pipe from the asking process to the engine; it never enters this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+import trio
+
+from ..keystore.errors import UnlockError
+from . import ask
+
+log = logging.getLogger(__name__)
+
+
+def open_terminal() -> int | None:
+    """The terminal of this process, if it is in the foreground there; the caller closes it."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return None
+    try:
+        if os.tcgetpgrp(fd) == os.getpgrp():
+            return fd
+    except OSError:
+        pass
+    # In the background a question would only stop us (SIGTTIN).
+    os.close(fd)
+    return None
+
+
+class Prompter:
+    """Asks for passphrases. ``terminal`` stays the caller's; without one, systemd's agents ask."""
+
+    def __init__(self, terminal: int | None) -> None:
+        self._terminal = terminal
+        self._turn = trio.Lock()
+
+    def forget_terminal(self) -> None:
+        """The caller of the program has its terminal back: nobody may be asked there any more."""
+        self._terminal = None
+
+    @contextlib.asynccontextmanager
+    async def ask(
+        self, message: str, *, identity: str, time_limit: float
+    ) -> AsyncGenerator[int, None]:
+        """A pipe from which the passphrase can be read as a line.
+
+        ``identity`` names the volume to password agents; ``time_limit`` in seconds, 0 for none. Only
+        one question is out at a time.
+
+        Raises:
+            UnlockError: nobody can be asked, or nobody answered.
+        """
+        text = "".join(c if c.isprintable() else "?" for c in message)
+        readable, writable = os.pipe2(os.O_CLOEXEC)
+        try:
+            async with self._turn:
+                try:
+                    status = await self._run(text, identity, time_limit, writable)
+                finally:
+                    os.close(writable)
+            if status != 0:
+                raise UnlockError(_explain(status))
+            yield readable
+        finally:
+            os.close(readable)
+
+    async def _run(self, text: str, identity: str, time_limit: float, writable: int) -> int:
+        stdin: int
+        if self._terminal is not None:
+            command = [sys.executable, "-I", "-S", ask.__file__, f"{text} ", str(time_limit)]
+            stdin = self._terminal
+        else:
+            command = [
+                _find_agent(),
+                f"--timeout={time_limit:.0f}",
+                f"--id=cryptsetup:{identity}",
+                "--icon=drive-harddisk",
+                text,
+            ]
+            stdin = subprocess.DEVNULL
+        return await _run_to_end(command, stdin=stdin, stdout=writable)
+
+
+async def _run_to_end(command: Sequence[str], *, stdin: int, stdout: int) -> int:
+    process = await trio.lowlevel.open_process(command, stdin=stdin, stdout=stdout)
+    try:
+        return await process.wait()
+    except trio.Cancelled:
+        # The terminal's echo comes back only if the asking process ends in order.
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
+            await process.wait()
+        raise
+
+
+def _find_agent() -> str:
+    # Without a running systemd its tool would wait for an answer that nobody can give.
+    program = shutil.which("systemd-ask-password")
+    if program is None or not Path("/run/systemd/system").is_dir():
+        raise UnlockError("a passphrase is needed, and there is no terminal to ask for it on")
+    return program
+
+
+def _explain(status: int) -> str:
+    reasons = {
+        ask.TIMED_OUT: "no passphrase was entered in time",
+        ask.NO_TERMINAL: "a passphrase is needed, and the terminal cannot be read",
+    }
+    return reasons.get(status, "no passphrase was entered")
