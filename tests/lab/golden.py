@@ -1,0 +1,64 @@
+"""The images of tests/golden as acceptance tests use them: unpacked, with their command lines."""
+
+import functools
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+
+
+@functools.cache
+def manifest() -> dict[str, Any]:
+    return json.loads((GOLDEN / "golden.json").read_text())
+
+
+def images(expect: str) -> list[dict[str, Any]]:
+    """All images with a verdict, ``opens`` or ``refused``."""
+    return [image for image in manifest()["images"] if image["expect"] == expect]
+
+
+def find(name: str) -> dict[str, Any]:
+    return next(image for image in manifest()["images"] if image["name"] == name)
+
+
+def unpack(image: dict[str, Any], directory: Path) -> dict[str, Path]:
+    """Unpack an image's files; role (``data``, ``header``) to path."""
+    found = {}
+    for file in image["files"]:
+        path = directory / Path(file["path"]).name.removesuffix(".xz")
+        path.write_bytes(lzma.decompress((GOLDEN / file["path"]).read_bytes()))
+        found[file["role"]] = path
+    return found
+
+
+def unlock_arguments(image: dict[str, Any], number: int = 0) -> tuple[list[str], bytes]:
+    """cryptsetup's options for the image's secret, and what goes to standard input."""
+    plain = image.get("plain", {})
+    if "keyfile_hex" in plain:
+        return ["--key-file", "-"], bytes.fromhex(plain["keyfile_hex"])
+    unlock = image["unlock"][number]
+    if unlock.get("mode") == "passphrase":
+        return [], bytes.fromhex(unlock["secret_hex"]) + b"\n"
+    words = ["--key-file", str(GOLDEN / unlock["keyfile"])]
+    for option in ("offset", "size"):
+        if option in unlock:
+            words += [f"--keyfile-{option}", str(unlock[option])]
+    return words, b""
+
+
+def open_arguments(image: dict[str, Any], files: dict[str, Path], name: str) -> list[str]:
+    """The arguments of ``open`` without those of the secret."""
+    words = ["open", "--type", image["type"]]
+    plain = image.get("plain")
+    if plain is not None:
+        words += ["--cipher", plain["cipher"], "--key-size", str(plain["key_bits"])]
+        words += ["--hash", plain["hash"]] if plain["hash"] else []
+        words += ["--offset", str(plain["offset"]), "--skip", str(plain["skip"])]
+        words += ["--size", str(plain["size"])] if plain["size"] else []
+        words += ["--sector-size", str(plain["sector_size"])]
+        words += ["--iv-large-sectors"] if plain["iv_large_sectors"] else []
+    if "header" in files:
+        words += ["--header", str(files["header"])]
+    return [*words, str(files["data"]), name]
