@@ -1,0 +1,152 @@
+"""The command line of ``fusecrypt``: options anywhere, as cryptsetup takes them.
+
+cryptsetup's options may stand before the action, between its arguments and after them; short flags
+may be joined, a value may be joined to its option. No abbreviations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ...keystore.errors import ConfigError, UnsupportedError
+from .options import ALIASES, OPTIONS, SHORT_NAMES, UNSUPPORTED, Kind
+
+# cryptsetup(8), --device-size: S is 512-byte sectors; K, KiB, … 1024-based; KB, … 1000-based.
+_SIZE: Final = re.compile(r"([0-9]+|0[xX][0-9a-fA-F]+)(?:([sS])|([kKmMgGtT])(iB|B)?)?")
+_POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
+MAX_NUMBER: Final = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What was asked for: an action, its arguments, and options by long name."""
+
+    verb: str
+    positionals: tuple[str, ...]
+    options: Mapping[str, str]  # flags have the value ""
+
+    def has(self, name: str) -> bool:
+        """Whether the option was given."""
+        return name in self.options
+
+    def text(self, name: str) -> str | None:
+        """An option's value as it stands."""
+        return self.options.get(name)
+
+    def number(self, name: str) -> int | None:
+        """An option's value as a number: decimal, 0x… or octal with a leading zero.
+
+        Raises:
+            ConfigError: it is not one.
+        """
+        value = self.options.get(name)
+        if value is None:
+            return None
+        try:
+            base = 16 if value[:2].lower() == "0x" else 8 if value[:1] == "0" else 10
+            number = int(value, base) if value.isascii() and value.isalnum() else -1
+        except ValueError:
+            number = -1
+        if not 0 <= number <= MAX_NUMBER:
+            raise ConfigError(f"--{name}: got {value!r}; wanted: a number")
+        return number
+
+    def size(self, name: str) -> int | None:
+        """An option's value as a number of bytes, with a unit or without.
+
+        Raises:
+            ConfigError: it is not one.
+        """
+        value = self.options.get(name)
+        if value is None:
+            return None
+        match = _SIZE.fullmatch(value)
+        if match is None:
+            raise ConfigError(
+                f"--{name}: got {value!r}; wanted: bytes, or a unit S K M G T KB MB …"
+            )
+        factor = 1
+        if match[2]:
+            factor = 512
+        elif match[3]:
+            factor = (1000 if match[4] == "B" else 1024) ** _POWERS[match[3].lower()]
+        size = int(match[1], 0 if match[1][:2].lower() == "0x" else 10) * factor
+        if size > MAX_NUMBER:
+            raise ConfigError(f"--{name}: got {value!r}; wanted: less than 2^64 bytes")
+        return size
+
+    def check(self, allowed: frozenset[str], *, minimum: int, maximum: int, usage: str) -> None:
+        """Refuse options that the action does not have, and a wrong number of arguments.
+
+        Raises:
+            ConfigError: naming the option, or showing how the action is used.
+        """
+        for name in self.options:
+            if name not in allowed:
+                raise ConfigError(f"--{name}: not an option of {self.verb}")
+        if not minimum <= len(self.positionals) <= maximum:
+            got = len(self.positionals)
+            raise ConfigError(f"{self.verb}: got {got} arguments; wanted: fusecrypt {usage}")
+
+
+def parse_arguments(argv: Sequence[str]) -> Arguments:
+    """Take a command line apart.
+
+    Raises:
+        ConfigError: an unknown option, a value missing or not wanted.
+        UnsupportedError: an option of cryptsetup that we do not have.
+    """
+    words: list[str] = []
+    options: dict[str, str] = {}
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            words += rest
+            break
+        if word.startswith("--"):
+            _take_long(word[2:], rest, options)
+        elif word.startswith("-") and word != "-":
+            _take_short(word[1:], rest, options)
+        else:
+            words.append(word)
+    return Arguments(words[0] if words else "", tuple(words[1:]), options)
+
+
+def _take_long(text: str, rest: list[str], options: dict[str, str]) -> None:
+    name, equals, value = text.partition("=")
+    _take(ALIASES.get(name, name), f"--{name}", value if equals else None, rest, options)
+
+
+def _take_short(letters: str, rest: list[str], options: dict[str, str]) -> None:
+    while letters:
+        letter, letters = letters[0], letters[1:]
+        name = SHORT_NAMES.get(letter, "")
+        if name in OPTIONS and OPTIONS[name].kind is Kind.VALUE and letters:
+            _take(name, f"-{letter}", letters.removeprefix("="), rest, options)
+            return
+        _take(name, f"-{letter}", None, rest, options)
+
+
+def _take(
+    name: str, shown: str, value: str | None, rest: list[str], options: dict[str, str]
+) -> None:
+    if name in UNSUPPORTED:
+        raise UnsupportedError(f"{shown}: not supported")
+    option = OPTIONS.get(name)
+    if option is None:
+        raise ConfigError(f"{shown}: unknown option; fusecrypt --help lists them")
+    if option.kind is Kind.FLAG:
+        if value is not None:
+            raise ConfigError(f"{shown}: takes no value, got {value!r}")
+        value = ""
+    elif option.kind is Kind.OPTIONAL:
+        value = value or ""
+    elif value is None:
+        if not rest:
+            raise ConfigError(f"{shown}: no value; wanted: {option.metavar}")
+        value = rest.pop(0)
+    options[name] = value

@@ -1,0 +1,193 @@
+"""Every option that ``fusecrypt`` knows: its own, cryptsetup's, and those that it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+
+class Kind(Enum):
+    """Whether an option takes a value."""
+
+    FLAG = "flag"
+    VALUE = "value"
+    OPTIONAL = "optional"  # only joined by =
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option, under its long name."""
+
+    help: str
+    metavar: str = ""
+    short: str = ""
+    kind: Kind = Kind.VALUE
+
+
+def _flag(text: str, short: str = "") -> Option:
+    return Option(text, short=short, kind=Kind.FLAG)
+
+
+OPTIONS: Final[dict[str, Option]] = {
+    # ours
+    "runtime-dir": Option("Use the daemon of this runtime directory", "DIR"),
+    "crypttab": Option("Read this crypttab instead of the default ones", "FILE"),
+    "json": Option("Print JSON: pretty, short or off", "MODE", kind=Kind.OPTIONAL),
+    # of every action
+    "help": _flag("Show this help", "?"),
+    "version": _flag("Show the version", "V"),
+    "verbose": _flag("Say what was done", "v"),
+    "debug": _flag("Show where an error came from"),
+    "batch-mode": _flag("Do not ask for confirmation", "q"),
+    # where the key comes from
+    "key-file": Option("Read the passphrase from a file; - is standard input", "FILE", "d"),
+    "keyfile-offset": Option("Skip so much of the key file", "BYTES"),
+    "keyfile-size": Option("Read at most so much of the key file", "BYTES", "l"),
+    "volume-key-file": Option("Use the volume key in this file", "FILE"),
+    "key-slot": Option("Use only this keyslot; luksFormat: make this one", "N", "S"),
+    "tries": Option("How often a passphrase may be typed", "N", "T"),
+    "timeout": Option("Wait so long for a passphrase to be typed", "SECONDS", "t"),
+    "verify-passphrase": _flag("Ask for the passphrase twice", "y"),
+    "test-passphrase": _flag("Only try the passphrase, open nothing"),
+    # what is opened
+    "type": Option("luks, luks2 or plain", "TYPE", "M"),
+    "header": Option("The LUKS header is in this file", "FILE"),
+    "readonly": _flag("Open for reading only", "r"),
+    "cipher": Option("Cipher, as in aes-xts-plain64", "CIPHER", "c"),
+    "key-size": Option("Size of the volume key", "BITS", "s"),
+    "hash": Option(
+        "Hash of the passphrase (plain) or of PBKDF2, digest and AF (LUKS)", "HASH", "h"
+    ),
+    "offset": Option("Where the data starts", "SECTORS", "o"),
+    "skip": Option("What the IV of the first sector starts at", "SECTORS", "p"),
+    "size": Option("Size of the data", "SECTORS", "b"),
+    "device-size": Option("Size of the data, with a unit", "SIZE"),
+    "sector-size": Option("Encrypt in sectors of 512, 1024, 2048 or 4096", "BYTES"),
+    "iv-large-sectors": _flag("Count IVs in sectors of the sector size"),
+    # luksFormat
+    "pbkdf": Option("argon2id, argon2i or pbkdf2", "TYPE"),
+    "pbkdf-memory": Option("Memory of Argon2", "KILOBYTES"),
+    "pbkdf-parallel": Option("Lanes of Argon2", "N"),
+    "pbkdf-force-iterations": Option("Iterations, without a benchmark", "N"),
+    "iter-time": Option("How long unlocking may take here", "MILLISECONDS", "i"),
+    "label": Option("Label of the volume", "TEXT"),
+    "subsystem": Option("Subsystem of the volume", "TEXT"),
+    "uuid": Option("UUID of the volume", "UUID"),
+    "luks2-metadata-size": Option("Size of each metadata area", "SIZE"),
+    "luks2-keyslots-size": Option("Size of the keyslots area", "SIZE"),
+    "force-password": _flag("Accepted; passwords are not rated"),
+    "use-random": _flag("Accepted; keys come from the kernel's one generator"),
+    "use-urandom": _flag("Accepted; keys come from the kernel's one generator"),
+    # other actions
+    "deferred": _flag("Close when the last user is gone"),
+    "dump-json-metadata": _flag("Print the JSON area of the header"),
+    # of the kernel's dm-crypt only
+    "disable-keyring": _flag("Accepted; the kernel's keyring is never used"),
+    "disable-external-tokens": _flag("Accepted; no token plugins are loaded"),
+    "perf-same_cpu_crypt": _flag("Accepted; tunes the kernel's dm-crypt only"),
+    "perf-submit_from_crypt_cpus": _flag("Accepted; tunes the kernel's dm-crypt only"),
+    "perf-no_read_workqueue": _flag("Accepted; tunes the kernel's dm-crypt only"),
+    "perf-no_write_workqueue": _flag("Accepted; tunes the kernel's dm-crypt only"),
+}
+
+ALIASES: Final = {"master-key-file": "volume-key-file", "read-only": "readonly"}
+
+SHORT_NAMES: Final = {
+    **{option.short: name for name, option in OPTIONS.items() if option.short},
+    "j": "json",
+}
+
+# cryptsetup 2.8's other options: refused by name, whichever action they are given to.
+UNSUPPORTED: Final = frozenset(
+    {
+        "active-name",
+        "align-payload",
+        "allow-discards",
+        "block-size",
+        "cancel-deferred",
+        "debug-json",
+        "decrypt",
+        "disable-blkid",
+        "disable-locks",
+        "disable-veracrypt",
+        "dump-master-key",
+        "dump-volume-key",
+        "encrypt",
+        "external-tokens-path",
+        "force-no-keyslots",
+        "force-offline-reencrypt",
+        "header-backup-file",
+        "hotzone-size",
+        "hw-opal",
+        "hw-opal-factory-reset",
+        "hw-opal-only",
+        "init-only",
+        "integrity",
+        "integrity-inline",
+        "integrity-key-size",
+        "integrity-legacy-padding",
+        "integrity-no-journal",
+        "integrity-no-wipe",
+        "json-file",
+        "keep-key",
+        "key-description",
+        "keyslot-cipher",
+        "keyslot-key-size",
+        "link-vk-to-keyring",
+        "new",
+        "new-key-slot",
+        "new-keyfile",
+        "new-keyfile-offset",
+        "new-keyfile-size",
+        "new-token-id",
+        "perf-high_priority",
+        "persistent",
+        "priority",
+        "progress-frequency",
+        "progress-json",
+        "reduce-device-size",
+        "refresh",
+        "resilience",
+        "resilience-hash",
+        "resume-only",
+        "serialize-memory-hard-pbkdf",
+        "shared",
+        "tcrypt-backup",
+        "tcrypt-hidden",
+        "tcrypt-system",
+        "test-args",
+        "token-id",
+        "token-only",
+        "token-replace",
+        "token-type",
+        "unbound",
+        "use-directio",
+        "use-fsync",
+        "veracrypt",
+        "veracrypt-pim",
+        "veracrypt-query-pim",
+        "volume-key-keyring",
+        "write-log",
+    }
+)
+
+# Taken by every action, for scripts that give them everywhere.
+COMMON: Final = frozenset(
+    {
+        "runtime-dir",
+        "crypttab",
+        "json",
+        "help",
+        "version",
+        "verbose",
+        "debug",
+        "batch-mode",
+        "disable-keyring",
+        "disable-external-tokens",
+        "perf-same_cpu_crypt",
+        "perf-submit_from_crypt_cpus",
+        "perf-no_read_workqueue",
+        "perf-no_write_workqueue",
+    }
+)

@@ -1,0 +1,140 @@
+"""The control socket as the command line tool sees it: plain blocking calls."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ...keystore.errors import (
+    AccessError,
+    ConfigError,
+    MapperError,
+    NotFoundError,
+    UnsupportedError,
+)
+from ..exitcodes import ReportedError, parse_exit_code
+from .protocol import (
+    FAILED,
+    INTERFACE,
+    INVALID_PARAMETER,
+    METHOD_NOT_FOUND,
+    PASSPHRASE_REQUIRED,
+    Decoder,
+    Reply,
+    Request,
+    close_fds,
+)
+
+_CHUNK = 65536
+
+
+class NoDaemonError(NotFoundError):
+    """No daemon listens in the runtime directory; the caller may start one."""
+
+
+class PassphraseRequiredError(MapperError):
+    """The volume needs a passphrase; ``prompt`` is what to ask."""
+
+    def __init__(self, prompt: str) -> None:
+        super().__init__(prompt)
+        self.prompt = prompt
+
+
+class ControlClient:
+    """A connection to a daemon. One call at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Connect.
+
+        Raises:
+            NoDaemonError: nobody listens at ``path``.
+            AccessError: it belongs to somebody else.
+        """
+        self._where = f"daemon at {path}"
+        self._decoder = Decoder()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            self._socket.close()
+            raise NoDaemonError(f"no daemon runs in {path.parent}") from None
+        except OSError as error:
+            self._socket.close()
+            raise AccessError(f"{self._where}: cannot connect: {error.strerror}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up. A call that has not been answered may still be carried out."""
+        self._socket.close()
+        self._decoder.close()
+
+    def call(
+        self, method: str, parameters: Mapping[str, object], fds: Sequence[int] = ()
+    ) -> Mapping[str, object]:
+        """Call ``io.fusecrypt.METHOD``; the descriptors stay the caller's. May take minutes (KDF).
+
+        Raises:
+            ReportedError: the daemon's own error, with its exit code.
+            PassphraseRequiredError: the method needs a key that was not given.
+            UnsupportedError: the daemon, of another version, does not know the method.
+            AccessError: the daemon hung up.
+        """
+        try:
+            self._send(Request(f"{INTERFACE}.{method}", parameters).pack(), fds)
+            reply = self._receive()
+        except OSError as error:
+            raise AccessError(f"{self._where}: {error.strerror or error}") from None
+        if reply.error is None:
+            return reply.parameters
+        raise self._make_error(method, reply)
+
+    def _send(self, data: bytes, fds: Sequence[int]) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        sent = self._socket.sendmsg([data], rights)
+        self._socket.sendall(data[sent:])
+
+    def _receive(self) -> Reply:
+        while True:
+            data, ancillary, _, _ = self._socket.recvmsg(
+                _CHUNK, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
+            )
+            for level, kind, raw in ancillary:  # no reply carries descriptors
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    close_fds(array.array("i", raw[: len(raw) // 4 * 4]))
+            if not data:
+                raise AccessError(f"{self._where}: hung up without an answer")
+            messages = self._decoder.feed(data)
+            if messages:
+                return Reply.parse(messages[0])
+
+    def _make_error(self, method: str, reply: Reply) -> MapperError:
+        def text(name: str) -> str:
+            value = reply.parameters.get(name)
+            return value if isinstance(value, str) else ""
+
+        if reply.error == FAILED:
+            code = reply.parameters.get("exit_code")
+            number = code if isinstance(code, int) else 1
+            return ReportedError(text("message"), parse_exit_code(number), text("kind"))
+        if reply.error == PASSPHRASE_REQUIRED:
+            return PassphraseRequiredError(text("prompt"))
+        if reply.error == METHOD_NOT_FOUND:
+            return UnsupportedError(f"{self._where}: is of another version: no method {method}")
+        if reply.error == INVALID_PARAMETER:
+            return ConfigError(f"{self._where}: {method}: bad parameter {text('parameter')}")
+        return MapperError(f"{self._where}: {method}: {reply.error}")
