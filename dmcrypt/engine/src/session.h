@@ -1,0 +1,44 @@
+/** The session: what makes a protected key, and what alone can use one.
+ *
+ * A token: 00 000000, version 01, 000000, u32 key type, u32 data length (both big-endian), wrapped key, and
+ * the 32-byte pattern of the session's wrapping key. The wrapping key never leaves the arena and dies with
+ * the process; the pattern tells a token of another session (as IBM Z's WKVP does).
+ * Wrapping is AES-256-XTS over the whole key with the key type and length as tweak: it keeps the length
+ * and takes 16 to 128 bytes.
+ */
+#ifndef FUSECRYPT_SESSION_H
+#define FUSECRYPT_SESSION_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wire.h"
+
+/** Key type of a volume key of any length; 1 to 12 are IBM Z's (pkey.h). */
+#define SESSION_VOLUME_KEY 0x46435601u
+
+/** Make wrapping key, pattern and X25519 pair. Once. @return 0 or a negative errno */
+int session_init(void);
+
+const uint8_t *session_public_key(void); /* 32 bytes */
+const uint8_t *session_pattern(void);    /* 32 bytes */
+
+/** Wrap a clear key of 16 to 128 bytes. @return 0, -EINVAL: size */
+int session_wrap(const uint8_t *key, size_t size, struct wire_token *token);
+
+/** Unwrap. On success *key is arena memory of *size bytes that the caller frees.
+ *
+ * @return 0; -EINVAL: not a token; -EKEYEXPIRED: a token of another session; -ENOSPC: the arena is full
+ */
+int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size);
+
+/** Take the key out of a transport blob, and wrap it.
+ *
+ * Kind 1: 01, ephemeral X25519 public key (32), nonce (12), AES-256-GCM ciphertext and tag (16). The AES key
+ * is HKDF-SHA256 (RFC 5869) of the shared secret, without salt, with info = "fusecrypt transport 1",
+ * ephemeral and session public keys; the additional data is the first 33 bytes. A blob is taken once.
+ * @return 0; -EOPNOTSUPP: another kind; -EINVAL: length; -EKEYREJECTED: not authentic; -EEXIST: used before
+ */
+int session_import(const uint8_t *blob, size_t length, size_t key_size, struct wire_token *token);
+
+#endif
