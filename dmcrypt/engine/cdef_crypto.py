@@ -1,10 +1,12 @@
 """What cffi is told of the engine's cryptography: its functions, and the wire structs they take.
 
-Source: src/{arena,cipher,keyslot,af,session,selftest,wire}.h. The C compiler checks every declaration
-here against them (API mode).
+Source: the headers named in `HEADERS`, and src/wire.h. The C compiler checks every declaration here
+against them (API mode).
 """
 
 from typing import Final
+
+HEADERS: Final = ("arena.h", "cipher.h", "af.h", "keyslot.h", "session.h", "selftest.h")
 
 CDEF: Final = """
 struct wire_token {

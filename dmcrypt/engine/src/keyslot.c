@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "af.h"
 #include "arena.h"
 #include "cipher.h"
 #include "hash.h"

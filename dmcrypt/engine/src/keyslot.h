@@ -9,7 +9,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "af.h"
 #include "wire.h"
 
 #define VOLUME_KEY_MAX 1024u /* bytes, in a keyslot: a secure key of paes is one, too */
