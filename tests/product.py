@@ -11,6 +11,7 @@ import pwd
 import select
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -141,6 +142,7 @@ class Instance:
         self.crypttab.write_text("")
         self.own(self.crypttab)
         self._daemon: subprocess.Popen | None = None
+        self._notify: socket.socket | None = None
 
     # --- places ---
 
@@ -204,6 +206,7 @@ class Instance:
         """Start ``fusecryptd`` in the foreground with a crypttab of ``lines``."""
         if lines:
             self.crypttab.write_text("".join(line + "\n" for line in lines))
+        environment = {**self.environment, "NOTIFY_SOCKET": str(self._listen())}
         with self.log.open("ab") as log:
             self._daemon = subprocess.Popen(
                 [
@@ -213,24 +216,59 @@ class Instance:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.environment,
+                env=environment,
                 cwd=self.directory,
                 start_new_session=True,
             )
         if wait:
             self.wait_ready()
 
+    def _listen(self) -> Path:
+        """Hear from the daemon as systemd does (sd_notify(3))."""
+        self._hang_up()
+        path = self.directory / "notify"
+        path.unlink(missing_ok=True)
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.bind(str(path))
+        self._notify.settimeout(0.2)
+        self.own(path)
+        return path
+
+    def _hang_up(self) -> None:
+        if self._notify is not None:
+            self._notify.close()
+            self._notify = None
+
+    def run_daemon(self, *arguments, timeout: float = 120.0) -> Result:
+        """Run ``fusecryptd`` with arguments until it returns, as it does with ``--fork``."""
+        result = subprocess.run(
+            [*self._prefix(), *command("fusecryptd"), *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=self.environment,
+            cwd=self.directory,
+            timeout=timeout,
+            check=False,
+        )
+        return Result(
+            result.returncode,
+            result.stdout.decode(errors="replace"),
+            result.stderr.decode(errors="replace"),
+        )
+
     def wait_ready(self) -> None:
-        """Wait until the daemon answers and all crypttab entries have been tried."""
-
-        def is_ready() -> bool:
-            if self._daemon is not None and self._daemon.poll() is not None:
-                raise ProductError(
-                    f"fusecryptd ended with status {self._daemon.returncode}\n{self.read_log()}"
-                )
-            return self.run("list", "--json").status == 0
-
-        wait_for(is_ready, "fusecryptd answers")
+        """Wait until the daemon says READY=1: it serves and has tried all crypttab entries."""
+        assert self._daemon is not None
+        assert self._notify is not None
+        limit = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < limit:
+            with contextlib.suppress(TimeoutError):
+                if b"READY=1" in self._notify.recv(4096).split(b"\n"):
+                    return
+            if self._daemon.poll() is not None:
+                status = self._daemon.returncode
+                raise ProductError(f"fusecryptd ended with status {status}\n{self.read_log()}")
+        raise ProductError(f"fusecryptd is not ready\n{self.read_log()}")
 
     def read_log(self) -> str:
         """What the daemon has said so far."""
@@ -304,6 +342,7 @@ class Instance:
 
     def destroy(self) -> list[str]:
         """End everything at once, by pid; what was left over, for the test to complain of."""
+        self._hang_up()
         left = [f"{pid}: {words}" for pid, words in self.pids().items()]
         for _ in range(100):
             pids = self.pids()

@@ -1,0 +1,190 @@
+"""No key and no passphrase in the memory of any of our processes: open, under I/O, after close.
+
+The scanner itself is proved by test_leak_scan.py. What the kernel's page cache and the FUSE buffers
+hold is plaintext, which this test says nothing about.
+"""
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from tests.lab import cryptsetup
+from tests.security.leak_scan import (
+    CoreError,
+    Search,
+    force_core,
+    passphrase_patterns,
+    volume_key_patterns,
+)
+
+pytestmark = [pytest.mark.fuse, pytest.mark.root]
+
+PASSPHRASE = b"correct-horse-3f9a7c-battery-staple"
+SIZE = 8 << 20
+
+
+@pytest.fixture
+def volumes(instance):
+    """Three volumes (LUKS2 XTS, LUKS2 CBC, plain) with everything that must not be found."""
+    pass_file = instance.write_file("pass", PASSPHRASE)
+    patterns = passphrase_patterns("passphrase", PASSPHRASE)
+    lines = []
+    for name, cipher, bits in (
+        ("xts", "aes-xts-plain64", 512),
+        ("cbc", "aes-cbc-essiv:sha256", 256),
+    ):
+        image = instance.directory / f"{name}.img"
+        cryptsetup.luks_format(
+            image,
+            pass_file,
+            SIZE,
+            "--cipher",
+            cipher,
+            "--key-size",
+            str(bits),
+            "--sector-size",
+            "512",
+        )
+        key = cryptsetup.volume_key(image, "--key-file", pass_file)
+        patterns |= volume_key_patterns(name, key, xts="xts" in cipher)
+        lines.append((name, f"{name} {image} {pass_file} luks"))
+    plain_key = os.urandom(64)
+    plain_file = instance.write_file("plain.key", plain_key)
+    image = instance.write_file("plain.img", bytes(SIZE))
+    patterns |= volume_key_patterns("plain", plain_key, xts=True)
+    lines.append(("plain", f"plain {image} {plain_file} plain,cipher=aes-xts-plain64,size=512"))
+    return lines, patterns
+
+
+class Load:
+    """Reads and writes on devices until told to stop."""
+
+    def __init__(self, devices):
+        self._devices = devices
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        with_fds = [os.open(device, os.O_RDWR) for device in self._devices]
+        try:
+            number = 0
+            while not self._stop.is_set():
+                for fd in with_fds:
+                    offset = number * 65_536 % (SIZE // 2)
+                    os.pwrite(fd, b"\x11" * 65_536, offset)
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                    os.pread(fd, 65_536, offset + 511)
+                number += 1
+        finally:
+            for fd in with_fds:
+                os.close(fd)
+
+    def __enter__(self):
+        self._thread.start()
+        time.sleep(0.2)  # the scan takes far longer: the load runs all through it
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+
+def scan(instance, patterns, tmp_path, *, cores):
+    """Findings in every process of the instance: (process, where) to findings."""
+    search = Search(patterns)
+    found = {}
+    pids = instance.pids()
+    assert any("fusecryptd" in words for words in pids.values()), pids
+    assert any("fusecrypt.dmcrypt.engine" in words for words in pids.values()), pids
+    for pid, words in pids.items():
+        findings = search.process(pid)
+        assert findings.searched > 100_000, f"{words}: nothing could be read\n{findings}"
+        found[words, "memory"] = findings
+        if cores:
+            core = force_core(pid, tmp_path)
+            found[words, "core"] = search.file(core)
+            core.unlink()
+    return found
+
+
+def arena_kind(instance):
+    return instance.cli("status", "--json").json["arena"]["kind"]
+
+
+def judge(instance, found, record_property, moment):
+    """Nothing anywhere; without memfd_secret the engine's findings are recorded instead."""
+    fallback = "secret" not in str(arena_kind(instance)).lower()
+    for (words, where), findings in found.items():
+        if findings.hits and fallback and "fusecrypt.dmcrypt.engine" in words:
+            record_property(f"fallback: {moment}: {where}", str(findings))
+            continue
+        assert not findings.hits, f"{moment}: {where} of {words}:\n{findings}"
+
+
+@pytest.mark.slow
+def test_nothing_is_found_open_under_io_or_after_close(
+    instance, volumes, tmp_path, record_property
+):
+    lines, patterns = volumes
+    instance.start(*(line for _name, line in lines))
+    names = [name for name, _line in lines]
+    cores = shutil.which("gcore") is not None
+
+    def check(moment, *, with_cores):
+        try:
+            found = scan(instance, patterns, tmp_path, cores=with_cores)
+        except CoreError as error:
+            record_property("cores", str(error))
+            found = scan(instance, patterns, tmp_path, cores=False)
+        judge(instance, found, record_property, moment)
+
+    check("open and idle", with_cores=cores)
+    with Load([instance.device(name) for name in names]):
+        check("under I/O", with_cores=False)
+    check("after I/O", with_cores=cores)
+    for name in names:
+        instance.cli("close", name)
+    check("after close", with_cores=cores)
+    assert instance.stop() == 0
+
+
+def test_nothing_is_found_in_a_command_that_waits_with_its_passphrase(instance, volumes, tmp_path):
+    # The command line may hold the passphrase while it asks; the daemon and the engine may not
+    # afterwards, nor after a wrong one.
+    _lines, patterns = volumes
+    instance.start()
+    image = instance.directory / "xts.img"
+    wrong = instance.run("open", image, "v", stdin=PASSPHRASE[:-1] + b"\n")
+    assert wrong.status == 2
+    instance.cli("open", image, "v", stdin=PASSPHRASE + b"\n")
+    patterns |= passphrase_patterns("wrong passphrase", PASSPHRASE[:-1] + b"\n")
+    for (words, where), findings in scan(instance, patterns, tmp_path, cores=False).items():
+        secret = {hit for hit in findings.hits if "engine" not in words or "mlock" not in where}
+        assert not secret, f"{where} of {words}:\n{findings}"
+    assert instance.stop() == 0
+
+
+def test_no_secret_is_in_command_lines_environments_or_logs(instance, volumes):
+    lines, _patterns = volumes
+    instance.start(*(line for _name, line in lines))
+    for pid in instance.pids():
+        for part in ("cmdline", "environ"):
+            assert PASSPHRASE not in Path(f"/proc/{pid}/{part}").read_bytes()
+    assert PASSPHRASE.decode() not in instance.read_log()
+    assert instance.stop() == 0
+
+
+def test_an_engine_makes_no_core_of_its_own(instance, volumes):
+    lines, _patterns = volumes
+    instance.start(lines[0][1])
+    limits = subprocess.run(
+        ["cat", f"/proc/{instance.engine_pid}/limits"], capture_output=True, text=True, check=True
+    ).stdout
+    core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
+    # /proc/PID belongs to root when the process is not dumpable; as root only the limit tells.
+    assert core.split()[4] == "0", core
+    assert instance.stop() == 0
