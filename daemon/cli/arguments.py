@@ -6,18 +6,12 @@ may be joined, a value may be joined to its option. No abbreviations.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
+from ...dmcrypt.units import UINT64_MAX, parse_size
 from ...keystore.errors import ConfigError, UnsupportedError
 from .options import ALIASES, OPTIONS, SHORT_NAMES, UNSUPPORTED, Kind
-
-# cryptsetup(8), --device-size: S is 512-byte sectors; K, KiB, … 1024-based; KB, … 1000-based.
-_SIZE: Final = re.compile(r"([0-9]+|0[xX][0-9a-fA-F]+)(?:([sS])|([kKmMgGtT])(iB|B)?)?")
-_POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
-MAX_NUMBER: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +44,7 @@ class Arguments:
             number = int(value, base) if value.isascii() and value.isalnum() else -1
         except ValueError:
             number = -1
-        if not 0 <= number <= MAX_NUMBER:
+        if not 0 <= number <= UINT64_MAX:
             raise ConfigError(f"--{name}: got {value!r}; wanted: a number")
         return number
 
@@ -63,20 +57,10 @@ class Arguments:
         value = self.options.get(name)
         if value is None:
             return None
-        match = _SIZE.fullmatch(value)
-        if match is None:
-            raise ConfigError(
-                f"--{name}: got {value!r}; wanted: bytes, or a unit S K M G T KB MB …"
-            )
-        factor = 1
-        if match[2]:
-            factor = 512
-        elif match[3]:
-            factor = (1000 if match[4] == "B" else 1024) ** _POWERS[match[3].lower()]
-        size = int(match[1], 0 if match[1][:2].lower() == "0x" else 10) * factor
-        if size > MAX_NUMBER:
-            raise ConfigError(f"--{name}: got {value!r}; wanted: less than 2^64 bytes")
-        return size
+        try:
+            return parse_size(value)
+        except ConfigError as error:
+            raise ConfigError(f"--{name}: {error}") from None
 
     def check(self, allowed: frozenset[str], *, minimum: int, maximum: int, usage: str) -> None:
         """Refuse options that the action does not have, and a wrong number of arguments.

@@ -147,6 +147,12 @@ def read_typed(prompt: str, *, timeout: float | None = None) -> Passphrase:
     return passphrase
 
 
+def write_terminal(text: str) -> None:
+    """Tell the one who types something."""
+    with _open_terminal() as (_, sink):
+        os.write(sink, text.encode("utf-8", "backslashreplace"))
+
+
 def read_verified(prompt: str, *, timeout: float | None = None) -> Passphrase:
     """A passphrase typed twice.
 

@@ -1,0 +1,59 @@
+"""``luksDump``, ``luksUUID``, ``isLuks``: a header is looked at, never written, never repaired."""
+
+from __future__ import annotations
+
+from ...keystore.errors import ConfigError, UnsupportedError
+from ..config import Settings
+from ..exitcodes import ExitCode
+from .arguments import Arguments
+from .luks_source import read_luks
+from .output import Output
+from .source import open_volume_file
+
+
+def run_dump(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
+    """Print the header as cryptsetup does, or its JSON area."""
+    import json
+
+    from ...dmcrypt.luks2.dump import dump_json, dump_text
+
+    with open_volume_file(_get_spec(args)) as file:
+        header = read_luks(file)
+    for note in header.notes:
+        output.warn(f"{file.path}: {note}")
+    if args.has("dump-json-metadata") or output.json_mode != "off":
+        mode = output.json_mode if output.json_mode != "off" else "pretty"
+        Output(mode).json(json.loads(dump_json(header)))
+    else:
+        output.line(dump_text(header).rstrip("\n"))
+    return ExitCode.OK
+
+
+def run_uuid(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
+    """Print the UUID."""
+    if args.has("uuid"):
+        raise UnsupportedError("luksUUID --uuid: not supported: changing the UUID of a volume")
+    with open_volume_file(_get_spec(args)) as file:
+        header = read_luks(file)
+    output.line(header.uuid)
+    output.json({"uuid": header.uuid})
+    return ExitCode.OK
+
+
+def run_is_luks(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
+    """Whether it is a LUKS volume; says so by the exit code, and with -v or --json."""
+    from ...dmcrypt.probe import probe
+
+    wanted = args.text("type") or "luks"
+    if wanted not in {"luks", "luks1", "luks2"}:
+        raise ConfigError(f"--type: got {wanted!r}; wanted: luks, luks1 or luks2")
+    with open_volume_file(_get_spec(args)) as file:
+        kind = probe(file.pread, file.size)
+    is_luks = kind is not None and wanted in {"luks", kind}
+    output.json({"is_luks": is_luks, "type": kind})
+    return ExitCode.OK if is_luks else ExitCode.WRONG_PARAMETERS
+
+
+def _get_spec(args: Arguments) -> str:
+    """As cryptsetup: with --header, the header's file is looked at."""
+    return args.text("header") or args.positionals[0]

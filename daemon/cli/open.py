@@ -1,0 +1,154 @@
+"""``fusecrypt open``: from the caller's files and passphrase to a volume of the daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+
+from ...keystore.errors import BusyError, ConfigError
+from ..config import Settings
+from ..control.client import ControlClient, NoDaemonError, PassphraseRequiredError
+from ..control.messages import (
+    KeyInput,
+    OpenEntryRequest,
+    OpenRequest,
+    PassedFds,
+    PassedFile,
+    Volume,
+    VolumeKeyInput,
+)
+from ..exitcodes import ExitCode, ReportedError
+from ..volume_name import check_volume_name
+from .arguments import Arguments
+from .key_input import KeyOptions, make_key_options, make_prompt, try_keys
+from .luks_source import check_luks
+from .open_options import check_luks_options, make_plain_options, parse_type
+from .options import COMMON
+from .output import Output
+from .source import SourceFile, open_for_reading, open_source
+from .start import connect_or_start
+
+_ENTRY_OPTIONS = COMMON | {
+    "key-file",
+    "keyfile-offset",
+    "keyfile-size",
+    "tries",
+    "timeout",
+    "verify-passphrase",
+}
+
+
+def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Open what the command line names."""
+    if args.has("test-passphrase"):
+        from .try_passphrase import run as run_trial
+
+        return run_trial(args, output)
+    if len(args.positionals) == 1:
+        return _open_entry(args, settings, output)
+    spec, name = args.positionals
+    check_volume_name(name)
+    kind = parse_type(args.text("type"))
+    _check_free(settings, name)
+    if kind == "plain":
+        key = make_key_options(args)
+        plain = make_plain_options(args, key, output)
+        with open_source(spec, read_only=args.has("readonly")) as source:
+            request = OpenRequest(
+                name=name,
+                type="plain",
+                source=_pass(source),
+                read_only=source.is_read_only,
+                plain=plain,
+            )
+            return _open(args, settings, output, request, key)
+    check_luks_options(args)
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(spec, read_only=args.has("readonly")))
+        header: SourceFile | None = None
+        if (header_spec := args.text("header")) is not None:
+            header = stack.enter_context(open_for_reading(header_spec, "header"))
+        check_luks(header or source)
+        request = OpenRequest(
+            name=name,
+            type=kind,
+            source=_pass(source),
+            header=None if header is None else _pass(header),
+            key_slot=args.number("key-slot"),
+            read_only=source.is_read_only,
+        )
+        if (volume_key := args.text("volume-key-file")) is not None:
+            file = stack.enter_context(open_for_reading(volume_key, "volume key file"))
+            request = dataclasses.replace(request, volume_key=VolumeKeyInput(file.fd, 0))
+            with connect_or_start(settings) as client:
+                return _show(_call(client, request), output)
+        return _open(args, settings, output, request, make_key_options(args))
+
+
+def _pass(file: SourceFile) -> PassedFile:
+    return PassedFile(file.fd, file.path)
+
+
+def _check_free(settings: Settings, name: str) -> None:
+    """As cryptsetup: a name in use is refused before anything is asked."""
+    with contextlib.suppress(NoDaemonError, ReportedError):
+        with ControlClient(settings.control_socket) as client:
+            client.call("Status", {"name": name})
+        raise BusyError(f"{name}: is open already; wanted: another name, or to close it first")
+
+
+def _open(
+    args: Arguments, settings: Settings, output: Output, request: OpenRequest, key: KeyOptions
+) -> ExitCode:
+    exact_size = 0
+    if request.plain is not None and (key.is_file or request.plain.hash in {None, "plain"}):
+        exact_size = request.plain.key_bits // 8
+    prompt = make_prompt(args.positionals[0])
+    with connect_or_start(settings) as client:
+
+        def attempt(given: KeyInput) -> Mapping[str, object]:
+            return _call(client, dataclasses.replace(request, key=given))
+
+        return _show(try_keys(key, prompt, attempt, exact_size=exact_size), output)
+
+
+def _open_entry(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    (name,) = args.positionals
+    check_volume_name(name)
+    for option in args.options:
+        if option not in _ENTRY_OPTIONS:
+            raise ConfigError(
+                f"--{option}: the crypttab line of {name} decides; is SOURCE missing?"
+            )
+    key = make_key_options(args)
+    with connect_or_start(settings, crypttab=args.text("crypttab")) as client:
+
+        def attempt(given: KeyInput | None) -> Mapping[str, object]:
+            fds = PassedFds()
+            parameters = OpenEntryRequest(name, given).pack(fds)
+            return client.call("OpenEntry", parameters, fds.fds)
+
+        prompt = make_prompt(name)
+        if key.key_file is None:
+            try:
+                return _show(attempt(None), output)
+            except PassphraseRequiredError as required:
+                prompt = f"{required.prompt.rstrip()} "
+        return _show(try_keys(key, prompt, attempt), output)
+
+
+def _call(client: ControlClient, request: OpenRequest) -> Mapping[str, object]:
+    fds = PassedFds()
+    parameters = request.pack(fds)
+    return client.call("Open", parameters, fds.fds)
+
+
+def _show(reply: Mapping[str, object], output: Output) -> ExitCode:
+    volume = Volume.parse(reply)
+    if volume.keyslot is not None:
+        output.note(f"Key slot {volume.keyslot} unlocked.")
+    if not output.is_quiet:
+        output.line(volume.path)
+    output.json(reply)
+    return ExitCode.OK

@@ -1,0 +1,132 @@
+"""What ``fusecrypt`` prints: results on standard output, the rest on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TextIO
+
+from ...keystore.errors import ConfigError
+from ..exitcodes import ExitCode, get_exit_code, get_kind
+from .arguments import Arguments
+
+JsonMode = Literal["off", "short", "pretty"]
+
+# What cryptsetup -v says at the end, for its own codes.
+_FAILURES = {
+    ExitCode.WRONG_PARAMETERS: "wrong or missing parameters",
+    ExitCode.NO_PERMISSION: "no permission or bad passphrase",
+    ExitCode.OUT_OF_MEMORY: "out of memory",
+    ExitCode.WRONG_DEVICE: "wrong device or file specified",
+    ExitCode.BUSY: "device already exists or device is busy",
+    ExitCode.COPROCESSOR_UNAVAILABLE: "coprocessor unavailable",
+    ExitCode.HEADER_DAMAGED: "header damaged",
+    ExitCode.REFUSED_BY_POLICY: "refused by policy",
+    ExitCode.UNSUPPORTED: "not supported",
+    ExitCode.PARTLY_DONE: "partly done",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How the caller wants to be told."""
+
+    json_mode: JsonMode = "off"
+    is_verbose: bool = False
+    is_quiet: bool = False
+
+    def line(self, text: str) -> None:
+        """A line of the result, for people; nothing when JSON is wanted."""
+        if self.json_mode == "off":
+            _write(sys.stdout, text)
+
+    def json(self, value: Mapping[str, object]) -> None:
+        """The result for programs; nothing when it is not wanted."""
+        if self.json_mode == "off":
+            return
+        if self.json_mode == "pretty":
+            _write(sys.stdout, json.dumps(value, indent=2))
+        else:
+            _write(sys.stdout, json.dumps(value, separators=(",", ":")))
+
+    def note(self, text: str) -> None:
+        """Something about what was done, with -v."""
+        if self.is_verbose and self.json_mode == "off":
+            _write(sys.stdout, text)
+
+    def warn(self, text: str) -> None:
+        """Something the caller should know, which stops nothing."""
+        _write(sys.stderr, f"fusecrypt: warning: {text}")
+
+    def error(self, error: BaseException) -> ExitCode:
+        """Report a failure; returns its exit code."""
+        code = get_exit_code(error)
+        text = _describe(error)
+        _write(sys.stderr, f"fusecrypt: {text}")
+        self.json(
+            {
+                "error": {
+                    "message": text,
+                    "kind": get_kind(error),
+                    "exit_code": int(code),
+                    "exit_name": code.name,
+                }
+            }
+        )
+        return code
+
+    def finish(self, code: ExitCode) -> None:
+        """Say how it ended, in cryptsetup's words, with -v."""
+        if code is ExitCode.OK:
+            self.note("Command successful.")
+        elif code in _FAILURES:
+            self.note(f"Command failed with code -{code:d} ({_FAILURES[code]}).")
+
+
+def make_output(args: Arguments) -> Output:
+    """The output that the options ask for.
+
+    Raises:
+        ConfigError: ``--json`` with another value.
+    """
+    mode: JsonMode = "off"
+    if args.has("json"):
+        match args.text("json"):
+            case "":
+                mode = "pretty" if sys.stdout.isatty() else "short"
+            case "pretty":
+                mode = "pretty"
+            case "short":
+                mode = "short"
+            case "off":
+                mode = "off"
+            case other:
+                raise ConfigError(f"--json: got {other!r}; wanted: pretty, short or off")
+    return Output(mode, is_verbose=args.has("verbose"), is_quiet=args.has("batch-mode"))
+
+
+def format_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines with the columns aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    return " ".join(str(error).split("\n"))
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+    stream.flush()

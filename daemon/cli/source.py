@@ -1,0 +1,139 @@
+"""Files and devices that the command line names, opened with the caller's own rights."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from ...dmcrypt.backing import Pread, get_size, pread_from
+from ...keystore.errors import AccessError, BusyError, NotFoundError
+from ..device_spec import resolve_device_spec
+
+# linux/fs.h: _IO(0x12, 94), whether a block device is read-only.
+_BLKROGET: Final = 0x125E
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """An image or device that was opened here."""
+
+    fd: int
+    path: str  # absolute
+    is_read_only: bool
+
+    @property
+    def pread(self) -> Pread:
+        """Reads from it."""
+        return pread_from(self.fd)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return get_size(self.fd)
+
+
+@contextlib.contextmanager
+def open_source(spec: str, *, read_only: bool) -> Iterator[SourceFile]:
+    """Open an image or device; a write-protected block device for reading only, as cryptsetup does.
+
+    Raises:
+        NotFoundError: it does not exist.
+        AccessError: it may not be opened, or is no file and no block device.
+        BusyError: a block device that is mounted or otherwise in exclusive use.
+    """
+    path = resolve_device_spec(spec)
+    mode = _stat(spec, path)
+    exclusive = os.O_EXCL if stat.S_ISBLK(mode) else 0
+    flags = os.O_CLOEXEC | os.O_NOCTTY | exclusive
+    try:
+        fd = os.open(path, flags | (os.O_RDONLY if read_only else os.O_RDWR))
+    except OSError as error:
+        if read_only or not (stat.S_ISBLK(mode) and _is_write_protected(path)):
+            raise _translate(spec, error, read_only=read_only) from None
+        try:
+            fd, read_only = os.open(path, flags | os.O_RDONLY), True
+        except OSError as second:
+            raise _translate(spec, second, read_only=True) from None
+    try:
+        yield SourceFile(fd, _show(path), read_only)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def open_for_reading(spec: str, what: str) -> Iterator[SourceFile]:
+    """Open a file that is only read: a header, a key file, a volume to be looked at.
+
+    Raises:
+        NotFoundError, AccessError: as `open_source`.
+    """
+    path = resolve_device_spec(spec)
+    where = f"{what} {spec}"
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):  # noqa: PTH116 - the caller's string as it is
+            raise AccessError(f"{where}: is a directory; wanted: a file")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        raise _translate(where, error, read_only=True) from None
+    try:
+        yield SourceFile(fd, _show(path), is_read_only=True)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def open_volume_file(spec: str) -> Iterator[SourceFile]:
+    """Open an image or device for reading, to look at its header.
+
+    Raises:
+        NotFoundError, AccessError: as `open_source`.
+    """
+    _stat(spec, resolve_device_spec(spec))
+    with open_for_reading(spec, "device") as file:
+        yield file
+
+
+def _stat(spec: str, path: str) -> int:
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - the caller's string as it is
+    except OSError as error:
+        raise _translate(spec, error, read_only=True) from None
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        kind = "a directory" if stat.S_ISDIR(mode) else "neither"
+        raise AccessError(f"{spec}: is {kind}; wanted: a regular file or a block device")
+    return mode
+
+
+def _is_write_protected(path: str) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return any(fcntl.ioctl(fd, _BLKROGET, bytes(4)))
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _translate(where: str, error: OSError, *, read_only: bool) -> Exception:
+    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ENODEV}:
+        return NotFoundError(f"{where}: {error.strerror}; wanted: an image file or device")
+    if error.errno in {errno.EBUSY, errno.ETXTBSY}:
+        return BusyError(f"{where}: is in use: {error.strerror}")
+    hint = ""
+    if not read_only and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        hint = "; --readonly opens it for reading"
+    return AccessError(f"{where}: cannot open it: {error.strerror}{hint}")
+
+
+def _show(path: str) -> str:
+    absolute = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow symlinks
+    return os.fsencode(absolute).decode("utf-8", "backslashreplace")

@@ -1,0 +1,139 @@
+"""``fusecrypt status`` and ``fusecrypt list``."""
+
+from __future__ import annotations
+
+from ..config import Settings
+from ..control.client import ControlClient, NoDaemonError
+from ..control.messages import Info, Listing, StatusRequest, Volume
+from ..exitcodes import ExitCode, ReportedError
+from ..volume_name import check_volume_name
+from .arguments import Arguments
+from .output import Output, format_table
+
+_SECTOR = 512
+
+
+def run_status(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Show one volume, or the daemon."""
+    if not args.positionals:
+        return _show_daemon(settings, output)
+    name = args.positionals[0].removeprefix(f"{settings.mapper_dir}/")
+    check_volume_name(name)
+    try:
+        with ControlClient(settings.control_socket) as client:
+            reply = client.call("Status", StatusRequest(name).pack())
+    except NoDaemonError:
+        return _show_inactive(settings, name, output)
+    except ReportedError as error:
+        if error.exit_code is ExitCode.WRONG_DEVICE:
+            return _show_inactive(settings, name, output)
+        raise
+    output.json(reply)
+    for line in format_volume(Volume.parse(reply)):
+        output.line(line)
+    return ExitCode.OK
+
+
+def run_list(_args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """List volumes, and crypttab entries that are not open."""
+    listing = Listing((), ())
+    try:
+        with ControlClient(settings.control_socket) as client:
+            reply = client.call("List", {})
+            listing = Listing.parse(reply)
+            output.json(reply)
+    except NoDaemonError:
+        output.json(listing.pack())
+    rows = [("NAME", "STATE", "TYPE", "CIPHER", "SIZE", "MODE", "SOURCE")]
+    for volume in listing.volumes:
+        mode = "read-only" if volume.read_only else "read/write"
+        size = _format_size(volume.size)
+        rows.append(
+            (volume.name, volume.state, volume.type, volume.cipher, size, mode, volume.source)
+        )
+    active = {volume.name for volume in listing.volumes}
+    rows += [
+        (entry.name, entry.state, "-", "-", "-", "-", entry.error or "-")
+        for entry in listing.entries
+        if entry.name not in active
+    ]
+    if len(rows) > 1:
+        for line in format_table(rows):
+            output.line(line)
+    return ExitCode.OK
+
+
+def format_volume(volume: Volume) -> list[str]:
+    """One volume, laid out as cryptsetup 2.8 does, with what only we have at the end."""
+    use = " and is in use" if volume.in_use else ""
+    state = volume.state if volume.state != "active" else f"active{use}"
+    lines = [
+        f"{volume.path} is {state}.",
+        f"  type:    {volume.type}",
+        f"  cipher:  {volume.cipher}",
+        f"  keysize: {volume.key_bits} [bits]",
+        f"  key location: {volume.key_location}",
+        f"  device:  {volume.source}{' (deleted)' if volume.deleted else ''}",
+    ]
+    if volume.header is not None:
+        lines.append(f"  header:  {volume.header}")
+    lines += [
+        f"  sector size:  {volume.sector_size} [bytes]",
+        f"  offset:  {_format_sectors(volume.offset)}",
+        f"  size:    {_format_sectors(volume.size // _SECTOR)}",
+    ]
+    if volume.iv_offset:
+        lines.append(f"  skipped: {_format_sectors(volume.iv_offset)}")
+    lines.append(f"  mode:    {'readonly' if volume.read_only else 'read/write'}")
+    optional = {"uuid": volume.uuid, "label": volume.label, "keyslot": volume.keyslot}
+    lines += [f"  {f'{key}:':<9}{text}" for key, text in optional.items() if text not in {None, ""}]
+    stats = volume.stats
+    lines += [
+        f"  node:    {volume.dm_path}",
+        f"  opened:  {volume.in_use} times now",
+        f"  reads:   {stats.reads} ({stats.read_bytes} [bytes])",
+        f"  writes:  {stats.writes} ({stats.write_bytes} [bytes]), {stats.flushes} flushes",
+    ]
+    if stats.errors:
+        lines.append(f"  errors:  {stats.errors}, the last with errno {stats.last_error}")
+    return lines
+
+
+def _show_inactive(settings: Settings, name: str, output: Output) -> ExitCode:
+    path = settings.mapper_dir / name
+    output.line(f"{path} is inactive.")
+    output.json({"name": name, "state": "inactive", "path": str(path)})
+    return ExitCode.WRONG_DEVICE
+
+
+def _show_daemon(settings: Settings, output: Output) -> ExitCode:
+    with ControlClient(settings.control_socket) as client:
+        reply = client.call("GetInfo", {})
+    output.json(reply)
+    info = Info.parse(reply)
+    for line in (
+        f"fusecryptd {info.version} is active in {info.runtime_dir}.",
+        f"  devices:      {info.mount}",
+        f"  volumes:      {info.volumes}",
+        f"  daemon:       pid {info.pid}",
+        f"  engine:       pid {info.engine_pid}, libgcrypt {info.gcrypt}",
+        f"  sandbox:      {info.sandbox}",
+        f"  key memory:   {info.arena.kind}, {info.arena.used} of {info.arena.size} bytes used",
+        f"  I/O threads:  {info.io_threads}, {info.cloned} with a connection of their own",
+        f"  read-ahead:   {info.read_ahead_kb} KiB",
+    ):
+        output.line(line)
+    return ExitCode.OK
+
+
+def _format_sectors(sectors: int) -> str:
+    return f"{sectors} [512-byte units] ({sectors * _SECTOR} [bytes])"
+
+
+def _format_size(size: int) -> str:
+    """As `lsblk` does: three digits at most, base 1024."""
+    value, units = float(size), iter("BKMGTPE")
+    unit = next(units)
+    while value >= 1000:
+        value, unit = value / 1024, next(units)
+    return f"{value:.3g}{unit}"
