@@ -1,0 +1,148 @@
+"""Keyslots of LUKS2: which to try, and each as the engine takes it.
+
+Source: LUKS2 On-Disk Format Specification 1.1.4, section 3.2; lib/luks2/luks2_keyslot.c for the
+order.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Final
+
+from ...keystore.errors import FormatError, NotFoundError, UnlockError, UnsupportedError
+from ..engine.messages import SALT_MAX, KdfType, KeyslotSpec
+from ..engine.messages import Kdf as KdfSpec
+from ..units import UINT32_MAX, round_up
+from .model import Kdf, Keyslot, Metadata
+
+#: cryptsetup splits into this many stripes whatever the header says (sec. 3.2.2; LUKS_STRIPES).
+STRIPES: Final = 4000
+AREA_ALIGNMENT: Final = 4096
+
+PRIORITY_IGNORE: Final = 0
+PRIORITY_NORMAL: Final = 1
+PRIORITY_PREFER: Final = 2
+
+_KDF_TYPES: Final = {
+    "pbkdf2": KdfType.PBKDF2,
+    "argon2i": KdfType.ARGON2I,
+    "argon2id": KdfType.ARGON2ID,
+}
+
+
+def get_area_size(key_size: int) -> int:
+    """Bytes of an area that holds the split of a key of ``key_size`` bytes."""
+    return round_up(key_size * STRIPES, AREA_ALIGNMENT)
+
+
+def list_candidates(metadata: Metadata, segment: int, number: int | None = None) -> list[Keyslot]:
+    """The keyslots that may hold the key of a segment, in the order to try them.
+
+    Preferred ones first, then normal ones, each by id; ignored ones only when asked for by
+    ``number``; keyslots of other types, and unbound ones, never.
+
+    Raises:
+        NotFoundError: no keyslot ``number``.
+        UnlockError: keyslot ``number`` does not hold a key for this segment, or there is none that
+            may.
+        UnsupportedError: keyslot ``number`` is of another type.
+    """
+    if number is not None:
+        slot = metadata.find_keyslot(number)
+        if slot is None:
+            raise NotFoundError(f"keyslot {number}: does not exist")
+        if slot.type != "luks2":
+            raise UnsupportedError(
+                f"keyslot {number}: type {slot.type} is not supported, wanted luks2"
+            )
+        if not is_bound(metadata, slot, segment):
+            raise UnlockError(f"keyslot {number}: holds no key of segment {segment} (unbound)")
+        return [slot]
+    fitting = [s for s in metadata.keyslots if s.type == "luks2" and is_bound(metadata, s, segment)]
+    candidates = [s for s in fitting if s.priority == PRIORITY_PREFER]
+    candidates += [s for s in fitting if s.priority == PRIORITY_NORMAL]
+    if not candidates:
+        raise UnlockError(
+            f"no usable keyslot: {len(metadata.keyslots)} in the header, none bound to "
+            f"segment {segment} "
+            "and of normal or preferred priority"
+        )
+    return candidates
+
+
+def is_bound(metadata: Metadata, slot: Keyslot, segment: int) -> bool:
+    """Whether the keyslot's key is, by its digest, that of the segment."""
+    digest = metadata.find_digest_of_keyslot(slot.id)
+    return digest is not None and segment in digest.segments
+
+
+def make_spec(slot: Keyslot) -> KeyslotSpec:
+    """The keyslot as the engine takes it.
+
+    Raises:
+        FormatError: a salt, size or cost that cannot be.
+        UnsupportedError: a KDF that the engine does not have.
+    """
+    path = f"keyslots.{slot.id}"
+    assert slot.kdf is not None
+    assert slot.af is not None
+    assert slot.area.encryption is not None
+    area_key_size = _bounded(f"{path}.area.key_size", slot.area.key_size)
+    key_size = _bounded(f"{path}.key_size", slot.key_size)
+    needed = key_size * STRIPES
+    if slot.area.extent.length < needed:
+        raise FormatError(
+            f"{path}.area.size: {slot.area.extent.length}, a key of {key_size} bytes needs {needed}"
+        )
+    return KeyslotSpec(
+        key_size=key_size,
+        stripes=STRIPES,
+        af_hash=slot.af.hash,
+        area_offset=slot.area.extent.offset,
+        area_length=slot.area.extent.length,
+        area_cipher=slot.area.encryption,
+        area_key_size=area_key_size,
+        kdf=_make_kdf(slot.kdf, f"{path}.kdf"),
+    )
+
+
+def decode_base64(path: str, text: str | None, most: int) -> bytes:
+    """The bytes behind base64 text.
+
+    Raises:
+        FormatError: missing, not base64, or longer than ``most`` bytes.
+    """
+    if text is None:
+        raise FormatError(f"{path}: missing")
+    try:
+        value = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise FormatError(f"{path}: not base64") from error
+    if not 0 < len(value) <= most:
+        raise FormatError(f"{path}: {len(value)} bytes, wanted 1 to {most}")
+    return value
+
+
+def _make_kdf(kdf: Kdf, path: str) -> KdfSpec:
+    if kdf.type not in _KDF_TYPES:
+        raise UnsupportedError(
+            f"{path}.type: {kdf.type} is not supported, wanted {', '.join(_KDF_TYPES)}"
+        )
+    salt = decode_base64(f"{path}.salt", kdf.salt, SALT_MAX)
+    if kdf.type == "pbkdf2":
+        iterations = _bounded(f"{path}.iterations", kdf.iterations)
+        return KdfSpec(KdfType.PBKDF2, salt, iterations, hash_name=kdf.hash or "")
+    return KdfSpec(
+        _KDF_TYPES[kdf.type],
+        salt,
+        _bounded(f"{path}.time", kdf.time),
+        memory_kib=_bounded(f"{path}.memory", kdf.memory),
+        lanes=_bounded(f"{path}.cpus", kdf.cpus),
+    )
+
+
+def _bounded(path: str, value: int | None) -> int:
+    if value is None or not 0 < value <= UINT32_MAX:
+        raise FormatError(f"{path}: got {value}, wanted 1 to {UINT32_MAX}")
+    return value

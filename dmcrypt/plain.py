@@ -1,0 +1,192 @@
+"""Plain dm-crypt volumes: their parameters, with cryptsetup's checks, and their table.
+
+Source: cryptsetup(8) of 2.6, lib/setup.c (_crypt_format_plain), src/cryptsetup.c
+(action_open_plain).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ..keystore.errors import AccessError, ConfigError
+from ..keystore.keys import ProtectedKey
+from .cipher_spec import CipherSpec
+from .engine.messages import TargetKind
+from .table import Segment, Table
+from .units import ENCRYPTION_SECTOR_SIZES, NO_SECTORS, SECTOR_SIZE, UINT64_MAX, Sector
+
+#: What nobody should have to guess: the tools disagree.
+DEFAULTS_DIFFER: Final = (
+    "the defaults differ: systemd's are aes-cbc-essiv:sha256, 256 bit, ripemd160, "
+    "those of cryptsetup are aes-xts-plain64, 256 bit, sha256"
+)
+KEYFILE_SIZE_IGNORED: Final = (
+    "the key file size is ignored in plain mode: as many bytes are read as the key has"
+)
+HASH_IGNORED: Final = "the hash is ignored in plain mode with a key file"
+
+_KEY_SIZE_MAX: Final = 128  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlainParams:
+    """What a plain volume's header would say, had it one."""
+
+    cipher: CipherSpec
+    key_bits: int
+    hash_name: str | None = None  # of the passphrase; None with a key file
+    hash_length: int | None = None  # bytes of the digest that count; None: as many as the key has
+    offset: Sector = NO_SECTORS  # where the data begin
+    skip: Sector = NO_SECTORS  # IV of the first sector
+    size: Sector | None = None  # None: to the end of the device
+    sector_size: int = SECTOR_SIZE
+    iv_large_sectors: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError: what cryptsetup or dm-crypt refuses whatever the device is."""
+        if self.key_bits % 8:
+            raise ConfigError(f"key size {self.key_bits}: not a multiple of 8 bits")
+        self.cipher.check_key_size(self.key_size)
+        if self.sector_size not in ENCRYPTION_SECTOR_SIZES:
+            raise ConfigError(f"sector size {self.sector_size}: wanted 512, 1024, 2048 or 4096")
+        if self.iv_large_sectors and self.sector_size == SECTOR_SIZE:
+            raise ConfigError("large IV sectors: make sense only with a sector size above 512")
+        for what, value in (("offset", self.offset), ("skip", self.skip), ("size", self.size or 0)):
+            if not 0 <= value <= UINT64_MAX // (1 if what == "skip" else SECTOR_SIZE):
+                raise ConfigError(
+                    f"{what} {value} [512-byte sectors]: does not fit 64 bits of bytes"
+                )
+        if self.size == 0:
+            raise ConfigError("size 0: wanted at least one sector")
+        for what, value in (("skip", self.skip), ("size", self.size or 0)):
+            if value * SECTOR_SIZE % self.sector_size:
+                raise ConfigError(
+                    f"{what} {value} [512-byte sectors]: not a multiple of "
+                    f"{self.sector_size // SECTOR_SIZE}, as the sector size "
+                    f"{self.sector_size} demands"
+                )
+        if self.hash_length is not None and not 0 < self.hash_length <= self.key_size:
+            raise ConfigError(
+                f"hash {self.hash_name}:{self.hash_length}: wanted 1 to the {self.key_size} "
+                "bytes of the key"
+            )
+
+    @property
+    def key_size(self) -> int:
+        """Bytes of the volume key."""
+        return self.key_bits // 8
+
+
+def parse_hash(text: str) -> tuple[str, int | None]:
+    """Name and length of ``NAME`` or ``NAME:N``, N being the bytes of the digest that count.
+
+    Raises:
+        ConfigError: N is not a positive number.
+    """
+    name, colon, length = text.partition(":")
+    if not name:
+        raise ConfigError(f"hash {text!r}: names no hash")
+    if not colon:
+        return name, None
+    if not (length.isascii() and length.isdigit()) or len(length) > 4 or int(length) == 0:
+        raise ConfigError(f"hash {text}: wanted NAME or NAME:N with the positive number N of bytes")
+    return name, int(length)
+
+
+def make_params(
+    *,
+    cipher: str | None,
+    key_bits: int | None,
+    hash_spec: str | None,
+    has_keyfile: bool,
+    offset: int = 0,
+    skip: int = 0,
+    size: int | None = None,
+    sector_size: int = SECTOR_SIZE,
+    iv_large_sectors: bool = False,
+) -> PlainParams:
+    """Parameters as a user gave them; what the tools' defaults disagree on must have been given.
+
+    ``hash_spec`` may be left out with a key file, which is taken as the key itself; one that is
+    there is ignored, see `HASH_IGNORED`. Offset, skip and size are in 512-byte sectors.
+
+    Raises:
+        ConfigError: something is missing, or cannot be.
+        UnsupportedError: a cipher that we do not serve.
+    """
+    if cipher is None or key_bits is None or (hash_spec is None and not has_keyfile):
+        missing = [
+            name
+            for name, given in (
+                ("cipher", cipher),
+                ("key size", key_bits),
+                ("hash", hash_spec or has_keyfile),
+            )
+            if not given
+        ]
+        raise ConfigError(f"plain mode: {' and '.join(missing)} must be given; {DEFAULTS_DIFFER}")
+    name: str | None = None
+    length: int | None = None
+    if not has_keyfile and hash_spec is not None:
+        name, length = parse_hash(hash_spec)
+    return PlainParams(
+        cipher=CipherSpec.parse(cipher),
+        key_bits=key_bits,
+        hash_name=name,
+        hash_length=length,
+        offset=Sector(offset),
+        skip=Sector(skip),
+        size=None if size is None else Sector(size),
+        sector_size=sector_size,
+        iv_large_sectors=iv_large_sectors,
+    )
+
+
+def get_length(params: PlainParams, device_size: int) -> int:
+    """Bytes of the volume on a device of ``device_size`` bytes.
+
+    Raises:
+        AccessError: the device is too small.
+        ConfigError: what is left of it is not whole sectors.
+    """
+    sectors = device_size // SECTOR_SIZE
+    if params.offset >= sectors:
+        raise AccessError(
+            f"offset {params.offset} [512-byte sectors]: beyond the device, which has {sectors}"
+        )
+    rest = sectors - params.offset
+    # cryptsetup looks at the whole rest of the device, even where a size is given.
+    if rest * SECTOR_SIZE % params.sector_size:
+        raise ConfigError(
+            f"device size: {rest * SECTOR_SIZE} bytes behind the offset are not a multiple of "
+            f"the sector size {params.sector_size}"
+        )
+    if params.size is not None and params.size > rest:
+        raise AccessError(
+            f"size {params.size} [512-byte sectors]: the device has only {rest} behind the offset"
+        )
+    return (rest if params.size is None else params.size) * SECTOR_SIZE
+
+
+def plain_table(
+    params: PlainParams, key: ProtectedKey, device_size: int, *, read_only: bool
+) -> Table:
+    """The table of a plain volume.
+
+    Raises:
+        AccessError: the device is too small.
+        ConfigError: sizes that do not fit the sector size.
+    """
+    length = get_length(params, device_size)
+    segment = Segment(
+        start=0,
+        length=length,
+        target=TargetKind.CRYPT,
+        backing_offset=params.offset * SECTOR_SIZE,
+        cipher=params.cipher,
+        iv_offset=params.skip,
+        iv_large_sectors=params.iv_large_sectors,
+        key=key,
+    )
+    return Table((segment,), params.sector_size, length, read_only)
