@@ -202,7 +202,7 @@ class QemuRaw(Server):
     """qemu-storage-daemon showing a raw file over its FUSE export."""
 
     name = "qemu raw"
-    needs = ("qemu-storage-daemon", "fusermount3")
+    needs: tuple[str, ...] = ("qemu-storage-daemon", "fusermount3")
     is_peer = True
 
     def blockdevs(self) -> list[str | Path]:
@@ -244,7 +244,13 @@ class NbdkitLuks(Server):
         self.mountpoint.mkdir()
 
     def command(self) -> list[str | Path]:
-        server = ["nbdkit", "--filter=luks", "file", self.image, f"passphrase=+{self.key_file}"]
+        server: list[str | Path] = [
+            "nbdkit",
+            "--filter=luks",
+            "file",
+            self.image,
+            f"passphrase=+{self.key_file}",
+        ]
         return ["nbdfuse", "-C", "4", self.path, "[", *server, "]"]
 
 

@@ -49,9 +49,13 @@ class _Fusecrypt(Server):
         except OSError:
             return False
 
+    def program(self) -> list[str | Path]:
+        """The daemon, as words of a command line."""
+        return [sys.executable, "-m", "fusecrypt.daemon"]
+
     def command(self) -> list[str | Path]:
-        daemon = [sys.executable, "-m", "fusecrypt.daemon"]
-        return [*daemon, "--runtime-dir", self.runtime_dir, "--crypttab", self.crypttab]
+        options = ("--runtime-dir", self.runtime_dir, "--crypttab", self.crypttab)
+        return [*self.program(), *options]
 
 
 class Fusecrypt512(_Fusecrypt):
@@ -69,14 +73,20 @@ class Fusecrypt4096(_Fusecrypt):
 
 
 class PassThrough(_Fusecrypt):
-    """Our own data path with a LINEAR segment: everything but the cipher."""
+    """Our own data path with LINEAR segments: everything but the cipher."""
 
     name = "pass-through"
     is_encrypting = False
-    needs = ("fusermount3",)
+    sector_size = 512
 
     def make_image(self) -> None:
         fill(self.image, self.size)
+        # A plain volume wants a key; the pass-through does not use it.
+        key = self.work / f"{self.slug}.key"
+        key.write_bytes(bytes(range(64)))
+        key.chmod(0o600)
+        options = "plain,cipher=aes-xts-plain64,size=512"
+        self.crypttab.write_text(f"{NAME} {self.image} {key} {options}\n")
 
-    def command(self) -> list[str | Path]:
-        return [sys.executable, ROOT / "benchmarks" / "passthrough.py", self.image, self.mountpoint]
+    def program(self) -> list[str | Path]:
+        return [sys.executable, ROOT / "benchmarks" / "passthrough.py"]
