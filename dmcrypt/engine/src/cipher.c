@@ -78,14 +78,11 @@ static int parse_spec(struct spec *s, const char *text)
     char *rest = s->text;
     char *cipher = strsep(&rest, "-");
     s->mode = strsep(&rest, "-");
-    char *iv = strsep(&rest, "-");
-    if (rest)
-        return -EOPNOTSUPP;
+    s->iv = strsep(&rest, ":");
+    s->iv_hash = rest; /* may have a "-" in it: sha3-256 */
     s->cipher = strsep(&cipher, ":");
     if (cipher && strcmp(cipher, "1") != 0)
         return -EOPNOTSUPP;
-    s->iv = iv ? strsep(&iv, ":") : NULL;
-    s->iv_hash = iv;
     /* dm-crypt.c, crypt_ctr_cipher_old: only a cipher, or cipher-plain, is the first dm-crypt's format. */
     if (!s->mode || (strcmp(s->mode, "plain") == 0 && !s->iv)) {
         s->mode = "cbc";

@@ -2,13 +2,13 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "thread.h"
+
 #define QUEUE_MAX 64u
 #define THREADS_MAX 64u
-#define STACK_SIZE (256u << 10)
 
 static struct {
     pthread_mutex_t lock;
@@ -84,25 +84,13 @@ const gcry_kdf_thread_ops_t WORKER_POOL_OPS = {NULL, dispatch, wait_all};
 
 int worker_pool_start(unsigned count)
 {
-    pthread_attr_t attributes;
-    sigset_t all, before;
+    int rc = 0;
+
     if (count > THREADS_MAX)
         return -EINVAL;
-    int error = pthread_attr_init(&attributes);
-    if (error)
-        return -error;
-    pthread_attr_setstacksize(&attributes, STACK_SIZE);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* a new thread inherits the mask */
-    pthread_mutex_lock(&pool.lock);
-    while (pool.threads < count && !error) {
-        pthread_t thread;
-        error = pthread_create(&thread, &attributes, work, NULL);
-        pool.threads += error == 0;
+    while (pool.threads < count && rc == 0) {
+        rc = thread_start("argon2", work, NULL);
+        pool.threads += rc == 0;
     }
-    pthread_mutex_unlock(&pool.lock);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    return -error;
+    return rc;
 }

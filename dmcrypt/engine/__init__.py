@@ -1,0 +1,1 @@
+"""The engine: the process that alone holds keys and plaintext, and the way to talk to it."""

@@ -1,0 +1,228 @@
+#include "key_requests.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "arena.h"
+#include "keyslot.h"
+#include "random.h"
+#include "session.h"
+
+#define KEY_SIZE_LEAST 16u
+#define KEY_SIZE_MOST 128u
+
+void key_load_secret(struct request *r)
+{
+    struct secrets *secrets = &r->engine->secrets;
+    struct wire_load_secret how;
+    struct wire_secret out = { 0 };
+    struct secret secret;
+
+    memcpy(&how, r->body, sizeof how);
+    int rc = secret_load(&secret, r->fds[0], &how);
+    if (rc == 0) {
+        out.length = secret.length;
+        out.handle = secrets_add(secrets, &secret);
+        if (out.handle == 0) {
+            secret_free(&secret);
+            rc = -EUSERS;
+        }
+    }
+    request_finish(r, rc, &out, sizeof out);
+}
+
+void key_drop_secret(struct request *r)
+{
+    struct wire_secret in;
+
+    memcpy(&in, r->body, sizeof in);
+    request_finish(r, secrets_drop(&r->engine->secrets, in.handle), NULL, 0);
+}
+
+static bool is_terminated(const char name[WIRE_NAME_MAX])
+{
+    return memchr(name, 0, WIRE_NAME_MAX) != NULL;
+}
+
+static bool is_sound_kdf(const struct wire_kdf *k)
+{
+    return is_terminated(k->hash) && k->salt_length <= WIRE_SALT_MAX;
+}
+
+static bool is_sound_keyslot(const struct wire_keyslot *k)
+{
+    return is_terminated(k->af_hash) && is_terminated(k->area_cipher) && is_sound_kdf(&k->kdf);
+}
+
+static bool is_sound_digest(const struct wire_digest *d)
+{
+    return is_terminated(d->hash) && d->salt_length <= WIRE_SALT_MAX && d->digest_length <= WIRE_DIGEST_MAX;
+}
+
+/* Wrap a clear key for the daemon, and wipe it. */
+static void answer_with_key(struct request *r, int rc, uint8_t *key, size_t size)
+{
+    struct wire_token token = { 0 };
+
+    if (rc == 0) {
+        rc = session_wrap(key, size, &token);
+        arena_free(key);
+    }
+    request_finish(r, rc, &token, sizeof token);
+}
+
+void key_open_keyslot(struct request *r)
+{
+    struct wire_open_keyslot in;
+    uint8_t *key = NULL;
+    int rc = -EINVAL;
+
+    memcpy(&in, r->body, sizeof in);
+    struct held_secret *held = secrets_use(&r->engine->secrets, in.secret);
+    if (held == NULL) {
+        request_finish(r, -ENOENT, NULL, 0);
+        return;
+    }
+    if (is_sound_keyslot(&in.keyslot) && is_sound_digest(&in.digest))
+        rc = keyslot_open(r->fds[0], &in.keyslot, &in.digest, &held->secret, &key);
+    secrets_release(&r->engine->secrets, held);
+    answer_with_key(r, rc, key, in.keyslot.key_size);
+}
+
+void key_create_keyslot(struct request *r)
+{
+    struct wire_create_keyslot in;
+    uint8_t *key;
+    size_t size;
+    int rc = -EINVAL;
+
+    memcpy(&in, r->body, sizeof in);
+    struct held_secret *held = secrets_use(&r->engine->secrets, in.secret);
+    if (held == NULL) {
+        request_finish(r, -ENOENT, NULL, 0);
+        return;
+    }
+    if (is_sound_keyslot(&in.keyslot)) {
+        rc = session_unwrap(&in.token, &key, &size);
+        if (rc == 0) {
+            rc = keyslot_create(r->fds[0], &in.keyslot, &held->secret, key, size);
+            arena_free(key);
+        }
+    }
+    secrets_release(&r->engine->secrets, held);
+    request_finish(r, rc, NULL, 0);
+}
+
+static bool has_equal_halves(const uint8_t *key, size_t size)
+{
+    return equal_const_time(key, key + size / 2, size / 2);
+}
+
+/* Arena memory for a key of a size that the session can wrap. */
+static int allocate_key(uint32_t size, uint8_t **key)
+{
+    if (size < KEY_SIZE_LEAST || size > KEY_SIZE_MOST)
+        return -EINVAL;
+    *key = arena_alloc(size);
+    return *key != NULL ? 0 : -ENOSPC;
+}
+
+void key_generate(struct request *r)
+{
+    struct wire_key_size in;
+    uint8_t *key = NULL;
+
+    memcpy(&in, r->body, sizeof in);
+    int rc = allocate_key(in.size, &key);
+    if (rc == 0) {
+        do
+            rc = random_fill(key, in.size);
+        while (rc == 0 && (in.flags & WIRE_KEY_XTS) != 0 && has_equal_halves(key, in.size));
+        if (rc != 0)
+            arena_free(key);
+    }
+    answer_with_key(r, rc, key, in.size);
+}
+
+void key_load(struct request *r)
+{
+    struct wire_key_size in;
+    struct secret secret = { 0 };
+    int rc = -EINVAL;
+
+    memcpy(&in, r->body, sizeof in);
+    if (in.size >= KEY_SIZE_LEAST && in.size <= KEY_SIZE_MOST) {
+        struct wire_load_secret how = { .mode = WIRE_SECRET_ALL, .size = in.size };
+        rc = secret_load(&secret, r->fds[0], &how);
+    }
+    if (rc == 0 && (in.flags & WIRE_KEY_XTS) != 0 && has_equal_halves(secret.bytes, in.size)) {
+        secret_free(&secret);
+        rc = -EKEYREJECTED;
+    }
+    answer_with_key(r, rc, secret.bytes, in.size);
+}
+
+void key_plain(struct request *r)
+{
+    struct wire_plain_key in;
+    uint8_t *key = NULL;
+    int rc = -EINVAL;
+
+    memcpy(&in, r->body, sizeof in);
+    struct held_secret *held = secrets_use(&r->engine->secrets, in.secret);
+    if (held == NULL) {
+        request_finish(r, -ENOENT, NULL, 0);
+        return;
+    }
+    if (is_terminated(in.hash) && in.key_size >= KEY_SIZE_LEAST && in.key_size <= KEY_SIZE_MOST)
+        rc = plain_key(&in, &held->secret, &key);
+    secrets_release(&r->engine->secrets, held);
+    if (rc == 0 && (in.flags & WIRE_KEY_XTS) != 0 && has_equal_halves(key, in.key_size)) {
+        arena_free(key);
+        rc = -EKEYREJECTED;
+    }
+    answer_with_key(r, rc, key, in.key_size);
+}
+
+void key_make_digest(struct request *r)
+{
+    struct wire_make_digest in;
+    struct wire_digest_value out = { 0 };
+    uint8_t *key;
+    size_t size;
+    int rc = -EINVAL;
+
+    memcpy(&in, r->body, sizeof in);
+    if (is_sound_digest(&in.digest) && in.digest.digest_length != 0) {
+        rc = session_unwrap(&in.token, &key, &size);
+        if (rc == 0) {
+            out.length = in.digest.digest_length;
+            rc = digest_compute(&in.digest, key, size, out.bytes);
+            arena_free(key);
+        }
+    }
+    request_finish(r, rc, &out, sizeof out);
+}
+
+void key_benchmark(struct request *r)
+{
+    struct wire_benchmark in;
+    struct wire_kdf out = { 0 };
+    int rc = -EINVAL;
+
+    memcpy(&in, r->body, sizeof in);
+    if (is_sound_kdf(&in.kdf))
+        rc = kdf_benchmark(&in, &out);
+    request_finish(r, rc, &out, sizeof out);
+}
+
+void key_import(struct request *r)
+{
+    const struct wire_blob *in = (const void *)r->body;
+    struct wire_token token = { 0 };
+    int rc = -EINVAL;
+
+    if (in->length <= sizeof in->bytes)
+        rc = session_import(in->bytes, in->length, in->key_size, &token);
+    request_finish(r, rc, &token, sizeof token);
+}

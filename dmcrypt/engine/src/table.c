@@ -1,0 +1,160 @@
+#include "device.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "session.h"
+
+/* One past the last byte that the kernel's off_t can name. */
+#define OFFSET_LIMIT ((uint64_t)INT64_MAX)
+
+static bool is_sound(const struct wire_device *d, const struct wire_segment *s, uint64_t expected_start,
+                     unsigned fd_count)
+{
+    const uint64_t mask = d->sector_size - 1;
+    bool has_backing = s->target == WIRE_CRYPT || s->target == WIRE_LINEAR;
+
+    return s->target >= WIRE_CRYPT && s->target <= WIRE_ERROR && s->start == expected_start && s->length != 0
+           && ((s->start | s->length) & mask) == 0 && s->length <= d->size - s->start
+           && s->backing_offset <= OFFSET_LIMIT - s->length && (s->backing_offset & 511) == 0
+           && (!has_backing || s->fd_index < fd_count) && memchr(s->cipher, 0, sizeof s->cipher) != NULL;
+}
+
+int segment_open_cipher(struct segment *s, const struct wire_token *token, uint32_t sector_size, unsigned threads)
+{
+    uint8_t *key;
+    size_t size;
+    struct cipher *cipher;
+
+    int rc = session_unwrap(token, &key, &size);
+    if (rc != 0)
+        return rc;
+    rc = cipher_open(&cipher, s->spec, key, size, sector_size, (s->flags & WIRE_IV_LARGE_SECTORS) != 0, threads);
+    arena_free(key);
+    if (rc != 0)
+        return rc;
+    cipher_close(s->cipher);
+    s->cipher = cipher;
+    return 0;
+}
+
+int table_create(struct table **out, const struct wire_device *d, const struct wire_segment *segments,
+                 const int *fds, unsigned fd_count, unsigned threads)
+{
+    struct table *t = calloc(1, sizeof *t);
+    int rc = -EINVAL;
+
+    if (t == NULL) {
+        for (unsigned i = 0; i < fd_count; i++)
+            close(fds[i]);
+        return -ENOMEM;
+    }
+    t->backing_count = fd_count;
+    for (unsigned i = 0; i < fd_count; i++) {
+        struct stat st;
+        t->backings[i].fd = fds[i];
+        if (fstat(fds[i], &st) == 0) {
+            t->backings[i].is_regular = S_ISREG(st.st_mode);
+            t->backings[i].was_linked = S_ISREG(st.st_mode) && st.st_nlink > 0;
+        }
+    }
+    if (d->sector_size < 512 || d->sector_size > DEVICE_SECTOR_MAX || (d->sector_size & (d->sector_size - 1)) != 0
+        || d->size == 0 || d->segments == 0 || d->segments > WIRE_SEGMENTS_MAX)
+        goto refuse;
+
+    uint64_t end = 0;
+    for (uint32_t i = 0; i < d->segments; i++) {
+        const struct wire_segment *w = &segments[i];
+        struct segment *s = &t->segments[i];
+        if (end > d->size || !is_sound(d, w, end, fd_count))
+            goto refuse;
+        s->start = w->start;
+        s->length = w->length;
+        s->backing_offset = w->backing_offset;
+        s->iv_offset = w->iv_offset;
+        s->target = w->target;
+        s->flags = w->flags;
+        memcpy(s->spec, w->cipher, sizeof s->spec);
+        if (w->target == WIRE_CRYPT || w->target == WIRE_LINEAR)
+            s->backing = &t->backings[w->fd_index];
+        t->segment_count = i + 1;
+        if (w->target == WIRE_CRYPT) {
+            rc = segment_open_cipher(s, &w->token, d->sector_size, threads);
+            if (rc != 0)
+                goto refuse;
+            rc = -EINVAL;
+        }
+        end += w->length;
+    }
+    if (end != d->size)
+        goto refuse;
+    *out = t;
+    return 0;
+
+refuse:
+    table_free(t);
+    return rc;
+}
+
+void table_drop_keys(struct table *t)
+{
+    for (uint32_t i = 0; i < t->segment_count; i++) {
+        cipher_close(t->segments[i].cipher);
+        t->segments[i].cipher = NULL;
+    }
+}
+
+bool table_has_keys(const struct table *t)
+{
+    for (uint32_t i = 0; i < t->segment_count; i++)
+        if (t->segments[i].target == WIRE_CRYPT && t->segments[i].cipher == NULL)
+            return false;
+    return true;
+}
+
+void table_free(struct table *t)
+{
+    if (t == NULL)
+        return;
+    table_drop_keys(t);
+    for (uint32_t i = 0; i < t->backing_count; i++)
+        close(t->backings[i].fd);
+    free(t);
+}
+
+int device_create(struct device **out, const struct wire_device *d, struct table *table, struct wire_stats *stats,
+                  unsigned stats_slot)
+{
+    struct device *dev = calloc(1, sizeof *dev);
+
+    if (dev == NULL)
+        return -ENOMEM;
+    dev->node = d->node;
+    dev->size = d->size;
+    dev->sector_size = d->sector_size;
+    dev->read_only = (d->flags & WIRE_READ_ONLY) != 0;
+    dev->table = table;
+    range_lock_init(&dev->ranges);
+    memset(stats, 0, sizeof *stats);
+    stats->node = d->node;
+    dev->stats = stats;
+    dev->stats_slot = stats_slot;
+    atomic_init(&dev->state, DEVICE_ACTIVE);
+    pthread_mutex_init(&dev->lock, NULL);
+    dev->parked_last = &dev->parked;
+    *out = dev;
+    return 0;
+}
+
+void device_free(struct device *dev)
+{
+    table_free(dev->table);
+    range_lock_destroy(&dev->ranges);
+    pthread_mutex_destroy(&dev->lock);
+    free(dev);
+}

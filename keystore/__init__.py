@@ -1,0 +1,1 @@
+"""Secure keys, protected keys and the coprocessors that turn one into the other."""
