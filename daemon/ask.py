@@ -2,8 +2,8 @@
 
 Started by path with ``-I -S``: descriptor 0 is the terminal, descriptor 1 the pipe, the arguments
 are the prompt and a time limit in seconds (0: none). The passphrase is in one bytearray, zeroed at
-the end, of a process that makes no dump; so the daemon's heap never holds one. Exit status: 0 asked,
-1 nothing was typed (end of file), 2 time is up, 3 the terminal failed.
+the end, of a process that makes no dump; so the daemon's heap never holds one. Exit status: 0
+asked, 1 nothing was typed (end of file); 2 time is up; 3 the terminal failed.
 """
 
 from __future__ import annotations

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import logging
 import os
 import stat
 import struct
-import time
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,9 +17,6 @@ log = logging.getLogger(__name__)
 
 # struct flock of fcntl(2) for 64-bit offsets: type, whence, start, len, pid.
 _FLOCK: Final = struct.Struct("hhqqi4x")
-#: Seconds to wait for another program that reads or writes the header.
-_HEADER_LOCK_TIMEOUT: Final = 10.0
-_HEADER_LOCK_PAUSE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,30 +83,6 @@ def lock_data_area(fd: int, area: DataArea, path: str) -> None:
             raise BusyError(f"{path}: is open already, by another daemon") from None
         # NFS without lockd, some FUSE file systems.
         log.warning("%s: cannot be locked against other writers: %s", path, error.strerror)
-
-
-@contextlib.contextmanager
-def lock_header(fd: int, path: str) -> Generator[None, None, None]:
-    """Read the header while no cryptsetup writes it (flock on the file, as cryptsetup does).
-
-    Blocks for up to ten seconds.
-
-    Raises:
-        BusyError: somebody holds the header for writing all that time.
-    """
-    deadline = time.monotonic() + _HEADER_LOCK_TIMEOUT
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise BusyError(f"{path}: another program is writing the header") from None
-            time.sleep(_HEADER_LOCK_PAUSE)
-    try:
-        yield
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 class BackingFile:

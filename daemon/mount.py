@@ -134,6 +134,16 @@ def unmount(mountpoint: Path) -> None:
         raise AccessError(f"{mountpoint}: cannot unmount: {words or os.strerror(code)}")
 
 
+def sync(mountpoint: Path) -> None:
+    """Have the kernel write back what it holds of this mount. Blocks; errors show at fsync."""
+    with contextlib.suppress(OSError):
+        fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _libc.syncfs(fd)
+        finally:
+            os.close(fd)
+
+
 def find_device(mountpoint: Path) -> str | None:
     """``MAJOR:MINOR`` of our topmost mount on ``mountpoint``, live or dead, if there is one."""
     mountinfo = Path("/proc/self/mountinfo").read_bytes()

@@ -23,22 +23,6 @@ from . import ask
 log = logging.getLogger(__name__)
 
 
-def open_terminal() -> int | None:
-    """The terminal of this process, if it is in the foreground there; the caller closes it."""
-    try:
-        fd = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
-    except OSError:
-        return None
-    try:
-        if os.tcgetpgrp(fd) == os.getpgrp():
-            return fd
-    except OSError:
-        pass
-    # In the background a question would only stop us (SIGTTIN).
-    os.close(fd)
-    return None
-
-
 class Prompter:
     """Asks for passphrases. ``terminal`` stays the caller's; without one, systemd's agents ask."""
 
@@ -50,17 +34,21 @@ class Prompter:
         """The caller of the program has its terminal back: nobody may be asked there any more."""
         self._terminal = None
 
+    def can_ask(self) -> bool:
+        """Whether there is anybody to be asked."""
+        return self._terminal is not None or _find_agent() is not None
+
     @contextlib.asynccontextmanager
     async def ask(
         self, message: str, *, identity: str, time_limit: float
     ) -> AsyncGenerator[int, None]:
         """A pipe from which the passphrase can be read as a line.
 
-        ``identity`` names the volume to password agents; ``time_limit`` in seconds, 0 for none. Only
-        one question is out at a time.
+        ``identity`` names the volume to password agents; ``time_limit`` in seconds, 0 for none.
+        Only one question is out at a time.
 
         Raises:
-            UnlockError: nobody can be asked, or nobody answered.
+            UnlockError: nobody answered.
         """
         text = "".join(c if c.isprintable() else "?" for c in message)
         readable, writable = os.pipe2(os.O_CLOEXEC)
@@ -77,13 +65,13 @@ class Prompter:
             os.close(readable)
 
     async def _run(self, text: str, identity: str, time_limit: float, writable: int) -> int:
-        stdin: int
+        assert self.can_ask()
         if self._terminal is not None:
             command = [sys.executable, "-I", "-S", ask.__file__, f"{text} ", str(time_limit)]
             stdin = self._terminal
         else:
             command = [
-                _find_agent(),
+                _find_agent() or "",
                 f"--timeout={time_limit:.0f}",
                 f"--id=cryptsetup:{identity}",
                 "--icon=drive-harddisk",
@@ -106,12 +94,11 @@ async def _run_to_end(command: Sequence[str], *, stdin: int, stdout: int) -> int
         raise
 
 
-def _find_agent() -> str:
+def _find_agent() -> str | None:
     # Without a running systemd its tool would wait for an answer that nobody can give.
-    program = shutil.which("systemd-ask-password")
-    if program is None or not Path("/run/systemd/system").is_dir():
-        raise UnlockError("a passphrase is needed, and there is no terminal to ask for it on")
-    return program
+    if not Path("/run/systemd/system").is_dir():
+        return None
+    return shutil.which("systemd-ask-password")
 
 
 def _explain(status: int) -> str:

@@ -2,7 +2,7 @@
 
 One trio task at a time changes it, between checkpoints. The tree shows what is here; the engine
 serves it. A volume enters the engine first, then registry and tree together. It leaves the tree
-first, then the engine, which drains, and the registry last, so that its file is not reopened before.
+first, then the engine, which drains, and the registry last: its file is not reopened before that.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Registry:
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._engine = engine
-        self._tree = tree
+        self.tree = tree
         self._ownership = ownership
         self._now = now
         self._volumes: dict[str, Volume] = {}
@@ -160,7 +160,7 @@ class Registry:
         ``fds`` stay the caller's. The first is the volume's source.
         """
         assert self._opening.get(name) == area
-        number = self._tree.get_node_number()
+        number = self.tree.get_node_number()
         spec = table.to_device(number)
         backing = BackingFile(fds[0], description.source)
         try:
@@ -186,7 +186,7 @@ class Registry:
         minor = self._find_free_minor()
         volume = Volume(name, minor, device, slot, description, area, backing)
         self._volumes[name] = volume
-        self._tree.add_device(device, name, minor)
+        self.tree.add_device(device, name, minor)
         self._add_links(volume)
         log.info(
             "%s: open, %d bytes of %s%s",
@@ -274,8 +274,8 @@ class Registry:
     async def _remove(self, volume: Volume) -> None:
         # no await from here: the names disappear together. The volume keeps its area until the
         # engine is done, so nobody opens the file between.
-        names = self._tree.remove_device(volume.device, volume.name, volume.minor)
-        self._tree.remove_links(volume.links)
+        names = self.tree.remove_device(volume.device, volume.name, volume.minor)
+        self.tree.remove_links(volume.links)
         names += volume.links
         for other in self._volumes.values():
             if other.device.links:
@@ -297,7 +297,7 @@ class Registry:
             self._engine.invalidate(volume.device.number, names)
 
     def _add_links(self, volume: Volume) -> None:
-        volume.links += self._tree.add_disk_links(
+        volume.links += self.tree.add_disk_links(
             volume.minor, uuid=volume.description.uuid or "", label=volume.description.label or ""
         )
 

@@ -1,0 +1,85 @@
+"""fusecryptd: the daemon's command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from ..keystore.errors import MapperError
+from .background import describe_error, go_background, open_terminal, report_nowhere
+from .config import load_settings, prepare_runtime_dir
+from .crypttab import load_crypttabs
+from .exitcodes import ExitCode, get_exit_code
+from .hardening import harden
+from .logs import start_logging
+from .version import get_version
+
+log = logging.getLogger(__name__)
+
+
+def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="fusecryptd",
+        description="Open the encrypted volumes of a crypttab and serve them over FUSE.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--runtime-dir", metavar="DIR", help="control socket and mount (FUSECRYPT_RUNTIME_DIR)"
+    )
+    parser.add_argument(
+        "--crypttab", metavar="FILE", help="the only crypttab to read (FUSECRYPT_CRYPTTAB)"
+    )
+    parser.add_argument(
+        "--no-crypttab", action="store_true", help="open no entry until it is asked for"
+    )
+    parser.add_argument(
+        "--fork", action="store_true", help="go to the background once the volumes are open"
+    )
+    parser.add_argument("-v", "--verbose", "--debug", action="store_true", help="log more")
+    parser.add_argument("-V", "--version", action="store_true", help="print the version")
+    return parser.parse_args(arguments)
+
+
+def _run(given: argparse.Namespace) -> ExitCode:
+    settings = load_settings(runtime_dir=given.runtime_dir, crypttab=given.crypttab)
+    prepare_runtime_dir(settings)
+    crypttab = load_crypttabs(settings.crypttabs)
+    terminal = open_terminal()
+    report = go_background(settings.log_file) if given.fork else report_nowhere
+    try:
+        start_logging(is_debug=given.verbose, has_times=given.fork)
+        harden()
+        for problem in crypttab.own_problems:
+            log.log(logging.ERROR if problem.is_error else logging.WARNING, "%s", problem)
+        # Only now, in the process that stays: trio and pyfuse3 take 20 MB.
+        from .prompt import Prompter
+        from .supervisor import Plan, run_daemon
+
+        prompter = Prompter(terminal)
+        plan = Plan(settings, crypttab, prompter, report, opens_entries=not given.no_crypttab)
+        return run_daemon(plan)
+    except BaseException as error:
+        report([describe_error(error)], get_exit_code(error))
+        raise
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon; exit code of the table in `exitcodes`."""
+    given = _parse_arguments(arguments)
+    if given.version:
+        sys.stdout.write(f"fusecryptd {get_version()}\n")
+        return ExitCode.OK
+    start_logging(is_debug=given.verbose, has_times=False)
+    try:
+        return _run(given)
+    except MapperError as error:
+        log.error("%s", error)  # noqa: TRY400 (no bug of ours)
+        return get_exit_code(error)
+    except KeyboardInterrupt as error:
+        return get_exit_code(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

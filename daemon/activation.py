@@ -1,0 +1,243 @@
+"""From descriptors and a passphrase to an open volume.
+
+What blocks (header, key derivation, engine) runs in threads. How many key derivations run at once is
+bounded by memory: one of Argon2 may take gibibytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from ..dmcrypt.backing import locked, pread_from
+from ..dmcrypt.cipher_spec import CipherSpec
+from ..dmcrypt.engine.client import Engine, Secret
+from ..dmcrypt.engine.messages import SecretMode
+from ..dmcrypt.luks2 import Luks2Header, read_header
+from ..dmcrypt.open_volume import (
+    OpenedVolume,
+    check_luks2,
+    get_key_size,
+    open_luks2,
+    open_luks2_with_key,
+    open_plain,
+)
+from ..dmcrypt.plain import PlainParams, get_length
+from ..dmcrypt.probe import probe
+from ..dmcrypt.units import SECTOR_SIZE
+from ..keystore.errors import ConfigError, UnlockError, UnsupportedError
+from .backing import DataArea, check_descriptor, get_data_area, lock_data_area
+from .control.messages import KeyInput, VolumeKeyInput
+from .registry import Description, Registry, Volume
+
+log = logging.getLogger(__name__)
+
+#: What cryptsetup lets Argon2 take by default, at most; bytes.
+_KDF_MEMORY: Final = 1 << 30
+#: Seconds in which a passphrase must come through a pipe once it was announced.
+_SECRET_TIMEOUT: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A descriptor, which stays its owner's, and how it is called in messages."""
+
+    fd: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to open, and how; all but the key."""
+
+    name: str
+    source: OpenFile
+    header: OpenFile | None = None
+    is_read_only: bool = False
+    key_slot: int | None = None
+    plain: PlainParams | None = None  # None: LUKS
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A recipe whose source has been looked at: nothing but the key is missing."""
+
+    recipe: Recipe
+    source_size: int  # bytes
+    area: DataArea
+    header: Luks2Header | None  # None: plain
+
+
+#: Gets the key of a prepared volume, as often as it takes.
+Unlock = Callable[[Prepared], Awaitable[OpenedVolume]]
+
+
+class Activator:
+    """Opens volumes with one engine into one registry."""
+
+    def __init__(self, engine: Engine, registry: Registry) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._kdf_memory = trio.CapacityLimiter(_count_kdfs())
+        # Reading a header or key file is short, but a slow disk must not stop the others.
+        self._files = trio.CapacityLimiter(8)
+
+    async def activate(self, recipe: Recipe, unlock: Unlock) -> Volume:
+        """Open a volume. The name is taken from now on, whatever the outcome is later.
+
+        Raises:
+            MapperError: why it stays closed; nothing has been changed.
+        """
+        with self._registry.reserve(recipe.name):
+            prepared = await trio.to_thread.run_sync(
+                _prepare, recipe, limiter=self._files, abandon_on_cancel=True
+            )
+            # Before anybody is asked for a passphrase that would help nobody.
+            self._registry.claim(recipe.name, prepared.area, recipe.source.path)
+            lock_data_area(recipe.source.fd, prepared.area, recipe.source.path)
+            opened = await unlock(prepared)
+            for note in opened.notes:
+                log.warning("%s: %s", recipe.name, note)
+            assert opened.table.size == prepared.area.end - prepared.area.start
+            return await self._registry.add(
+                recipe.name,
+                opened.table,
+                [recipe.source.fd],
+                prepared.area,
+                _describe(recipe, opened),
+            )
+
+    async def unlock_with_secret(self, prepared: Prepared, key: KeyInput) -> OpenedVolume:
+        """One try with the passphrase or key file that a descriptor yields.
+
+        Raises:
+            UnlockError: it is not the right one, or did not come.
+        """
+        with await self._load_secret(key) as secret:
+            work = functools.partial(
+                self._open, prepared, secret, is_key_file=key.keyfile
+            )  # fmt: skip
+            return await trio.to_thread.run_sync(
+                work, limiter=self._kdf_memory, abandon_on_cancel=True
+            )
+
+    async def unlock_with_volume_key(self, prepared: Prepared, key: VolumeKeyInput) -> OpenedVolume:
+        """The volume with its key itself, from a file; compared with the header's digest.
+
+        Raises:
+            UnlockError: it is not the key of this volume.
+        """
+        work = functools.partial(self._open_with_key, prepared, key)
+        return await trio.to_thread.run_sync(work, limiter=self._files, abandon_on_cancel=True)
+
+    async def _load_secret(self, key: KeyInput) -> Secret:
+        mode = SecretMode.LINE if key.mode == "line" else SecretMode.ALL
+        # A thread that reads from a silent pipe could not be stopped: wait for the first byte here.
+        if stat.S_ISFIFO(os.fstat(key.fd).st_mode):
+            with trio.move_on_after(_SECRET_TIMEOUT) as patience:
+                await trio.lowlevel.wait_readable(key.fd)
+            if patience.cancelled_caught:
+                raise UnlockError(f"no passphrase came in {_SECRET_TIMEOUT:.0f} seconds")
+        load = functools.partial(
+            self._engine.load_secret, key.fd, mode, offset=key.offset, size=key.size
+        )
+        return await trio.to_thread.run_sync(load, limiter=self._files, abandon_on_cancel=True)
+
+    def _open(self, prepared: Prepared, secret: Secret, *, is_key_file: bool) -> OpenedVolume:
+        recipe = prepared.recipe
+        if recipe.plain is not None:
+            return open_plain(
+                self._engine,
+                recipe.plain,
+                secret,
+                keyfile=is_key_file,
+                data_size=prepared.source_size,
+                read_only=recipe.is_read_only,
+            )
+        assert prepared.header is not None
+        return open_luks2(
+            self._engine,
+            prepared.header,
+            (recipe.header or recipe.source).fd,
+            secret,
+            key_slot=recipe.key_slot,
+            data_size=prepared.source_size,
+            read_only=recipe.is_read_only,
+        )
+
+    def _open_with_key(self, prepared: Prepared, file: VolumeKeyInput) -> OpenedVolume:
+        recipe = prepared.recipe
+        header = prepared.header
+        if header is None:
+            raise ConfigError("a plain volume has no volume key beside its key file")
+        size = get_key_size(header)
+        if file.size not in (0, size):
+            raise UnlockError(f"volume key of {file.size} bytes, this volume has one of {size}")
+        is_xts = CipherSpec.parse(header.metadata.regular_segments[0].encryption or "").is_xts
+        key = self._engine.load_key(file.fd, size, xts=is_xts)
+        return open_luks2_with_key(
+            self._engine,
+            header,
+            key,
+            data_size=prepared.source_size,
+            read_only=recipe.is_read_only,
+        )
+
+
+def _prepare(recipe: Recipe) -> Prepared:
+    """Look at source and header; refuse what no key could open. Blocks."""
+    source = recipe.source
+    is_read_only = recipe.is_read_only
+    size = check_descriptor(source.fd, source.path, is_read_only=is_read_only)
+    if recipe.plain is not None:
+        start = recipe.plain.offset * SECTOR_SIZE
+        length = get_length(recipe.plain, size)
+        area = get_data_area(source.fd, start, length, is_read_only=is_read_only)
+        return Prepared(recipe, size, area, None)
+    header = _read_header(recipe, size)
+    check_luks2(header, size, read_only=is_read_only)
+    start = header.metadata.regular_segments[0].offset
+    length = (size - start) // SECTOR_SIZE * SECTOR_SIZE
+    area = get_data_area(source.fd, start, length, is_read_only=is_read_only)
+    return Prepared(recipe, size, area, header)
+
+
+def _read_header(recipe: Recipe, size: int) -> Luks2Header:
+    file = recipe.source
+    if recipe.header is not None:
+        file = recipe.header
+        size = check_descriptor(file.fd, file.path, is_read_only=True)
+    pread = pread_from(file.fd)
+    # cryptsetup's own lock, for as long as the header is read.
+    with locked(file.fd, exclusive=False):
+        if probe(pread, size) == "luks1":
+            raise UnsupportedError(f"{file.path}: LUKS1 is not supported, wanted: LUKS2")
+        return read_header(pread, size)
+
+
+def _describe(recipe: Recipe, opened: OpenedVolume) -> Description:
+    return Description(
+        type=opened.type.upper(),
+        cipher=opened.cipher,
+        key_bits=opened.key_bits,
+        offset=opened.offset // SECTOR_SIZE,
+        iv_offset=opened.iv_offset,
+        source=recipe.source.path,
+        uuid=opened.uuid or None,
+        label=opened.label or None,
+        header=recipe.header.path if recipe.header else None,
+        keyslot=opened.keyslot,
+    )
+
+
+def _count_kdfs() -> int:
+    """How many key derivations may run at once: a quarter of the memory, and no more than CPUs."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(os.cpu_count() or 1, memory // 4 // _KDF_MEMORY))

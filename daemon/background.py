@@ -1,0 +1,104 @@
+"""Going to the background: the caller waits until the start is over and hears how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn, cast
+
+from ..keystore.errors import MapperError
+from .exitcodes import ExitCode, parse_exit_code
+from .logs import is_journal
+
+#: Tells the caller the messages and the exit code of the start. Called at most once.
+Report = Callable[[Sequence[str], ExitCode], None]
+
+
+def go_background(log_file: Path) -> Report:
+    """Return in a child process that has left the terminal; the caller's process waits and exits.
+
+    To be called before there are threads. Standard error becomes ``log_file`` (0600), unless it is
+    the journal.
+    """
+    readable, writable = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child:
+        os.close(writable)
+        _wait_for_report(child, readable, log_file)
+    os.close(readable)
+    os.setsid()
+    os.chdir("/")
+    _redirect(log_file)
+
+    def report(messages: Sequence[str], status: ExitCode) -> None:
+        data = json.dumps({"messages": list(messages), "status": int(status)}).encode()
+        # The caller may have been killed meanwhile.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(writable, "wb") as pipe:
+            pipe.write(data)
+
+    return report
+
+
+def _redirect(log_file: Path) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    if is_journal(2):
+        os.dup2(2, 1)
+    else:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        log = os.open(log_file, flags, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+    os.close(null)
+
+
+def _wait_for_report(child: int, readable: int, log_file: Path) -> NoReturn:
+    def stop(_number: int, _frame: object) -> None:
+        os.kill(child, signal.SIGTERM)
+
+    # The child is not in the terminal's foreground: what is typed reaches it through us.
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    with os.fdopen(readable, "rb") as pipe:
+        data = pipe.read()
+    if not data:
+        sys.stderr.write(f"fusecryptd: ended during its start; see {log_file}\n")
+        os._exit(ExitCode.WRONG_PARAMETERS)
+    content = cast("dict[str, object]", json.loads(data))
+    for message in cast("list[str]", content["messages"]):
+        sys.stderr.write(f"fusecryptd: {message}\n")
+    sys.stderr.flush()
+    # Not sys.exit: what is to be cleaned up belongs to the child.
+    os._exit(parse_exit_code(cast("int", content["status"])))
+
+
+def open_terminal() -> int | None:
+    """The terminal of this process, if it is in the foreground there; the caller closes it."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return None
+    try:
+        if os.tcgetpgrp(fd) == os.getpgrp():
+            return fd
+    except OSError:
+        pass
+    # In the background a question would only stop us (SIGTTIN).
+    os.close(fd)
+    return None
+
+
+def report_nowhere(_messages: Sequence[str], _status: ExitCode) -> None:
+    """In the foreground each message has been logged already."""
+
+
+def describe_error(error: BaseException) -> str:
+    """One line for the caller; what nobody expected is in the log at length."""
+    text = str(error)
+    return text if isinstance(error, MapperError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,178 @@
+"""What the control socket can be asked: the interface ``io.fusecrypt`` over the daemon's parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from ...dmcrypt.cipher_spec import CipherSpec
+from ...dmcrypt.engine.messages import ArenaKind
+from ...dmcrypt.plain import PlainParams
+from ...dmcrypt.units import Sector
+from ..activation import Activator, OpenFile, Prepared, Recipe
+from ..entries import Entries, PassphraseRequiredError
+from ..registry import Registry
+from ..version import get_version
+from .messages import (
+    Arena,
+    CloseRequest,
+    Info,
+    Listing,
+    OpenEntryRequest,
+    OpenRequest,
+    StatusRequest,
+    Volume,
+    VolumeStats,
+)
+from .protocol import INTERFACE, PASSPHRASE_REQUIRED, Request
+from .server import Method, RefusedError
+
+if TYPE_CHECKING:
+    from ...dmcrypt.engine.process import EngineProcess
+    from ...dmcrypt.open_volume import OpenedVolume
+    from ..config import Settings
+    from ..registry import Volume as OpenVolume
+    from .messages import PlainOptions
+
+# wire.h: the bits of wire_hello.sandbox.
+_SANDBOX: Final = ("seccomp", "landlock", "not dumpable", "no capabilities")
+
+
+class Methods:
+    """Takes parameters apart, lets the parts work, puts the answer together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        process: EngineProcess,
+        registry: Registry,
+        activator: Activator,
+        entries: Entries,
+        *,
+        read_ahead_kb: int,
+    ) -> None:
+        self._settings = settings
+        self._process = process
+        self._registry = registry
+        self._activator = activator
+        self._entries = entries
+        self._read_ahead_kb = read_ahead_kb
+
+    def get_table(self) -> dict[str, Method]:
+        """Each method by its full name."""
+        return {
+            f"{INTERFACE}.GetInfo": self.get_info,
+            f"{INTERFACE}.Open": self.open,
+            f"{INTERFACE}.OpenEntry": self.open_entry,
+            f"{INTERFACE}.Close": self.close,
+            f"{INTERFACE}.List": self.list,
+            f"{INTERFACE}.Status": self.status,
+        }
+
+    async def get_info(self, _request: Request) -> Mapping[str, object]:
+        hello = await trio.to_thread.run_sync(self._process.engine.status)
+        kind = "memfd_secret" if hello.arena_kind is ArenaKind.MEMFD_SECRET else "mlock"
+        sandbox = [name for bit, name in enumerate(_SANDBOX) if hello.sandbox & 1 << bit]
+        return Info(
+            version=get_version(),
+            pid=os.getpid(),
+            engine_pid=self._process.pid,
+            runtime_dir=str(self._settings.runtime_dir),
+            mount=str(self._settings.device_dir),
+            arena=Arena(kind, hello.arena_size, hello.arena_used),
+            sandbox=", ".join(sandbox) or "none",
+            io_threads=hello.io_threads,
+            cloned=hello.cloned,
+            read_ahead_kb=self._read_ahead_kb,
+            gcrypt=hello.gcrypt_version,
+            volumes=len(self._registry),
+        ).pack()
+
+    async def open(self, call: Request) -> Mapping[str, object]:
+        request = OpenRequest.parse(call.parameters, call.fds)
+        recipe = Recipe(
+            request.name,
+            OpenFile(request.source.fd, request.source.path),
+            OpenFile(request.header.fd, request.header.path) if request.header else None,
+            request.read_only,
+            request.key_slot,
+            _make_plain(request.plain) if request.plain else None,
+        )
+
+        async def unlock(prepared: Prepared) -> OpenedVolume:
+            if request.key is not None:
+                return await self._activator.unlock_with_secret(prepared, request.key)
+            assert request.volume_key is not None
+            return await self._activator.unlock_with_volume_key(prepared, request.volume_key)
+
+        return self._describe(await self._activator.activate(recipe, unlock)).pack()
+
+    async def open_entry(self, call: Request) -> Mapping[str, object]:
+        request = OpenEntryRequest.parse(call.parameters, call.fds)
+        try:
+            volume = await self._entries.open_by_name(request.name, request.key)
+        except PassphraseRequiredError as error:
+            raise RefusedError(PASSPHRASE_REQUIRED, {"prompt": error.prompt}) from None
+        return self._describe(volume).pack()
+
+    async def close(self, call: Request) -> Mapping[str, object]:
+        request = CloseRequest.parse(call.parameters)
+        await self._registry.close(request.name, is_deferred=request.deferred)
+        return {}
+
+    async def list(self, _request: Request) -> Mapping[str, object]:
+        volumes = tuple(self._describe(volume) for volume in self._registry.list_volumes())
+        return Listing(volumes, self._entries.list_states()).pack()
+
+    async def status(self, call: Request) -> Mapping[str, object]:
+        request = StatusRequest.parse(call.parameters)
+        return self._describe(self._registry.get(request.name)).pack()
+
+    def _describe(self, volume: OpenVolume) -> Volume:
+        stats = self._registry.read_stats(volume)
+        description = volume.description
+        device_dir = self._settings.device_dir
+        is_leaving = volume.is_deferred or volume.device.is_closing
+        return Volume(
+            name=volume.name,
+            state="closing" if is_leaving else "active",
+            path=str(device_dir / "mapper" / volume.name),
+            dm_path=str(device_dir / f"dm-{volume.minor}"),
+            type=description.type,
+            cipher=description.cipher,
+            key_bits=description.key_bits,
+            key_location="engine",
+            source=description.source,
+            sector_size=volume.device.sector_size,
+            offset=description.offset,
+            iv_offset=description.iv_offset,
+            size=volume.device.size,
+            read_only=volume.device.is_read_only,
+            in_use=volume.device.opens,
+            deleted=volume.backing.is_deleted(),
+            uuid=description.uuid,
+            label=description.label,
+            header=description.header,
+            keyslot=description.keyslot,
+            stats=VolumeStats(
+                stats.reads, stats.writes, stats.flushes, stats.read_bytes, stats.write_bytes,
+                stats.partial, stats.zeroed_bytes, stats.errors, stats.last_error, stats.in_flight,
+            ),
+        )  # fmt: skip
+
+
+def _make_plain(options: PlainOptions) -> PlainParams:
+    return PlainParams(
+        CipherSpec.parse(options.cipher),
+        options.key_bits,
+        options.hash,
+        options.hash_length or None,
+        Sector(options.offset),
+        Sector(options.skip),
+        None if options.size is None else Sector(options.size),
+        options.sector_size,
+        options.iv_large_sectors,
+    )

@@ -1,0 +1,172 @@
+"""The control socket: connections in, calls to methods, answers out."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from ...keystore.errors import MapperError
+from ..exitcodes import get_exit_code, get_kind
+from .fields import ParameterError
+from .protocol import (
+    FAILED,
+    INVALID_PARAMETER,
+    MAX_FDS,
+    METHOD_NOT_FOUND,
+    Decoder,
+    Message,
+    ProtocolError,
+    Reply,
+    Request,
+    close_fds,
+)
+
+log = logging.getLogger(__name__)
+
+#: A method takes a call, whose descriptors stay the server's, and returns the reply's parameters.
+Method = Callable[[Request], Awaitable[Mapping[str, object]]]
+
+# Nobody but this user connects; the bound keeps a runaway script from taking all descriptors.
+_MAX_CONNECTIONS: Final = 64
+#: Seconds for a message to be complete once its first byte has come.
+_MESSAGE_TIMEOUT: Final = 30.0
+_CHUNK: Final = 64 << 10
+_UCRED: Final = struct.Struct("3i")
+
+
+class RefusedError(MapperError):
+    """An answer with an error of its own name, which the client acts upon."""
+
+    def __init__(self, name: str, parameters: Mapping[str, object]) -> None:
+        super().__init__(name)
+        self.reply = Reply(parameters, name)
+
+
+async def serve_control(
+    path: Path,
+    methods: Mapping[str, Method],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer calls on a socket (0600) at ``path``, which is free, until cancelled."""
+    with _listen(path) as listener:
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            slots = trio.Semaphore(_MAX_CONNECTIONS)
+            while True:
+                await slots.acquire()
+                connection, _ = await listener.accept()
+                nursery.start_soon(_serve, connection, methods, slots)
+
+
+@contextlib.contextmanager
+def _listen(path: Path) -> Generator[trio.socket.SocketType, None, None]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        # The umask is 077: nobody else can connect between bind and chmod.
+        listener.bind(str(path))
+        try:
+            path.chmod(0o600)
+            listener.listen(_MAX_CONNECTIONS)
+            yield trio.socket.from_stdlib_socket(listener)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+async def _serve(
+    connection: trio.socket.SocketType, methods: Mapping[str, Method], slots: trio.Semaphore
+) -> None:
+    """One connection; another of the three places where every error is caught."""
+    decoder = Decoder()
+    try:
+        with connection:
+            if not _is_allowed(connection):
+                return
+            while (messages := await _receive(connection, decoder)) is not None:
+                for message in messages:
+                    reply = await _answer(message, methods)
+                    await _send(connection, reply)
+    except (ProtocolError, OSError) as error:
+        log.debug("control connection: %s", error)
+    except Exception:
+        log.exception("control connection failed")
+    finally:
+        decoder.close()
+        slots.release()
+
+
+def _is_allowed(connection: trio.socket.SocketType) -> bool:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, _ = _UCRED.unpack(credentials)
+    if uid in (os.geteuid(), 0):
+        return True
+    log.warning("control connection from user %d (pid %d) refused", uid, pid)
+    return False
+
+
+async def _receive(connection: trio.socket.SocketType, decoder: Decoder) -> list[Message] | None:
+    """The next messages; None at the end of the connection."""
+    limit = _MESSAGE_TIMEOUT if decoder.has_partial() else float("inf")
+    with trio.move_on_after(limit) as patience:
+        data, ancillary, _, _ = await connection.recvmsg(
+            _CHUNK,
+            # Room for more than are allowed: the surplus is closed, not cut off unseen.
+            socket.CMSG_SPACE(4 * MAX_FDS * array.array("i").itemsize),
+            socket.MSG_CMSG_CLOEXEC,
+        )
+        fds = array.array("i")
+        for level, kind, payload in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        if not data:
+            close_fds(fds)
+            return None
+        return decoder.feed(data, fds)
+    assert patience.cancelled_caught
+    raise ProtocolError(f"message not complete after {_MESSAGE_TIMEOUT:.0f} seconds")
+
+
+async def _answer(message: Message, methods: Mapping[str, Method]) -> Reply:
+    name = ""
+    try:
+        request = Request.parse(message)
+        name = request.method
+        method = methods.get(name)
+        if method is None:
+            return Reply({"method": name}, METHOD_NOT_FOUND)
+        return Reply(await method(request))
+    except RefusedError as error:
+        return error.reply
+    except ParameterError as error:
+        return Reply({"parameter": error.parameter, "message": str(error)}, INVALID_PARAMETER)
+    except MapperError as error:
+        log.info("%s: %s", name, error)
+        return _fail(error)
+    except Exception as error:
+        log.exception("%s failed", name)
+        return _fail(error)
+    finally:
+        close_fds(message.fds)
+
+
+def _fail(error: Exception) -> Reply:
+    parameters = {
+        "message": str(error),
+        "exit_code": int(get_exit_code(error)),
+        "kind": get_kind(error),
+    }
+    return Reply(parameters, FAILED)
+
+
+async def _send(connection: trio.socket.SocketType, reply: Reply) -> None:
+    data = memoryview(reply.pack())
+    while data:
+        data = data[await connection.send(data) :]

@@ -1,0 +1,333 @@
+"""The life of the daemon: mount, engine, name space, sockets, volumes; and all of it back again.
+
+Started in this order, ended in the reverse one: keeper, mount, engine, pyfuse3, control socket,
+entries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import logging
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pyfuse3
+import trio
+
+from ..dmcrypt.engine.messages import EventKind
+from ..dmcrypt.engine.process import EngineProcess, spawn_engine
+from ..keystore.errors import EngineError, MapperError
+from . import mount
+from .activation import Activator
+from .background import Report
+from .control.methods import Methods
+from .control.server import serve_control
+from .entries import Entries, Failure, summarize
+from .exitcodes import ExitCode
+from .fuse import Operations
+from .notify import notify
+from .prompt import Prompter
+from .registry import Ownership, Registry
+from .runtime_dir import forget_process, own_runtime_dir, record_process
+from .tree import Tree
+
+if TYPE_CHECKING:
+    from .config import Settings
+    from .crypttab import Crypttab
+
+log = logging.getLogger(__name__)
+
+#: Seconds. An end takes 10 at most: what is not flushed by then was not acknowledged by fsync.
+_CLOSE_TIMEOUT: Final = 7.0
+_DRAIN_TIMEOUT: Final = 1.0
+#: Seconds in which a new mount has to answer.
+_MOUNT_TIMEOUT: Final = 10.0
+#: Bytes; what the smallest net.core.wmem_max allows. Forwarded messages are far smaller.
+_SESSION_BUFFER: Final = 212992
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a daemon is started for."""
+
+    settings: Settings
+    crypttab: Crypttab
+    prompter: Prompter
+    report: Report  # hears how the start went
+    opens_entries: bool = True
+
+
+@dataclass(slots=True)
+class End:
+    """Why the daemon ends."""
+
+    event: trio.Event
+    error: MapperError | None = None
+
+    def come(self, reason: str, error: MapperError | None = None) -> None:
+        """The first reason counts."""
+        if not self.event.is_set():
+            log.log(logging.ERROR if error else logging.INFO, "ending: %s", error or reason)
+            self.error = error
+            self.event.set()
+
+
+def run_daemon(plan: Plan) -> ExitCode:
+    """Serve until a signal comes, or mount or engine end.
+
+    Raises:
+        MapperError: it did not come to serving, or the engine is gone.
+        KeyboardInterrupt: a signal came before it could serve.
+    """
+    settings = plan.settings
+    with (
+        own_runtime_dir(settings),
+        _stop_on_signals(),
+        _open_engine(settings) as (process, session),
+    ):
+        return trio.run(_run, plan, process, session)
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Generator[None, None, None]:
+    """Until trio takes the signals over, they unwind what has been set up."""
+    before = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _open_engine(settings: Settings) -> Generator[tuple[EngineProcess, socket.socket], None, None]:
+    """The mount and the engine that serves it, with our end of its session."""
+    device_dir = settings.device_dir
+    with mount.open_keeper(device_dir) as keeper:
+        record_process(settings, "keeper", keeper.process.pid)
+        fuse_fd = mount.mount(device_dir)
+        try:
+            device = mount.find_device(device_dir)
+            keeper.watch(device or "")
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SESSION_BUFFER)
+            with ours:
+                with theirs:
+                    process = _spawn(settings, fuse_fd, theirs, keeper)
+                # From here on only the engine has a descriptor of the connection.
+                os.close(fuse_fd)
+                fuse_fd = -1
+                keeper.hand_over()
+                record_process(settings, "engine", process.pid)
+                try:
+                    yield process, ours
+                finally:
+                    _end_engine(process)
+                    forget_process(settings, "engine")
+        finally:
+            if fuse_fd >= 0:
+                os.close(fuse_fd)
+            mount.unmount(device_dir)
+            keeper.dismiss()
+            forget_process(settings, "keeper")
+
+
+def _spawn(
+    settings: Settings, fuse_fd: int, session: socket.socket, keeper: mount.Keeper
+) -> EngineProcess:
+    return spawn_engine(
+        fuse_fd=fuse_fd,
+        session_fd=session.fileno(),
+        lifetime_fd=keeper.lifetime_fd,
+        threads=settings.engine_threads,
+    )
+
+
+def _end_engine(process: EngineProcess) -> None:
+    """It has shut down by now, unless its I/O hangs or something went wrong here."""
+    for ask, patience in ((process.close, _DRAIN_TIMEOUT), (process.terminate, _DRAIN_TIMEOUT)):
+        ask()
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+    log.warning("the engine (pid %d) does not end, killed", process.pid)
+    process.kill()
+    process.wait()
+
+
+async def _run(plan: Plan, process: EngineProcess, session: socket.socket) -> ExitCode:
+    end = End(trio.Event())
+    registry = Registry(process.engine, Tree(os.geteuid(), os.getegid()), _get_ownership())
+    _watch_events(process, end)
+    async with trio.open_nursery() as outer:
+        outer.start_soon(_watch_engine, process, end)
+        await outer.start(_serve_fuse, registry, process, session, end)
+        async with trio.open_nursery() as inner:
+            inner.start_soon(_watch_signals, end)
+            inner.start_soon(registry.close_deferred)
+            inner.start_soon(_serve, plan, process, registry, end)
+            await end.event.wait()
+            inner.cancel_scope.cancel()
+        notify("STOPPING=1", f"STATUS=closing {len(registry)} volumes")
+        if end.error is None:
+            await _close_everything(plan.settings, process, registry)
+        outer.cancel_scope.cancel()
+    if end.error is not None:
+        raise end.error
+    return ExitCode.OK
+
+
+async def _serve(plan: Plan, process: EngineProcess, registry: Registry, end: End) -> None:
+    """Answer on the control socket, open the entries, tell that we are ready."""
+    settings = plan.settings
+    try:
+        read_ahead_kb = await _prove_mount(settings.device_dir)
+    except EngineError as error:
+        end.come("", error)
+        return
+    activator = Activator(process.engine, registry)
+    entries = Entries(plan.crypttab, activator, registry)
+    methods = Methods(settings, process, registry, activator, entries, read_ahead_kb=read_ahead_kb)
+    status = summarize(0, 0)
+
+    def note_progress(open_count: int, wanted: int) -> None:
+        nonlocal status
+        status = summarize(open_count, wanted)
+        notify(f"STATUS=opening: {status}")
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_control, settings.control_socket, methods.get_table())
+        failures: list[Failure] = []
+        if plan.opens_entries:
+            failures = await entries.open_at_start(plan.prompter, note_progress)
+        plan.prompter.forget_terminal()
+        log.info("serving %s: %s", settings.device_dir, status)
+        notify("READY=1", f"STATUS={status}")
+        plan.report(*_sum_up(failures, status))
+
+
+def _sum_up(failures: Sequence[Failure], status: str) -> tuple[list[str], ExitCode]:
+    if not failures:
+        return [], ExitCode.OK
+    return [*(failure.message for failure in failures), status], ExitCode.PARTLY_DONE
+
+
+async def _prove_mount(device_dir: Path) -> int:
+    """Return when the mount answers; the read-ahead in force, kilobytes.
+
+    Raises:
+        EngineError: it does not.
+    """
+    with trio.move_on_after(_MOUNT_TIMEOUT) as patience:
+        try:
+            # In a thread of its own: the answer comes from this one.
+            await trio.to_thread.run_sync(os.stat, device_dir, abandon_on_cancel=True)
+        except OSError as error:
+            raise EngineError(f"{device_dir}: the mount fails: {error.strerror}") from error
+    if patience.cancelled_caught:
+        raise EngineError(f"{device_dir}: the mount does not answer")
+    device = mount.find_device(device_dir)
+    return mount.set_read_ahead(device) if device else 0
+
+
+async def _serve_fuse(
+    registry: Registry,
+    process: EngineProcess,
+    session: socket.socket,
+    end: End,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer what the engine forwards. Cancelled, it stops reading; handlers in flight reply."""
+    # libfuse takes /dev/fd/N for a connection mounted by somebody else, and closes it at the end.
+    operations = Operations(registry.tree, registry.note_idle)
+    pyfuse3.init(operations, f"/dev/fd/{session.detach()}", set())
+    drain = trio.CancelScope(shield=True)
+
+    async def terminate_when_cancelled() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            drain.deadline = trio.current_time() + _DRAIN_TIMEOUT
+            pyfuse3.terminate()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(terminate_when_cancelled)
+            task_status.started()
+            with drain:
+                try:
+                    await pyfuse3.main()
+                except* OSError as errors:
+                    # The engine hung up: unmounted from outside, or dead.
+                    log.debug("FUSE session: %s", errors.exceptions[0])
+            nursery.cancel_scope.cancel()
+    finally:
+        pyfuse3.close(unmount=True)
+    if not end.event.is_set():
+        # The engine's death ends the session too, and is another matter than an unmount.
+        with trio.move_on_after(_DRAIN_TIMEOUT):
+            await trio.lowlevel.wait_readable(process.pidfd)
+            await trio.sleep_forever()
+        end.come("unmounted from outside")
+
+
+async def _watch_engine(process: EngineProcess, end: End) -> None:
+    await trio.lowlevel.wait_readable(process.pidfd)
+    status = process.wait(_DRAIN_TIMEOUT)
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    end.come("", EngineError(f"the engine (pid {process.pid}) ended unasked, with {how}"))
+
+
+def _watch_events(process: EngineProcess, end: End) -> None:
+    token = trio.lowlevel.current_trio_token()
+
+    def note(event: EventKind) -> None:
+        if event is EventKind.UNMOUNTED:
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(end.come, "unmounted from outside")
+
+    process.engine.set_event_handler(note)
+
+
+async def _watch_signals(end: End) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as numbers:
+        async for number in numbers:
+            end.come(signal.Signals(number).name)
+
+
+async def _close_everything(settings: Settings, process: EngineProcess, registry: Registry) -> None:
+    """Flush and close the volumes, and have the engine end; bounded in time."""
+    with trio.move_on_after(_CLOSE_TIMEOUT) as patience:
+        patience.shield = True
+        # What callers wrote through shared mappings is in the page cache only.
+        await trio.to_thread.run_sync(mount.sync, settings.device_dir, abandon_on_cancel=True)
+        await registry.close_all()
+        try:
+            await trio.to_thread.run_sync(process.engine.shutdown, abandon_on_cancel=True)
+        except EngineError as error:
+            log.error("%s", error)  # noqa: TRY400 (no bug of ours)
+
+
+def _get_ownership() -> Ownership:
+    """0660 root:disk for the system's daemon, 0600 for a user's own."""
+    uid = os.geteuid()
+    if uid != 0:
+        return Ownership(uid, os.getegid(), 0o600)
+    try:
+        return Ownership(uid, grp.getgrnam("disk").gr_gid, 0o660)
+    except KeyError:
+        return Ownership(uid, os.getegid(), 0o600)
