@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from ..dmcrypt.plain import DEFAULTS_DIFFER
 from ..keystore.errors import AccessError, ConfigError, NotFoundError, UnsupportedError
 from .config import CrypttabSource
 from .crypttab_options import CrypttabOptions, Verdict, find_device_suffix, parse_options
@@ -24,10 +25,6 @@ MAX_FILE_SIZE: Final = 4 << 20  # bytes
 # systemd takes CR and NUL for ends of lines too, and a run of different ones for a single end.
 _LINE_END: Final = re.compile(r"\n(?:\r\0?|\0\r?)?|\r(?:\n\0?|\0\n?)?|\0(?:\n\r?|\r\n?)?")
 _WHITE_SPACE: Final = " \t\n\v\f\r"
-_PLAIN_DEFAULTS: Final = (
-    "systemd would take cipher=aes-cbc-essiv:sha256,size=256,hash=ripemd160,"
-    " cryptsetup 2.7 and later cipher=aes-xts-plain64,size=256,hash=sha256"
-)
 KEY_FILE_HASH: Final = (
     "hash={} with a key file: systemd would hash the file, cryptsetup would not; wanted: hash=plain"
 )
@@ -282,7 +279,7 @@ def _check_mode(o: CrypttabOptions, *, has_key_file: bool) -> Iterable[tuple[Ver
     if o.hash is None and not has_key_file:
         missing.append("hash=")
     if missing:
-        text = f"plain without {', '.join(missing)}: a wrong guess destroys data; {_PLAIN_DEFAULTS}"
+        text = f"plain without {', '.join(missing)}: {DEFAULTS_DIFFER}, a wrong guess destroys data"
         yield Verdict.WRONG, text
     if has_key_file and not is_unhashed(o):
         yield Verdict.WRONG, KEY_FILE_HASH.format(o.hash)

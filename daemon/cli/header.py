@@ -35,8 +35,8 @@ def run_uuid(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
         raise UnsupportedError("luksUUID --uuid: not supported: changing the UUID of a volume")
     with open_volume_file(_get_spec(args)) as file:
         header = read_luks(file)
-    output.line(header.uuid)
-    output.json({"uuid": header.uuid})
+    output.line(header.binary.uuid)
+    output.json({"uuid": header.binary.uuid})
     return ExitCode.OK
 
 

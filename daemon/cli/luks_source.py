@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ...keystore.errors import ConfigError, UnsupportedError
+from ...dmcrypt.luks2 import Luks2Header, read_header
+from ...keystore.errors import MapperError
 from .source import SourceFile
-
-if TYPE_CHECKING:
-    from ...dmcrypt.luks2 import Luks2Header
-
-
-def check_luks(file: SourceFile) -> None:
-    """Refuse what is no LUKS volume of ours. Does not verify the header.
-
-    Raises:
-        ConfigError: not a LUKS volume.
-        UnsupportedError: LUKS1.
-    """
-    from ...dmcrypt.probe import probe
-
-    kind = probe(file.pread, file.size)
-    if kind is None:
-        raise ConfigError(f"{file.path}: is not a valid LUKS device; wanted: a LUKS2 header")
-    if kind == "luks1":
-        raise UnsupportedError(f"{file.path}: LUKS1 is not supported; wanted: LUKS2")
 
 
 def read_luks(file: SourceFile) -> Luks2Header:
     """The header, verified; nothing is repaired.
 
     Raises:
-        ConfigError, UnsupportedError: as `check_luks`.
+        ConfigError: not a LUKS volume.
+        UnsupportedError: LUKS of another version.
         FormatError: a damaged header.
     """
-    from ...dmcrypt.luks2 import read_header
+    try:
+        return read_header(file.pread, file.size)
+    except MapperError as error:
+        raise _locate(file, error) from None
 
-    check_luks(file)
-    return read_header(file.pread, file.size)
+
+def check_openable(header: Luks2Header, source: SourceFile, *, read_only: bool) -> tuple[str, ...]:
+    """Refuse what cannot be opened with any passphrase; what else is to be said about it.
+
+    Raises:
+        MapperError: what of the header, or the device's size, is in the way.
+    """
+    from ...dmcrypt.open_volume import check_luks2
+
+    try:
+        return check_luks2(header, source.size, read_only=read_only)
+    except MapperError as error:
+        raise _locate(source, error) from None
+
+
+def _locate(file: SourceFile, error: MapperError) -> MapperError:
+    return type(error)(f"{file.path}: {error}")

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping
 
+from ...dmcrypt.plain import get_length
 from ...keystore.errors import BusyError, ConfigError
 from ..config import Settings
 from ..control.client import ControlClient, NoDaemonError, PassphraseRequiredError
@@ -22,8 +23,8 @@ from ..exitcodes import ExitCode, ReportedError
 from ..volume_name import check_volume_name
 from .arguments import Arguments
 from .key_input import KeyOptions, make_key_options, make_prompt, try_keys
-from .luks_source import check_luks
-from .open_options import check_luks_options, make_plain_options, parse_type
+from .luks_source import check_openable, read_luks
+from .open_options import check_luks_options, make_plain_params, pack_plain, parse_type
 from .options import COMMON
 from .output import Output
 from .source import SourceFile, open_for_reading, open_source
@@ -53,14 +54,15 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     _check_free(settings, name)
     if kind == "plain":
         key = make_key_options(args)
-        plain = make_plain_options(args, key, output)
+        plain = make_plain_params(args, key, output)
         with open_source(spec, read_only=args.has("readonly")) as source:
+            get_length(plain, source.size)
             request = OpenRequest(
                 name=name,
                 type="plain",
                 source=_pass(source),
                 read_only=source.is_read_only,
-                plain=plain,
+                plain=pack_plain(plain),
             )
             return _open(args, settings, output, request, key)
     check_luks_options(args)
@@ -69,14 +71,16 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         header: SourceFile | None = None
         if (header_spec := args.text("header")) is not None:
             header = stack.enter_context(open_for_reading(header_spec, "header"))
-        check_luks(header or source)
+        read_only = source.is_read_only
+        for note in check_openable(read_luks(header or source), source, read_only=read_only):
+            output.warn(f"{source.path}: {note}")
         request = OpenRequest(
             name=name,
             type=kind,
             source=_pass(source),
             header=None if header is None else _pass(header),
             key_slot=args.number("key-slot"),
-            read_only=source.is_read_only,
+            read_only=read_only,
         )
         if (volume_key := args.text("volume-key-file")) is not None:
             file = stack.enter_context(open_for_reading(volume_key, "volume key file"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from ...dmcrypt.units import ENCRYPTION_SECTOR_SIZES, SECTOR_SIZE
+from ...dmcrypt.plain import HASH_IGNORED, KEYFILE_SIZE_IGNORED, PlainParams, make_params
+from ...dmcrypt.units import SECTOR_SIZE
 from ...keystore.errors import ConfigError, UnsupportedError
 from ..control.messages import PlainOptions
 from .arguments import Arguments
@@ -24,11 +25,6 @@ _PLAIN_ONLY: Final = (
 )
 _LUKS_ONLY: Final = ("header", "key-slot", "volume-key-file", "test-passphrase")
 _OTHER_TYPES: Final = frozenset({"luks1", "loopaes", "tcrypt", "bitlk", "fvault2"})
-_DEFAULTS: Final = (
-    "defaults differ and a wrong guess destroys data: cryptsetup before 2.7 takes"
-    " --cipher aes-cbc-essiv:sha256 --key-size 256 --hash ripemd160, later ones"
-    " --cipher aes-xts-plain64 --key-size 256 --hash sha256"
-)
 
 
 def parse_type(text: str | None) -> Literal["luks", "luks2", "plain"]:
@@ -64,58 +60,47 @@ def check_luks_options(args: Arguments) -> None:
         raise ConfigError("--key-file: not with --volume-key-file, which needs no passphrase")
 
 
-def make_plain_options(args: Arguments, key: KeyOptions, output: Output) -> PlainOptions:
+def make_plain_params(args: Arguments, key: KeyOptions, output: Output) -> PlainParams:
     """The parameters of a plain volume.
 
     Raises:
         ConfigError: one that is missing or wrong.
+        UnsupportedError: a cipher that we do not serve.
     """
     for name in _LUKS_ONLY:
         if args.has(name):
             raise ConfigError(f"--{name}: not for --type plain, which has no header")
-    cipher, key_bits = args.text("cipher"), args.number("key-size")
-    missing = [
-        f"--{name}" for name, value in (("cipher", cipher), ("key-size", key_bits)) if not value
-    ]
-    if not key.is_file and not args.has("hash"):
-        missing.append("--hash")
-    if missing or not cipher or not key_bits:
-        raise ConfigError(f"--type plain without {', '.join(missing)}: {_DEFAULTS}")
-    if key_bits % 8:
-        raise ConfigError(f"--key-size: got {key_bits}; wanted: a multiple of 8")
-    hash_name, hash_length = _parse_hash(args.text("hash"))
-    if key.is_file:
-        if hash_name not in {None, "plain"} and not output.is_quiet:
-            output.warn("--hash is ignored: in plain mode a key file is not hashed")
-        if args.has("keyfile-size") and not output.is_quiet:
-            output.warn("--keyfile-size is ignored: in plain mode as much is read as the key has")
-        hash_name, hash_length = None, 0
-    sector_size = args.number("sector-size") or SECTOR_SIZE
-    if sector_size not in ENCRYPTION_SECTOR_SIZES:
-        raise ConfigError(f"--sector-size: got {sector_size}; wanted: 512, 1024, 2048 or 4096")
-    if args.has("iv-large-sectors") and sector_size == SECTOR_SIZE:
-        raise ConfigError("--iv-large-sectors: wanted: with --sector-size above 512")
-    return PlainOptions(
-        cipher=cipher,
-        key_bits=key_bits,
-        hash=hash_name,
-        hash_length=hash_length,
+    if key.is_file and not output.is_quiet:
+        if args.text("hash") not in {None, "plain"}:
+            output.warn(HASH_IGNORED)
+        if args.has("keyfile-size"):
+            output.warn(KEYFILE_SIZE_IGNORED)
+    return make_params(
+        cipher=args.text("cipher"),
+        key_bits=args.number("key-size"),
+        hash_spec=args.text("hash"),
+        has_keyfile=key.is_file,
         offset=args.number("offset") or 0,
         skip=args.number("skip") or 0,
         size=_parse_size(args),
-        sector_size=sector_size,
+        sector_size=args.number("sector-size") or SECTOR_SIZE,
         iv_large_sectors=args.has("iv-large-sectors"),
     )
 
 
-def _parse_hash(text: str | None) -> tuple[str | None, int]:
-    """``NAME`` or ``NAME:BYTES``."""
-    if text is None:
-        return None, 0
-    name, colon, length = text.partition(":")
-    if not name or (colon and not (length.isascii() and length.isdigit() and int(length) > 0)):
-        raise ConfigError(f"--hash: got {text!r}; wanted: NAME or NAME:BYTES")
-    return name, int(length) if colon else 0
+def pack_plain(params: PlainParams) -> PlainOptions:
+    """The parameters for the daemon."""
+    return PlainOptions(
+        cipher=params.cipher,
+        key_bits=params.key_bits,
+        hash=params.hash_name,
+        hash_length=params.hash_length,
+        offset=params.offset,
+        skip=params.skip,
+        size=params.size,
+        sector_size=params.sector_size,
+        iv_large_sectors=params.iv_large_sectors,
+    )
 
 
 def _parse_size(args: Arguments) -> int | None:

@@ -71,7 +71,7 @@ def _start(settings: Settings, crypttab: str | None) -> None:
 
 
 def _find_program() -> str:
-    """The daemon's program: beside this very program, else beside the interpreter, else on the PATH."""
+    """The daemon's program: beside this one, else beside the interpreter, else on the PATH."""
     for directory in (Path(sys.argv[0]).resolve().parent, Path(sys.executable).parent):
         candidate = directory / _PROGRAM
         if os.access(candidate, os.X_OK):

@@ -1,0 +1,40 @@
+"""An engine for one command, which needs keys but no daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+
+from ...dmcrypt.engine.client import Engine, Secret
+from ...dmcrypt.engine.messages import SecretMode
+from ...dmcrypt.engine.process import spawn_engine
+from ..control.messages import KeyInput
+
+_PATIENCE = 5.0  # seconds; an engine without devices has nothing to flush
+
+
+@contextlib.contextmanager
+def run_engine() -> Iterator[Engine]:
+    """An engine process that ends with the block.
+
+    Raises:
+        EngineError: it did not start.
+    """
+    process = spawn_engine()
+    try:
+        yield process.engine
+    finally:
+        process.close()
+        process.terminate()
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def load_secret(engine: Engine, key: KeyInput) -> Secret:
+    """The passphrase or key file in the engine's memory."""
+    mode = SecretMode.LINE if key.mode == "line" else SecretMode.ALL
+    return engine.load_secret(key.fd, mode, offset=key.offset, size=key.size)

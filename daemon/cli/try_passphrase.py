@@ -1,0 +1,60 @@
+"""``fusecrypt open --test-passphrase``: does it open a keyslot? No daemon takes part."""
+
+from __future__ import annotations
+
+import contextlib
+
+from ...dmcrypt.open_volume import OpenedVolume, get_key_size, open_luks2, open_luks2_with_key
+from ...keystore.errors import ConfigError
+from ..control.messages import KeyInput
+from ..exitcodes import ExitCode
+from .arguments import Arguments
+from .key_input import make_key_options, make_prompt, try_keys
+from .luks_source import check_openable, read_luks
+from .open_options import check_luks_options, parse_type
+from .output import Output
+from .own_engine import load_secret, run_engine
+from .source import open_for_reading, open_volume_file
+
+
+def run(args: Arguments, output: Output) -> ExitCode:
+    """Try a passphrase, key file or volume key.
+
+    Raises:
+        UnlockError: it is not the right one.
+    """
+    if parse_type(args.text("type")) == "plain":
+        raise ConfigError("--test-passphrase: not for --type plain, where no passphrase is wrong")
+    check_luks_options(args)
+    spec = args.positionals[0]
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_volume_file(spec))
+        file = source
+        if (header_spec := args.text("header")) is not None:
+            file = stack.enter_context(open_for_reading(header_spec, "header"))
+        header = read_luks(file)
+        size = source.size
+        check_openable(header, source, read_only=True)
+        engine = stack.enter_context(run_engine())
+        if (volume_key := args.text("volume-key-file")) is not None:
+            key_file = stack.enter_context(open_for_reading(volume_key, "volume key file"))
+            key = engine.load_key(key_file.fd, get_key_size(header), xts=False)
+            open_luks2_with_key(engine, header, key, data_size=size, read_only=True)
+            return ExitCode.OK
+
+        def attempt(given: KeyInput) -> OpenedVolume:
+            with load_secret(engine, given) as secret:
+                return open_luks2(
+                    engine,
+                    header,
+                    file.fd,
+                    secret,
+                    key_slot=args.number("key-slot"),
+                    data_size=size,
+                    read_only=True,
+                )
+
+        opened = try_keys(make_key_options(args), make_prompt(spec), attempt)
+    output.note(f"Key slot {opened.keyslot} unlocked.")
+    output.json({"keyslot": opened.keyslot})
+    return ExitCode.OK
