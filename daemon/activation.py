@@ -1,7 +1,7 @@
 """From descriptors and a passphrase to an open volume.
 
-What blocks (header, key derivation, engine) runs in threads. How many key derivations run at once is
-bounded by memory: one of Argon2 may take gibibytes.
+What blocks (header, key derivation, engine) runs in threads. How many key derivations run at once
+is bounded by memory: one of Argon2 may take gibibytes.
 """
 
 from __future__ import annotations

@@ -15,7 +15,11 @@ import os
 import select
 import signal
 import sys
-from typing import Final
+
+# Known to type checkers; typing itself would take a megabyte of this process.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 DAEMON_FD: Final = 0
 ENGINE_FD: Final = 1
