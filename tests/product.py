@@ -36,8 +36,8 @@ def command(name: str) -> list[str]:
     script = Path(sys.executable).parent / name
     if script.exists():
         return [str(script)]
-    module = {"fusecrypt": "fusecrypt.daemon.cli", "fusecryptd": "fusecrypt.daemon"}[name]
-    return [sys.executable, "-m", module]
+    module = {"fusecrypt": "fusecrypt.daemon.cli", "fusecryptd": "fusecrypt.daemon.__main__"}[name]
+    return [sys.executable, "-c", f"import sys; from {module} import main; sys.exit(main())"]
 
 
 def why_no_fuse(*, as_user: bool = False) -> str | None:

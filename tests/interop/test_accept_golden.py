@@ -42,7 +42,7 @@ def test_opens_with_the_recorded_plaintext(daemon, tmp_path, image):
     files = golden.unpack(image, tmp_path)
     before = {path: digest(path) for path in files.values()}
     for number in range(max(1, len(image["unlock"]))):
-        secret, stdin = golden.unlock_arguments(image, number)
+        secret, stdin = golden.unlock_arguments(image, files, number)
         daemon.cli(*golden.open_arguments(image, files, "v"), "--readonly", *secret, stdin=stdin)
         device = daemon.device("v")
         assert device.stat().st_size == image["plaintext"]["size"]
@@ -55,7 +55,7 @@ def test_opens_with_the_recorded_plaintext(daemon, tmp_path, image):
 def test_what_is_out_of_scope_is_refused_by_name_and_unchanged(daemon, tmp_path, image):
     files = golden.unpack(image, tmp_path)
     before = {path: digest(path) for path in files.values()}
-    secret, stdin = golden.unlock_arguments(image) if image.get("unlock") else ([], b"x\n")
+    secret, stdin = golden.unlock_arguments(image, files) if image.get("unlock") else ([], b"x\n")
     result = daemon.run(*golden.open_arguments(image, files, "v"), *secret, stdin=stdin)
     assert result.status in (1, 2, 9), result
     assert len(result.stderr.strip().splitlines()) == 1, result
@@ -95,7 +95,7 @@ def test_the_second_implementation_agrees_with_the_kernel(tmp_path, image):
 @pytest.mark.parametrize("image", parameters(WRITABLE))
 def test_odd_writes_are_read_back_by_a_second_implementation(daemon, tmp_path, image):
     files = golden.unpack(image, tmp_path)
-    secret, stdin = golden.unlock_arguments(image)
+    secret, stdin = golden.unlock_arguments(image, files)
     daemon.cli(*golden.open_arguments(image, files, "v"), *secret, stdin=stdin)
     expected = bytearray(daemon.device("v").read_bytes())
     odd_writes(daemon.device("v"), expected)
@@ -121,8 +121,8 @@ def test_two_images_at_a_time_do_not_touch_each_other(daemon, tmp_path):
         golden.find("luks2-aes-xts-plain64-512-s4096"),
     ]
     for image in chosen:
-        secret, stdin = golden.unlock_arguments(image)
         files = golden.unpack(image, tmp_path)
+        secret, stdin = golden.unlock_arguments(image, files)
         daemon.cli(*golden.open_arguments(image, files, image["name"]), *secret, stdin=stdin)
     with daemon.device(chosen[0]["name"]).open("r+b") as file:
         file.write(os.urandom(100_000))

@@ -30,18 +30,24 @@ def unpack(image: dict[str, Any], directory: Path) -> dict[str, Path]:
         path = directory / Path(file["path"]).name.removesuffix(".xz")
         path.write_bytes(lzma.decompress((GOLDEN / file["path"]).read_bytes()))
         found[file["role"]] = path
+    if "keyfile_hex" in image.get("plain", {}):
+        found["key"] = directory / "key"
+        found["key"].write_bytes(bytes.fromhex(image["plain"]["keyfile_hex"]))
     return found
 
 
-def unlock_arguments(image: dict[str, Any], number: int = 0) -> tuple[list[str], bytes]:
-    """cryptsetup's options for the image's secret, and what goes to standard input."""
-    plain = image.get("plain", {})
-    if "keyfile_hex" in plain:
-        return ["--key-file", "-"], bytes.fromhex(plain["keyfile_hex"])
+def unlock_arguments(
+    image: dict[str, Any], files: dict[str, Path], number: int = 0
+) -> tuple[list[str], bytes]:
+    """cryptsetup's options for one of the image's secrets, and what goes to standard input."""
+    if "key" in files:
+        return ["--key-file", str(files["key"])], b""
     unlock = image["unlock"][number]
     if unlock.get("mode") == "passphrase":
         return [], bytes.fromhex(unlock["secret_hex"]) + b"\n"
     words = ["--key-file", str(GOLDEN / unlock["keyfile"])]
+    if number:  # a slot of priority "ignore" opens only when it is named
+        words += ["--key-slot", str(unlock["slot"])]
     for option in ("offset", "size"):
         if option in unlock:
             words += [f"--keyfile-{option}", str(unlock[option])]
