@@ -169,49 +169,61 @@ static int open_lanes(struct cipher *c, const struct spec *s, const uint8_t *key
     return error;
 }
 
-/* The combination of mode and IV, and the block size that it needs. */
-static int check_spec(const struct spec *s, const struct mode *mode, enum iv_kind *kind, size_t key_size,
-                      unsigned *block)
+/* Find the mode and the kind of IV, and see whether they and the key's size go together. */
+static int resolve(const struct spec *s, size_t key_size, const struct mode **mode, struct iv *iv)
 {
-    int algorithm;
-    bool ecb = mode->mode == GCRY_CIPHER_MODE_ECB, xts = mode->mode == GCRY_CIPHER_MODE_XTS;
-
-    *kind = IV_NONE;
-    if (!s->iv && !ecb)
+    int algorithm = 0;
+    *mode = find_mode(s->mode);
+    iv->kind = IV_NONE;
+    if (!*mode)
         return -EOPNOTSUPP;
-    int error = s->iv ? iv_find(kind, s->iv) : 0;
-    if (error || (ecb && s->iv))
+    bool ecb = (*mode)->mode == GCRY_CIPHER_MODE_ECB, xts = (*mode)->mode == GCRY_CIPHER_MODE_XTS;
+    if (ecb != (s->iv == NULL))
         return -EOPNOTSUPP;
-    if ((*kind == IV_ESSIV) != (s->iv_hash != NULL))
-        return -EOPNOTSUPP; /* essiv without its hash; or options to what has none */
-    if (*kind == IV_EBOIV && mode->mode != GCRY_CIPHER_MODE_CBC)
-        return -EOPNOTSUPP;
-    error = key_size % mode->keys ? -EINVAL : 0;
-    if (!error)
-        error = find_algorithm(s->cipher, key_size / mode->keys, &algorithm);
+    int error = s->iv ? iv_find(&iv->kind, s->iv) : 0;
     if (error)
         return error;
-    *block = (unsigned)gcry_cipher_get_algo_blklen(algorithm);
-    return xts && *block != GCRY_XTS_BLOCK_LEN ? -EOPNOTSUPP : 0;
+    if ((iv->kind == IV_ESSIV) != (s->iv_hash != NULL))
+        return -EOPNOTSUPP; /* essiv without its hash; or options to what has none */
+    if (iv->kind == IV_EBOIV && (*mode)->mode != GCRY_CIPHER_MODE_CBC)
+        return -EOPNOTSUPP;
+    error = key_size % (*mode)->keys ? -EINVAL : 0;
+    if (!error)
+        error = find_algorithm(s->cipher, key_size / (*mode)->keys, &algorithm);
+    if (error)
+        return error;
+    iv->size = (unsigned)gcry_cipher_get_algo_blklen(algorithm);
+    if (xts && iv->size != GCRY_XTS_BLOCK_LEN)
+        return -EOPNOTSUPP;
+    if (iv->kind != IV_ESSIV)
+        return 0;
+    int hash = hash_find(s->iv_hash);
+    return hash ? find_algorithm(s->cipher, gcry_md_get_algo_dlen(hash), &algorithm) : -EOPNOTSUPP;
+}
+
+int cipher_check(const char *spec, size_t key_size)
+{
+    struct spec s;
+    struct iv iv = {.size = 0};
+    const struct mode *mode;
+    int error = parse_spec(&s, spec);
+    return error ? error : resolve(&s, key_size, &mode, &iv);
 }
 
 int cipher_open(struct cipher **out, const char *spec, const uint8_t *key, size_t key_size,
                 uint32_t sector_size, bool iv_large_sectors, unsigned threads)
 {
     struct spec s;
-    struct iv iv = {.sector_size = sector_size};
+    const struct mode *mode;
+    struct iv iv = {.sector_size = sector_size, .step = iv_large_sectors ? 1 : sector_size / 512};
     *out = NULL;
 
     bool power_of_2 = (sector_size & (sector_size - 1)) == 0;
     if (sector_size < 512 || sector_size > 4096 || !power_of_2 || threads == 0 || threads > THREADS_MAX)
         return -EINVAL;
     int error = parse_spec(&s, spec);
-    if (error)
-        return error;
-    const struct mode *mode = find_mode(s.mode);
-    if (!mode)
-        return -EOPNOTSUPP;
-    error = check_spec(&s, mode, &iv.kind, key_size, &iv.size);
+    if (!error)
+        error = resolve(&s, key_size, &mode, &iv);
     if (error)
         return error;
     if (mode->mode == GCRY_CIPHER_MODE_XTS && equal_const_time(key, key + key_size / 2, key_size / 2))
@@ -222,7 +234,6 @@ int cipher_open(struct cipher **out, const char *spec, const uint8_t *key, size_
         return -ENOSPC;
     c->mode = mode;
     c->iv = iv;
-    c->iv.step = iv_large_sectors ? 1 : sector_size / 512;
     c->iv_shift = iv_large_sectors ? (unsigned)__builtin_ctz(sector_size / 512) : 0;
     c->threads = threads;
     error = open_lanes(c, &s, key, key_size);

@@ -25,6 +25,9 @@ struct cipher;
 int cipher_open(struct cipher **out, const char *spec, const uint8_t *key, size_t key_size,
                 uint32_t sector_size, bool iv_large_sectors, unsigned threads);
 
+/** Say what cipher_open would say of a spec and a key's size, without a key. @return as cipher_open */
+int cipher_check(const char *spec, size_t key_size);
+
 /** Wipe and free. NULL is allowed. No thread may be inside. */
 void cipher_close(struct cipher *c);
 

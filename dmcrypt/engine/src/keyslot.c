@@ -34,7 +34,8 @@ static int check_slot(const struct wire_keyslot *slot)
     if (slot->area_length < area_sectors(slot) * SECTOR
         || slot->area_offset > INT64_MAX - (uint64_t)VOLUME_KEY_MAX * STRIPES_MAX)
         return -EINVAL;
-    return 0;
+    int error = cipher_check(slot->area_cipher, slot->area_key_size); /* before the KDF takes its seconds */
+    return error || hash_find(slot->af_hash) ? error : -EOPNOTSUPP;
 }
 
 static void close_area(struct area *a)

@@ -1,7 +1,7 @@
 """The engine's cryptography, loaded into this process: thin wrappers that take and give bytes.
 
-One arena a process, as in the engine. Keys that the library made are copied out of it here, which only
-tests may do.
+One arena a process, as in the engine. Keys that the library made are copied out of it here, which
+only tests may do.
 """
 
 import errno
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from fusecrypt.dmcrypt.engine._engine import ffi, lib
 
 ARENA_LIMIT = 8 << 20  # bytes: an ordinary user's RLIMIT_MEMLOCK
@@ -20,6 +21,10 @@ PBKDF2, ARGON2I, ARGON2ID = 1, 2, 3
 LINE, ALL = 1, 2
 KEY_XTS = 1
 KEY_SIZE_MAX = 1024
+
+
+class WrongPassphraseError(OSError):
+    """The one refusal that a program acts upon."""
 
 
 @functools.cache
@@ -34,7 +39,18 @@ def start() -> None:
 def check(result: int) -> None:
     """Turn a negative errno into OSError."""
     if result < 0:
-        raise OSError(-result, errno.errorcode.get(-result, "?"))
+        kind = WrongPassphraseError if result == -errno.ENOKEY else OSError
+        raise kind(-result, errno.errorcode.get(-result, "?"))
+
+
+@contextmanager
+def refused(code: int) -> Iterator[None]:
+    """The block must end with this errno, and leave nothing in the arena."""
+    start()
+    before = arena_used()
+    with pytest.raises(OSError, match=rf"^\[Errno {code}\]"):
+        yield
+    assert arena_used() == before
 
 
 def arena_used() -> int:
