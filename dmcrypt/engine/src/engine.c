@@ -30,9 +30,8 @@ static unsigned choose_readers(unsigned wanted)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
 
-    /* More readers than processors, since a reader waits while its backing store does. */
     if (wanted == 0)
-        wanted = processors < 1 ? 2 : processors > 4 ? 8 : (unsigned)processors * 2;
+        wanted = processors < 2 ? 2 : processors > 8 ? 8 : (unsigned)processors;
     return wanted < ENGINE_CLONES_MAX ? wanted : ENGINE_CLONES_MAX;
 }
 

@@ -1,7 +1,7 @@
 /** The engine process: what starts in which order, and how it ends.
  *
  * The one struct engine is the process's only state. Threads: main (control socket, signals); fuse-io, one a
- * cloned descriptor; fuse-sync; fuse-replies, fuse-forward, fuse-notify (forward.h); keys (KDFs), secrets (reading pipes), admin
+ * cloned descriptor, and fuse-spare; fuse-sync; fuse-replies, fuse-forward, fuse-notify (forward.h); keys (KDFs), secrets (reading pipes), admin
  * (draining, syncing); argon2 lanes.
  */
 #ifndef FUSECRYPT_ENGINE_H
@@ -25,7 +25,7 @@ struct engine_options {
     int lifetime_fd; /* kept open; -1: none */
     int clone_fds[ENGINE_CLONES_MAX]; /* open descriptors of /dev/fuse to make clones of */
     unsigned clone_fd_count;
-    unsigned readers;          /* 0: twice the processors, between 2 and 8 */
+    unsigned readers;          /* 0: as many as processors, between 2 and 8 */
     uint32_t kdf_memory_limit; /* KiB */
     bool force_mlock;          /* key memory without memfd_secret (tests) */
 };

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "thread.h"
@@ -168,68 +169,119 @@ static void dispatch(struct reader *r, struct device *dev, struct fuse_in_header
     device_table_leave(loop->devices, dev);
 }
 
+/* @return false when the connection is over */
+static bool serve_next(struct reader *r)
+{
+    ssize_t n = read(r->fd, r->request, REQUEST_MAX);
+
+    /* ENOENT: interrupted in the queue. EAGAIN: another reader was first. ENODEV: unmounted. ECONNABORTED: aborted. */
+    if (n < 0)
+        return errno == EINTR || errno == EAGAIN || errno == ENOENT;
+    struct fuse_in_header *h = (struct fuse_in_header *)r->request;
+    if ((size_t)n < sizeof *h || h->len != (size_t)n)
+        return false;
+    atomic_fetch_add_explicit(&r->progress, 1, memory_order_relaxed);
+    size_t least = least_length(h->opcode);
+    struct device *dev = least != 0 && h->len >= least ? device_table_find(r->loop->devices, h->nodeid) : NULL;
+    if (dev != NULL)
+        dispatch(r, dev, h);
+    else if (h->opcode == FUSE_WRITE || h->opcode == FUSE_FALLOCATE || h->opcode == FUSE_LSEEK)
+        /* None of our files takes data but devices; of a device that was just closed nothing is left. */
+        fuse_reply(r->fd, h->unique, EIO, NULL, 0);
+    else
+        forward_request(&r->loop->forward, r->index, h);
+    atomic_fetch_add_explicit(&r->progress, 1, memory_order_relaxed);
+    return true;
+}
+
+static void end_reader(struct fuse_loop *loop)
+{
+    atomic_store(&loop->is_over, true);
+    if (atomic_fetch_sub(&loop->running, 1) == 1) {
+        forward_close(&loop->forward);
+        loop->unmounted(loop->unmounted_arg);
+    }
+}
+
 static void *read_requests(void *arg)
 {
     struct reader *r = arg;
-    uint8_t *page = aligned_alloc(4096, REQUEST_MAX + 4096);
-    uint8_t *request = page + HEADER_ROOM - WRITE_PREFIX;
 
-    while (page != NULL) {
-        ssize_t n = read(r->fd, request, REQUEST_MAX);
-        if (n < 0) {
-            /* ENOENT: interrupted in the queue. EAGAIN: another reader was first. */
-            if (errno == EINTR || errno == EAGAIN || errno == ENOENT)
-                continue;
-            break; /* ENODEV: unmounted; ECONNABORTED: aborted */
-        }
-        struct fuse_in_header *h = (struct fuse_in_header *)request;
-        if ((size_t)n < sizeof *h || h->len != (size_t)n)
-            break;
-        size_t least = least_length(h->opcode);
-        struct device *dev = least != 0 && h->len >= least ? device_table_find(r->loop->devices, h->nodeid) : NULL;
-        if (dev != NULL)
-            dispatch(r, dev, h);
-        else if (h->opcode == FUSE_WRITE || h->opcode == FUSE_FALLOCATE || h->opcode == FUSE_LSEEK)
-            /* None of our files takes data but devices; of a device that was just closed nothing is left. */
-            fuse_reply(r->fd, h->unique, EIO, NULL, 0);
-        else
-            forward_request(&r->loop->forward, r->index, h);
-    }
-    free(page);
-    if (atomic_fetch_sub(&r->loop->running, 1) == 1) {
-        forward_close(&r->loop->forward);
-        r->loop->unmounted(r->loop->unmounted_arg);
-    }
+    while (serve_next(r))
+        ;
+    end_reader(r->loop);
     return NULL;
+}
+
+/* Whether every reader before this one has been in one and the same request since the last look. */
+static bool are_stuck(const struct reader *spare, uint64_t *seen)
+{
+    bool stuck = true;
+
+    for (unsigned i = 0; i < spare->index; i++) {
+        uint64_t progress = atomic_load_explicit(&spare->loop->readers[i].progress, memory_order_relaxed);
+        stuck = stuck && (progress & 1) != 0 && progress == seen[i];
+        seen[i] = progress;
+    }
+    return stuck;
+}
+
+static void *read_when_others_wait(void *arg)
+{
+    const struct timespec look = { .tv_nsec = 200000000 };
+    struct reader *r = arg;
+    uint64_t seen[FORWARD_READERS] = { 0 };
+
+    while (!atomic_load(&r->loop->is_over)) {
+        nanosleep(&look, NULL);
+        if (are_stuck(r, seen) && !serve_next(r))
+            break;
+    }
+    end_reader(r->loop);
+    return NULL;
+}
+
+static int start_reader(struct fuse_loop *loop, unsigned index, int fd)
+{
+    struct reader *r = &loop->readers[index];
+    uint8_t *page = aligned_alloc(4096, REQUEST_MAX + 4096);
+    int rc = page == NULL ? -ENOMEM : io_thread_init(&r->io, index);
+
+    if (rc != 0)
+        return rc;
+    r->loop = loop;
+    r->index = index;
+    r->fd = fd;
+    r->request = page + HEADER_ROOM - WRITE_PREFIX;
+    if (index < loop->reader_count)
+        return thread_start("fuse-io", read_requests, r);
+    return thread_start("fuse-spare", read_when_others_wait, r);
 }
 
 int fuse_loop_start(struct fuse_loop *loop, const int *fuse_fds, unsigned readers, int session_fd,
                     struct device_table *devices, void (*unmounted)(void *arg), void *arg)
 {
+    const unsigned all = readers + FUSE_SPARE_READERS;
+    int all_fds[FORWARD_READERS];
     int rc;
 
+    for (unsigned i = 0; i < all; i++)
+        all_fds[i] = fuse_fds[i < readers ? i : 0];
     loop->devices = devices;
     loop->reader_count = readers;
     loop->unmounted = unmounted;
     loop->unmounted_arg = arg;
-    atomic_init(&loop->running, readers);
+    atomic_init(&loop->running, all);
     for (unsigned i = 0; i < FUSE_SLOW_THREADS; i++) {
-        rc = io_thread_init(&loop->slow_io[i], readers + i);
+        rc = io_thread_init(&loop->slow_io[i], all + i);
         if (rc != 0)
             return rc;
     }
     rc = pool_start(&loop->slow, "fuse-sync", FUSE_SLOW_THREADS);
     if (rc == 0)
-        rc = forward_start(&loop->forward, session_fd, fuse_fds, readers, devices);
-    for (unsigned i = 0; i < readers && rc == 0; i++) {
-        struct reader *r = &loop->readers[i];
-        r->loop = loop;
-        r->index = i;
-        r->fd = fuse_fds[i];
-        rc = io_thread_init(&r->io, i);
-        if (rc == 0)
-            rc = thread_start("fuse-io", read_requests, r);
-    }
+        rc = forward_start(&loop->forward, session_fd, all_fds, all, devices);
+    for (unsigned i = 0; i < all && rc == 0; i++)
+        rc = start_reader(loop, i, all_fds[i]);
     return rc;
 }
 

@@ -1,8 +1,8 @@
 /** A lock on a range of sectors: any number of readers, or one writer.
  *
  * A request that begins or ends inside a sector reads, changes and writes the whole sector; nobody else may
- * touch it meanwhile. A reader must not meet half a ciphertext block either, so reads lock too. At most
- * RANGE_LOCK_HOLDERS requests are under way at once, so a scan beats a tree.
+ * touch it meanwhile. A reader must not meet half a ciphertext block either, so reads lock too. No more than
+ * RANGE_LOCK_HOLDERS requests of one device run at once (the rest wait), so a scan beats a tree.
  */
 #ifndef FUSECRYPT_RANGE_LOCK_H
 #define FUSECRYPT_RANGE_LOCK_H
