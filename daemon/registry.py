@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import stat
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -232,13 +233,16 @@ class Registry:
             return
         await self._close(volume)
 
-    async def close_all(self) -> None:
-        """Flush and close everything, whoever has it open: callers get errors from now on."""
+    async def close_all(self, deadline: float) -> None:
+        """Flush and close everything, whoever has it open: callers get errors from now on.
+
+        At ``deadline`` (of trio's clock) the volumes whose backing store hangs are given up.
+        """
         async with trio.open_nursery() as nursery:
             for volume in self.list_volumes():
                 if not volume.device.is_closing:
                     volume.device.is_closing = True
-                    nursery.start_soon(self._remove_logged, volume)
+                    nursery.start_soon(self._remove_logged, volume, deadline)
 
     async def _close_logged(self, volume: Volume) -> None:
         try:
@@ -265,13 +269,13 @@ class Registry:
             count = volume.device.opens
             raise BusyError(f"{volume.name}: in use, {count} open handle{'s' * (count > 1)}")
 
-    async def _remove_logged(self, volume: Volume) -> None:
+    async def _remove_logged(self, volume: Volume, deadline: float) -> None:
         try:
-            await self._remove(volume)
+            await self._remove(volume, deadline)
         except EngineError as error:
             log.error("%s: %s", volume.name, error)  # noqa: TRY400 (no bug of ours)
 
-    async def _remove(self, volume: Volume) -> None:
+    async def _remove(self, volume: Volume, deadline: float = math.inf) -> None:
         # no await from here: the names disappear together. The volume keeps its area until the
         # engine is done, so nobody opens the file between.
         names = self.tree.remove_device(volume.device, volume.name, volume.minor)
@@ -281,13 +285,18 @@ class Registry:
             if other.device.links:
                 self._add_links(other)
         # Not to be left half done: the engine would keep a device that nobody can close.
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True, deadline=deadline) as scope:
             try:
-                await trio.to_thread.run_sync(self._drop, volume, names, limiter=self._disk)
+                await trio.to_thread.run_sync(
+                    self._drop, volume, names, limiter=self._disk, abandon_on_cancel=True
+                )
             finally:
                 volume.backing.close()
                 del self._volumes[volume.name]
-        log.info("%s: closed", volume.name)
+        if scope.cancelled_caught:
+            log.error("%s: not flushed: the backing store does not answer", volume.name)
+        else:
+            log.info("%s: closed", volume.name)
 
     def _drop(self, volume: Volume, names: Sequence[tuple[int, bytes]]) -> None:
         """Blocks. The key goes first; then no plaintext stays in the page cache."""

@@ -183,10 +183,12 @@ async def _run(plan: Plan, process: EngineProcess, session: socket.socket) -> Ex
             inner.cancel_scope.cancel()
         notify("STOPPING=1", f"STATUS=closing {len(registry)} volumes")
         if end.error is None:
-            await _close_everything(plan.settings, process, registry)
+            await _close_volumes(plan.settings, registry)
+        # pyfuse3 before the engine, whose end it would take for an error.
         outer.cancel_scope.cancel()
     if end.error is not None:
         raise end.error
+    await _shut_down(process)
     return ExitCode.OK
 
 
@@ -309,13 +311,18 @@ async def _watch_signals(end: End) -> None:
             end.come(signal.Signals(number).name)
 
 
-async def _close_everything(settings: Settings, process: EngineProcess, registry: Registry) -> None:
-    """Flush and close the volumes, and have the engine end; bounded in time."""
-    with trio.move_on_after(_CLOSE_TIMEOUT) as patience:
-        patience.shield = True
+async def _close_volumes(settings: Settings, registry: Registry) -> None:
+    """Flush and close all volumes, in bounded time."""
+    deadline = trio.current_time() + _CLOSE_TIMEOUT
+    with trio.move_on_after(_CLOSE_TIMEOUT / 2):
         # What callers wrote through shared mappings is in the page cache only.
         await trio.to_thread.run_sync(mount.sync, settings.device_dir, abandon_on_cancel=True)
-        await registry.close_all()
+    await registry.close_all(deadline)
+
+
+async def _shut_down(process: EngineProcess) -> None:
+    """Have the engine flush what is still open, wipe its memory and end."""
+    with trio.move_on_after(_DRAIN_TIMEOUT):
         try:
             await trio.to_thread.run_sync(process.engine.shutdown, abandon_on_cancel=True)
         except EngineError as error:

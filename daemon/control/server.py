@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from ...keystore.errors import MapperError
+from ...keystore.errors import MapperError, NotFoundError
 from ..exitcodes import get_exit_code, get_kind
 from .fields import ParameterError
 from .protocol import (
@@ -148,7 +148,9 @@ async def _answer(message: Message, methods: Mapping[str, Method]) -> Reply:
     except ParameterError as error:
         return Reply({"parameter": error.parameter, "message": str(error)}, INVALID_PARAMETER)
     except MapperError as error:
-        log.info("%s: %s", name, error)
+        # To ask for what is not there is how clients find out.
+        level = logging.DEBUG if isinstance(error, NotFoundError) else logging.INFO
+        log.log(level, "%s: %s", name, error)
         return _fail(error)
     except Exception as error:
         log.exception("%s failed", name)
