@@ -13,7 +13,7 @@ def parse_unsigned(text: str, *, bits: int = 32) -> int:
         ValueError: not a number, negative, or more than ``bits`` bits.
     """
     match = re.fullmatch(
-        r"\s*\+?(?:0[xX]([0-9a-fA-F]+)|0[oO]?([0-7]+)|0[bB]([01]+)|([0-9]+))", text
+        r"\s*\+?(?:0[xX]([0-9a-fA-F]+)|0[oO]?([0-7]+)|0[bB]([01]+)|(0|[1-9][0-9]*))", text
     )
     if match is None or len(text) > bits + 8:
         raise ValueError(f"{text[:40]!r} is not a number")

@@ -24,8 +24,6 @@ def resolve_device_spec(spec: str) -> str:
         return spec
     if len(value) > 1 and value[0] in "\"'" and value[-1] == value[0]:
         value = value[1:-1]
-    if tag in {"UUID", "PARTUUID"}:
-        value = value.lower()  # udev's links are in lower case
     return f"/dev/disk/{_TAG_DIRS[tag]}/{_encode(value)}"
 
 

@@ -286,12 +286,9 @@ def _refuse_verb(verb: str) -> ConfigError | UnsupportedError:
 
 
 def _show_version(output: Output) -> None:
-    from importlib.metadata import PackageNotFoundError, version
+    from ..version import get_version
 
-    try:
-        number = version("fusecrypt")
-    except PackageNotFoundError:
-        number = "(not installed)"
+    number = get_version()
     output.line(f"fusecrypt {number}")
     output.json({"version": number})
 

@@ -12,6 +12,7 @@ from ..config import Settings
 from ..control.client import ControlClient, NoDaemonError, PassphraseRequiredError
 from ..control.messages import (
     KeyInput,
+    Listing,
     OpenEntryRequest,
     OpenRequest,
     PassedFds,
@@ -19,7 +20,7 @@ from ..control.messages import (
     Volume,
     VolumeKeyInput,
 )
-from ..exitcodes import ExitCode, ReportedError
+from ..exitcodes import ExitCode
 from ..volume_name import check_volume_name
 from .arguments import Arguments
 from .key_input import KeyOptions, make_key_options, make_prompt, try_keys
@@ -96,9 +97,12 @@ def _pass(file: SourceFile) -> PassedFile:
 
 def _check_free(settings: Settings, name: str) -> None:
     """As cryptsetup: a name in use is refused before anything is asked."""
-    with contextlib.suppress(NoDaemonError, ReportedError):
+    try:
         with ControlClient(settings.control_socket) as client:
-            client.call("Status", {"name": name})
+            volumes = Listing.parse(client.call("List", {})).volumes
+    except NoDaemonError:
+        return
+    if any(volume.name == name for volume in volumes):
         raise BusyError(f"{name}: is open already; wanted: another name, or to close it first")
 
 
