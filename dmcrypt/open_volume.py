@@ -25,7 +25,7 @@ from .engine.messages import DigestSpec, TargetKind
 from .luks2 import Luks2Header, digest, keyslot
 from .luks2.model import Segment as Luks2Segment
 from .luks2.requirement import check_requirements, find_unknown_flags
-from .plain import PlainParams, get_length, plain_table
+from .plain import DEFAULTS_DIFFER, PlainParams, get_length, plain_table
 from .table import Segment, Table
 from .units import ENCRYPTION_SECTOR_SIZES, SECTOR_SIZE, Sector
 
@@ -161,23 +161,24 @@ def open_plain(
         ConfigError: sizes that do not fit each other, or no hash for a passphrase.
     """
     get_length(params, data_size)
-    if not keyfile and params.hash_name is None:
-        raise ConfigError("plain mode: a passphrase needs a hash")
+    name, length = ("", 0) if keyfile else params.hash
+    if not keyfile and not name:
+        raise ConfigError(f"plain mode: hash must be given; {DEFAULTS_DIFFER}")
     key = engine.plain_key(
         secret,
         key_size=params.key_size,
-        hash_name="" if keyfile or params.hash_name is None else params.hash_name,
-        hash_length=0 if keyfile else params.hash_length or 0,
-        xts=params.cipher.is_xts,
+        hash_name=name,
+        hash_length=length,
+        xts=params.spec.is_xts,
     )
     return OpenedVolume(
         table=plain_table(params, key, data_size, read_only=read_only),
         type="plain",
-        cipher=params.cipher.dm_name,
+        cipher=params.spec.dm_name,
         key_bits=params.key_bits,
         sector_size=params.sector_size,
         offset=params.offset * SECTOR_SIZE,
-        iv_offset=params.skip,
+        iv_offset=Sector(params.skip),
     )
 
 

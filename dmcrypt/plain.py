@@ -14,7 +14,7 @@ from ..keystore.keys import ProtectedKey
 from .cipher_spec import CipherSpec
 from .engine.messages import TargetKind
 from .table import Segment, Table
-from .units import ENCRYPTION_SECTOR_SIZES, NO_SECTORS, SECTOR_SIZE, UINT64_MAX, Sector
+from .units import ENCRYPTION_SECTOR_SIZES, SECTOR_SIZE, UINT64_MAX, Sector
 
 #: What nobody should have to guess: the tools disagree.
 DEFAULTS_DIFFER: Final = (
@@ -33,13 +33,13 @@ _KEY_SIZE_MAX: Final = 128  # bytes
 class PlainParams:
     """What a plain volume's header would say, had it one."""
 
-    cipher: CipherSpec
+    cipher: str  # as "aes-xts-plain64"
     key_bits: int
-    hash_name: str | None = None  # of the passphrase; None with a key file
-    hash_length: int | None = None  # bytes of the digest that count; None: as many as the key has
-    offset: Sector = NO_SECTORS  # where the data begin
-    skip: Sector = NO_SECTORS  # IV of the first sector
-    size: Sector | None = None  # None: to the end of the device
+    hash_name: str | None = None  # of the passphrase, NAME or NAME:N; not looked at with a key file
+    hash_length: int = 0  # the N of NAME:N; 0: as many bytes as the key has
+    offset: int = 0  # 512-byte sectors before the data
+    skip: int = 0  # IV of the first sector, in 512-byte sectors
+    size: int | None = None  # 512-byte sectors; None: to the end of the device
     sector_size: int = SECTOR_SIZE
     iv_large_sectors: bool = False
 
@@ -47,7 +47,7 @@ class PlainParams:
         """Raises ConfigError: what cryptsetup or dm-crypt refuses whatever the device is."""
         if self.key_bits % 8:
             raise ConfigError(f"key size {self.key_bits}: not a multiple of 8 bits")
-        self.cipher.check_key_size(self.key_size)
+        self.spec.check_key_size(self.key_size)
         if self.sector_size not in ENCRYPTION_SECTOR_SIZES:
             raise ConfigError(f"sector size {self.sector_size}: wanted 512, 1024, 2048 or 4096")
         if self.iv_large_sectors and self.sector_size == SECTOR_SIZE:
@@ -66,11 +66,28 @@ class PlainParams:
                     f"{self.sector_size // SECTOR_SIZE}, as the sector size "
                     f"{self.sector_size} demands"
                 )
-        if self.hash_length is not None and not 0 < self.hash_length <= self.key_size:
+        _, length = self.hash
+        if not 0 <= length <= self.key_size:
             raise ConfigError(
-                f"hash {self.hash_name}:{self.hash_length}: wanted 1 to the {self.key_size} "
-                "bytes of the key"
+                f"hash {self.hash_name}: {length} bytes of it, the key has only {self.key_size}"
             )
+
+    @property
+    def spec(self) -> CipherSpec:
+        """The cipher. Raises UnsupportedError, ConfigError: as `CipherSpec.parse`."""
+        return CipherSpec.parse(self.cipher)
+
+    @property
+    def hash(self) -> tuple[str, int]:
+        """Name of the hash, "" for none, and how many bytes of its digest count, 0 for all.
+
+        Raises:
+            ConfigError: as `parse_hash`.
+        """
+        if self.hash_name is None:
+            return "", 0
+        name, length = parse_hash(self.hash_name)
+        return name, length or self.hash_length
 
     @property
     def key_size(self) -> int:
@@ -78,8 +95,10 @@ class PlainParams:
         return self.key_bits // 8
 
 
-def parse_hash(text: str) -> tuple[str, int | None]:
+def parse_hash(text: str) -> tuple[str, int]:
     """Name and length of ``NAME`` or ``NAME:N``, N being the bytes of the digest that count.
+
+    The length is 0 without one.
 
     Raises:
         ConfigError: N is not a positive number.
@@ -88,9 +107,9 @@ def parse_hash(text: str) -> tuple[str, int | None]:
     if not name:
         raise ConfigError(f"hash {text!r}: names no hash")
     if not colon:
-        return name, None
+        return name, 0
     if not (length.isascii() and length.isdigit()) or len(length) > 4 or int(length) == 0:
-        raise ConfigError(f"hash {text}: wanted NAME or NAME:N with the positive number N of bytes")
+        raise ConfigError(f"hash {text}: wanted NAME or NAME:N, N being how many bytes of the digest count")
     return name, int(length)
 
 
@@ -126,18 +145,13 @@ def make_params(
             if not given
         ]
         raise ConfigError(f"plain mode: {' and '.join(missing)} must be given; {DEFAULTS_DIFFER}")
-    name: str | None = None
-    length: int | None = None
-    if not has_keyfile and hash_spec is not None:
-        name, length = parse_hash(hash_spec)
     return PlainParams(
-        cipher=CipherSpec.parse(cipher),
+        cipher=cipher,
         key_bits=key_bits,
-        hash_name=name,
-        hash_length=length,
-        offset=Sector(offset),
-        skip=Sector(skip),
-        size=None if size is None else Sector(size),
+        hash_name=None if has_keyfile else hash_spec,
+        offset=offset,
+        skip=skip,
+        size=size,
         sector_size=sector_size,
         iv_large_sectors=iv_large_sectors,
     )
@@ -184,8 +198,8 @@ def plain_table(
         length=length,
         target=TargetKind.CRYPT,
         backing_offset=params.offset * SECTOR_SIZE,
-        cipher=params.cipher,
-        iv_offset=params.skip,
+        cipher=params.spec,
+        iv_offset=Sector(params.skip),
         iv_large_sectors=params.iv_large_sectors,
         key=key,
     )

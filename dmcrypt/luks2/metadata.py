@@ -8,6 +8,7 @@ fields is validate.py's.
 from __future__ import annotations
 
 from ..extent import Extent
+from ..units import UINT32_MAX
 from .json_area import JsonObject, Node, pack_json
 from .model import AntiForensic, Area, Config, Digest, Kdf, Keyslot, Metadata, Segment, Token
 
@@ -38,7 +39,7 @@ def _keyslot(number: int, node: Node) -> Keyslot:
     kind = node.text("type")
     area = node.node("area")
     extent = Extent(area.uint64("offset"), area.uint64("size"))
-    priority = node.integer("priority") if node.has("priority") else 1
+    priority = _priority(node)
     if kind != "luks2":
         return Keyslot(
             number, kind, node.uint32("key_size"), Area(area.text("type"), extent), priority
@@ -54,11 +55,20 @@ def _keyslot(number: int, node: Node) -> Keyslot:
     )
 
 
+def _priority(node: Node) -> int:
+    """As cryptsetup reads it: normal without one, and ignored where it is no number."""
+    if not node.has("priority"):
+        return 1
+    value = node.fields["priority"]
+    if isinstance(value, str):
+        return int(value) if value in ("0", "1", "2") else 0
+    return int(value) if isinstance(value, (int, float)) and abs(value) < UINT32_MAX else 0
+
+
 def _raw_area(node: Node, extent: Extent) -> Area:
     kind = node.text("type")
     if kind != "raw":
         node.refuse("type", "raw")
-    node.check_keys("type", "offset", "size", "encryption", "key_size")
     return Area(kind, extent, node.text("encryption"), node.integer("key_size"))
 
 
@@ -66,7 +76,6 @@ def _af(node: Node) -> AntiForensic:
     kind = node.text("type")
     if kind != "luks1":
         node.refuse("type", "luks1")
-    node.check_keys("type", "stripes", "hash")
     return AntiForensic(kind, node.integer("stripes"), node.text("hash"))
 
 
@@ -124,15 +133,21 @@ def _digest(number: int, node: Node) -> Digest:
         type=node.text("type"),
         keyslots=node.references("keyslots"),
         segments=node.references("segments"),
-        hash=_optional_text(node, "hash"),
-        iterations=node.integer("iterations") if node.has("iterations") else None,
-        salt=_optional_text(node, "salt"),
-        digest=_optional_text(node, "digest"),
+        hash=_text_or_none(node, "hash"),
+        iterations=_integer_or_none(node, "iterations"),
+        salt=_text_or_none(node, "salt"),
+        digest=_text_or_none(node, "digest"),
     )
 
 
-def _optional_text(node: Node, name: str) -> str | None:
-    return node.text(name) if node.has(name) else None
+def _text_or_none(node: Node, name: str) -> str | None:
+    value = node.fields.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _integer_or_none(node: Node, name: str) -> int | None:
+    value = node.fields.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _config(node: Node) -> Config:

@@ -45,6 +45,16 @@ class Luks2Header:
     notes: tuple[str, ...] = ()  # one per damaged or outdated copy
 
     @property
+    def uuid(self) -> str:
+        """The UUID as it stands in the header, maybe empty."""
+        return self.binary.uuid
+
+    @property
+    def label(self) -> str:
+        """The label, maybe empty."""
+        return self.binary.label
+
+    @property
     def is_damaged(self) -> bool:
         """Whether one of the two copies needs repair."""
         return bool(self.notes)

@@ -46,6 +46,10 @@ def _check_references(metadata: Metadata) -> None:
     segments = {segment.id for segment in metadata.segments}
     for token in metadata.tokens:
         _check_known(f"tokens.{token.id}.keyslots", token.keyslots, keyslots)
+    for slot in metadata.keyslots:
+        digests = [digest.id for digest in metadata.digests if slot.id in digest.keyslots]
+        if slot.type == "luks2" and len(digests) != 1:
+            raise FormatError(f"keyslots.{slot.id}: has {len(digests)} digests, wanted one")
     for digest in metadata.digests:
         _check_known(f"digests.{digest.id}.keyslots", digest.keyslots, keyslots)
         _check_known(f"digests.{digest.id}.segments", digest.segments, segments)
