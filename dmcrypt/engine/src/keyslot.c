@@ -111,6 +111,8 @@ int keyslot_open(int fd, const struct wire_keyslot *slot, const struct wire_dige
     struct area a = {.material = NULL};
     *key = NULL;
     int error = check_slot(slot);
+    if (!error && !hash_find(digest->hash))
+        error = -EOPNOTSUPP;
     if (error)
         return error;
     uint8_t *candidate = arena_alloc(slot->key_size);
