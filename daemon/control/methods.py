@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ...dmcrypt.cipher_spec import CipherSpec
 from ...dmcrypt.engine.messages import ArenaKind
 from ...dmcrypt.plain import PlainParams
-from ...dmcrypt.units import Sector
 from ..activation import Activator, OpenFile, Prepared, Recipe
 from ..entries import Entries, PassphraseRequiredError
 from ..registry import Registry
@@ -166,13 +164,13 @@ class Methods:
 
 def _make_plain(options: PlainOptions) -> PlainParams:
     return PlainParams(
-        CipherSpec.parse(options.cipher),
-        options.key_bits,
-        options.hash,
-        options.hash_length or None,
-        Sector(options.offset),
-        Sector(options.skip),
-        None if options.size is None else Sector(options.size),
-        options.sector_size,
-        options.iv_large_sectors,
+        cipher=options.cipher,
+        key_bits=options.key_bits,
+        hash_name=options.hash,
+        hash_length=options.hash_length,
+        offset=options.offset,
+        skip=options.skip,
+        size=options.size,
+        sector_size=options.sector_size,
+        iv_large_sectors=options.iv_large_sectors,
     )

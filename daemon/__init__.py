@@ -1,0 +1,1 @@
+"""Everything that waits: FUSE, sockets, crypttab, policy."""

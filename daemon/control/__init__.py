@@ -1,0 +1,1 @@
+"""The control socket: varlink framing, server and client."""
