@@ -21,11 +21,10 @@ def run_dump(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
         header = read_luks(file)
     for note in header.notes:
         output.warn(f"{file.path}: {note}")
-    if args.has("dump-json-metadata") or output.json_mode != "off":
-        mode = output.json_mode if output.json_mode != "off" else "pretty"
-        Output(mode).json(json.loads(dump_json(header)))
-    else:
-        output.line(dump_text(header).rstrip("\n"))
+    if output.json_mode != "off":
+        output.json(json.loads(dump_json(header)))
+    show = dump_json if args.has("dump-json-metadata") else dump_text
+    output.line(show(header).removesuffix("\n"))
     return ExitCode.OK
 
 

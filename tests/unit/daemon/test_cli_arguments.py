@@ -1,0 +1,155 @@
+"""The command line: options anywhere, names as in cryptsetup, refusals by name."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusecrypt.daemon.cli.arguments import Arguments, parse_arguments
+from fusecrypt.daemon.cli.commands import COMMANDS, run
+from fusecrypt.daemon.cli.options import COMMON, OPTIONS, UNSUPPORTED
+from fusecrypt.daemon.cli.output import Output, make_output
+from fusecrypt.keystore.errors import ConfigError, MapperError, UnsupportedError
+
+
+def parse(line: str) -> Arguments:
+    return parse_arguments(line.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--type plain -c aes -s 256 open -q img name",
+        "open img --type=plain -qs256 name -caes",
+        "-q open --type plain img -c=aes --key-size=256 name",
+        "open img name --type plain -c aes -s 256 -q --",
+    ],
+)
+def test_options_may_stand_anywhere_and_be_joined(line: str) -> None:
+    args = parse(line)
+    assert (args.verb, args.positionals) == ("open", ("img", "name"))
+    assert args.options == {"type": "plain", "cipher": "aes", "key-size": "256", "batch-mode": ""}
+
+
+def test_after_two_dashes_everything_is_an_argument() -> None:
+    assert parse("open -- -img --name").positionals == ("-img", "--name")
+
+
+def test_a_dash_is_an_argument_and_a_value() -> None:
+    args = parse("luksFormat img - --key-file -")
+    assert args.positionals == ("img", "-")
+    assert args.text("key-file") == "-"
+
+
+def test_old_names_of_options_are_known() -> None:
+    assert parse("open --master-key-file k").text("volume-key-file") == "k"
+
+
+@pytest.mark.parametrize("word", ["--nonsense", "-x", "--nonsense=1", "-qx", "--type-"])
+def test_unknown_options_are_refused(word: str) -> None:
+    with pytest.raises(ConfigError, match="unknown option"):
+        parse_arguments(["open", word])
+
+
+def test_abbreviations_are_not_options() -> None:
+    with pytest.raises(ConfigError):
+        parse("open --key-fil x")
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_cryptsetups_other_options_are_refused_as_not_supported(name: str) -> None:
+    assert name not in OPTIONS
+    with pytest.raises(UnsupportedError, match=f"--{name}: not supported"):
+        parse_arguments(["open", f"--{name}=1"])
+
+
+def test_a_missing_value_and_one_too_many_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--type: no value; wanted: TYPE"):
+        parse("open --type")
+    with pytest.raises(ConfigError, match=r"--readonly: takes no value"):
+        parse("open --readonly=yes")
+
+
+@pytest.mark.parametrize(("text", "value"), [("5", 5), ("0x1f", 31), ("010", 8), ("0", 0)])
+def test_numbers(text: str, value: int) -> None:
+    assert parse(f"open -S {text}").number("key-slot") == value
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1k", "", "1_0", "08", "99999999999999999999", "٣"])
+def test_bad_numbers(text: str) -> None:
+    with pytest.raises(ConfigError, match="--key-slot: got"):
+        parse_arguments(["open", "--key-slot", text]).number("key-slot")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("512", 512), ("2S", 1024), ("1K", 1024), ("1KiB", 1024), ("1KB", 1000)]
+)
+def test_sizes(text: str, value: int) -> None:
+    assert parse(f"open --device-size {text}").size("device-size") == value
+
+
+def test_bad_sizes_name_the_option() -> None:
+    with pytest.raises(ConfigError, match="--device-size: "):
+        parse("open --device-size 5X").size("device-size")
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "message"),
+    [
+        ("", ConfigError, "no action"),
+        ("dance", ConfigError, "dance: unknown action"),
+        ("create n s", UnsupportedError, "create: not supported"),
+        ("luksAddKey x", UnsupportedError, "luksAddKey: not supported"),
+        ("open", ConfigError, "got 0 arguments; wanted: fusecrypt open"),
+        ("close", ConfigError, "got 0 arguments"),
+        ("close a b", ConfigError, "got 2 arguments"),
+        ("close a --cipher x", ConfigError, "--cipher: not an option of close"),
+        ("luksDump x --type luks2", ConfigError, "--type: not an option of luksDump"),
+        ("plainOpen --type luks x y", ConfigError, "wanted: --type plain"),
+        ("luksOpen --type plain x y", ConfigError, "wanted: --type luks"),
+        ("open --type luks1 x y", UnsupportedError, "--type luks1: not supported"),
+        ("open --type tcrypt x y", UnsupportedError, "--type tcrypt: not supported"),
+        ("open --type ext4 x y", ConfigError, "--type: got 'ext4'"),
+        ("open --cipher aes x y", ConfigError, "--cipher: only for --type plain"),
+        ("open --type plain --header h x y", ConfigError, "--header: not for --type plain"),
+        ("open --type plain -c aes-xts-plain64 x y", ConfigError, "defaults differ"),
+        ("open --size 5 onlyname", ConfigError, "the crypttab line of onlyname decides"),
+        ("open x a/b", ConfigError, "volume name"),
+        ("luksUUID --uuid 1 x", UnsupportedError, "luksUUID --uuid: not supported"),
+        ("crypttab list", ConfigError, "wanted: fusecrypt crypttab check"),
+    ],
+)
+def test_refusals(line: str, error: type[MapperError], message: str, tmp_path: object) -> None:
+    with pytest.raises(error, match=message):
+        run(parse(f"{line} --runtime-dir {tmp_path}"), Output())
+
+
+def test_every_option_of_an_action_is_described() -> None:
+    for command in COMMANDS.values():
+        assert command.options | COMMON <= OPTIONS.keys()
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_action_has_help_and_loads(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(parse(f"{name} --help"), Output()) == 0
+    assert f"Usage: fusecrypt {name}" in capsys.readouterr().out
+    assert callable(COMMANDS[name].load())
+
+
+def test_json_modes() -> None:
+    for text, mode in (("--json", "short"), ("-j", "short"), ("--json=pretty", "pretty"),
+                       ("--json=off", "off"), ("", "off")):  # fmt: skip
+        assert make_output(parse(f"list {text}")).json_mode == mode
+    with pytest.raises(ConfigError, match="--json: got"):
+        make_output(parse("list --json=xml"))
+
+
+@given(st.lists(st.text(max_size=12) | st.sampled_from([f"--{n}" for n in OPTIONS])))
+def test_any_words_parse_or_are_refused(words: list[str]) -> None:
+    with contextlib.suppress(MapperError):
+        args = parse_arguments(words)
+        for name in args.options:
+            for take in (args.number, args.size):
+                with contextlib.suppress(ConfigError):
+                    take(name)
