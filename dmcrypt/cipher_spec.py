@@ -23,6 +23,7 @@ _ESSIV_HASHES: Final = {
     "sha256": 32,
     "sha3-256": 32,
     "blake2b-256": 32,
+    "blake2s-128": 16,
     "blake2s-256": 32,
     "sm3": 32,
 }

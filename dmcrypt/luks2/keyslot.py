@@ -24,7 +24,7 @@ PRIORITY_IGNORE: Final = 0
 PRIORITY_NORMAL: Final = 1
 PRIORITY_PREFER: Final = 2
 
-_KDF_TYPES: Final = {
+KDF_TYPES: Final = {
     "pbkdf2": KdfType.PBKDF2,
     "argon2i": KdfType.ARGON2I,
     "argon2id": KdfType.ARGON2ID,
@@ -125,16 +125,16 @@ def decode_base64(path: str, text: str | None, most: int) -> bytes:
 
 
 def _make_kdf(kdf: Kdf, path: str) -> KdfSpec:
-    if kdf.type not in _KDF_TYPES:
+    if kdf.type not in KDF_TYPES:
         raise UnsupportedError(
-            f"{path}.type: {kdf.type} is not supported, wanted {', '.join(_KDF_TYPES)}"
+            f"{path}.type: {kdf.type} is not supported, wanted {', '.join(KDF_TYPES)}"
         )
     salt = decode_base64(f"{path}.salt", kdf.salt, SALT_MAX)
     if kdf.type == "pbkdf2":
         iterations = _bounded(f"{path}.iterations", kdf.iterations)
         return KdfSpec(KdfType.PBKDF2, salt, iterations, hash_name=kdf.hash or "")
     return KdfSpec(
-        _KDF_TYPES[kdf.type],
+        KDF_TYPES[kdf.type],
         salt,
         _bounded(f"{path}.time", kdf.time),
         memory_kib=_bounded(f"{path}.memory", kdf.memory),
