@@ -79,7 +79,7 @@ void device_table_leave(struct device_table *t, struct device *dev)
     }
 }
 
-bool device_is_active(struct device *dev)
+bool device_is_active(const struct device *dev)
 {
     return atomic_load(&dev->state) == DEVICE_ACTIVE;
 }

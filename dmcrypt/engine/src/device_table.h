@@ -41,7 +41,7 @@ struct device *device_table_find(struct device_table *t, uint64_t node);
 void device_table_leave(struct device_table *t, struct device *dev);
 
 /** Whether I/O may go on, for a holder. While it may not: park, or refuse. */
-bool device_is_active(struct device *dev);
+bool device_is_active(const struct device *dev);
 
 /** Keep a request of a suspended device. Takes `request` over on success.
  * @return 0; -EAGAIN: active again, or -ENODEV: removed meanwhile, nothing was kept; -ENOMEM */

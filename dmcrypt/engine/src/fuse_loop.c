@@ -62,6 +62,8 @@ static size_t least_length(uint32_t opcode)
         return sizeof(struct fuse_in_header) + sizeof(struct fuse_read_in);
     case FUSE_WRITE:
         return WRITE_PREFIX;
+    case FUSE_FLUSH:
+        return sizeof(struct fuse_in_header) + sizeof(struct fuse_flush_in);
     case FUSE_FSYNC:
         return sizeof(struct fuse_in_header) + sizeof(struct fuse_fsync_in);
     case FUSE_FALLOCATE:
@@ -88,6 +90,9 @@ static void serve(struct device *dev, struct io_thread *io, int fd, const struct
     case FUSE_LSEEK:
         serve_lseek(dev, fd, h);
         return;
+    case FUSE_FLUSH: /* each close(2): nothing is kept back here that could be written now */
+        rc = 0;
+        break;
     case FUSE_FSYNC:
         rc = device_sync(dev);
         break;
@@ -144,12 +149,26 @@ static uint8_t *copy_request(const struct fuse_in_header *h)
     return copy;
 }
 
+static bool is_quick(const struct device *dev, uint32_t opcode)
+{
+    switch (opcode) {
+    case FUSE_READ:
+    case FUSE_WRITE:
+        return device_is_active(dev);
+    case FUSE_LSEEK:
+    case FUSE_FLUSH:
+        return true; /* no I/O: a suspended device answers, too */
+    default:
+        return false;
+    }
+}
+
 /* The device is held, and let go here or by whoever it is handed to. */
 static void dispatch(struct reader *r, struct device *dev, struct fuse_in_header *h)
 {
     struct fuse_loop *loop = r->loop;
 
-    if (device_is_active(dev) && (h->opcode == FUSE_READ || h->opcode == FUSE_WRITE || h->opcode == FUSE_LSEEK)) {
+    if (is_quick(dev, h->opcode)) {
         serve(dev, &r->io, r->fd, h);
         device_table_leave(loop->devices, dev);
         return;

@@ -1,7 +1,7 @@
 /** The threads that read the FUSE connection and serve the requests that carry data.
  *
  * Source: linux/fuse.h; the kernel's fs/fuse/dev.c and file.c. READ and WRITE of a device's node are served by the
- * reader itself; FSYNC, FALLOCATE and what was parked by threads that may wait; LSEEK needs no I/O; the rest goes to
+ * reader itself; FSYNC, FALLOCATE and what was parked by threads that may wait; LSEEK and FLUSH need no I/O; the rest goes to
  * forward.h.
  */
 #ifndef FUSECRYPT_FUSE_LOOP_H
