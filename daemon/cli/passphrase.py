@@ -46,6 +46,10 @@ class Passphrase:
             view[: self.length] = bytes(self.length)
         self.length = 0
 
+    def get_bytes(self) -> bytes:
+        """A copy, of what is no secret."""
+        return bytes(self._buffer[: self.length])
+
     def read_line(self, fd: int, deadline: float | None = None) -> bool:
         """Read up to a newline, which is not kept; byte by byte, so that nothing else is consumed.
 
@@ -151,6 +155,14 @@ def write_terminal(text: str) -> None:
     """Tell the one who types something."""
     with _open_terminal() as (_, sink):
         os.write(sink, text.encode("utf-8", "backslashreplace"))
+
+
+def ask_terminal(question: str) -> bytes:
+    """A line that is no secret, typed with echo; without its newline."""
+    write_terminal(question)
+    with _open_terminal() as (source, _), Passphrase(MAX_TYPED) as answer:
+        answer.read_line(source)
+        return answer.get_bytes()
 
 
 def read_verified(prompt: str, *, timeout: float | None = None) -> Passphrase:
