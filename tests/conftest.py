@@ -37,8 +37,24 @@ def instance(scratch: Path) -> Iterator[Instance]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def fuse_for_users() -> Iterator[None]:
+    """/dev/fuse as udev's own rule makes it on every machine: mode 0666; afterwards as it was.
+
+    fusermount3 opens it with its caller's rights, setuid or not.
+    """
+    device = Path("/dev/fuse")
+    mode = device.stat().st_mode & 0o7777 if device.exists() else 0o666
+    if os.geteuid() == 0 and mode & 0o666 != 0o666:
+        device.chmod(0o666)
+        yield
+        device.chmod(mode)
+    else:
+        yield
+
+
 @pytest.fixture
-def user_instance(scratch: Path) -> Iterator[Instance]:
+def user_instance(scratch: Path, fuse_for_users: None) -> Iterator[Instance]:  # noqa: ARG001
     """The same for an ordinary user without any privilege."""
     reason = why_no_fuse(as_user=True)
     if reason:
