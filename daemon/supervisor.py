@@ -174,7 +174,7 @@ async def _run(plan: Plan, process: EngineProcess, session: socket.socket) -> Ex
     _watch_events(process, end)
     async with trio.open_nursery() as outer:
         outer.start_soon(_watch_engine, process, end)
-        await outer.start(_serve_fuse, registry, process, session, end)
+        await outer.start(_serve_fuse, registry, session, end)
         async with trio.open_nursery() as inner:
             inner.start_soon(_watch_signals, end)
             inner.start_soon(registry.close_deferred)
@@ -247,7 +247,6 @@ async def _prove_mount(device_dir: Path) -> int:
 
 async def _serve_fuse(
     registry: Registry,
-    process: EngineProcess,
     session: socket.socket,
     end: End,
     *,
@@ -279,12 +278,10 @@ async def _serve_fuse(
             nursery.cancel_scope.cancel()
     finally:
         pyfuse3.close(unmount=True)
-    if not end.event.is_set():
-        # The engine's death ends the session too, and is another matter than an unmount.
-        with trio.move_on_after(_DRAIN_TIMEOUT):
-            await trio.lowlevel.wait_readable(process.pidfd)
-            await trio.sleep_forever()
-        end.come("unmounted from outside")
+    # The engine's death ends the session too, and is another matter; it has a watcher.
+    with trio.move_on_after(_DRAIN_TIMEOUT):
+        await end.event.wait()
+    end.come("unmounted from outside")
 
 
 async def _watch_engine(process: EngineProcess, end: End) -> None:
