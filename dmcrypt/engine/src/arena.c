@@ -34,6 +34,11 @@
 #define MAPPINGS_MAX 256u
 #define WORD 64u /* bits of a bitmap's word */
 
+/* libgcrypt 1.10.1 needs at most 4672 bytes at once, 1080 in one piece (X25519; PBKDF2 with any hash). What
+ * is larger is Argon2's, fails as it should, and shall not take the reserve. */
+#define RESERVE_PIECE 2048u
+_Static_assert(ARENA_RESERVE / ARENA_RESERVE_USERS >= 2 * 4672, "each user finds what libgcrypt needs");
+
 /* From this size on, allocations start at the far end of a mapping: the buffers of a keyslot live for
  * seconds, cipher contexts for days, and the one kind shall not leave holes between the other. */
 #define FAR_UNITS (16384u / UNIT)
@@ -49,14 +54,16 @@ struct mapping {
 
 static struct {
     pthread_mutex_t lock;
+    pthread_cond_t reserve_left; /* a user of the reserve left it */
+    unsigned reserve_users;
     bool mlock;
     size_t page;
     size_t limit, size, used; /* bytes */
     unsigned count;
     struct mapping mapping[MAPPINGS_MAX]; /* the first is the reserve, the second is never unmapped */
-} arena = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} arena = {.lock = PTHREAD_MUTEX_INITIALIZER, .reserve_left = PTHREAD_COND_INITIALIZER};
 
-static _Thread_local bool may_use_reserve;
+static _Thread_local unsigned reserve_depth; /* calls of arena_use_reserve(true) not yet undone */
 
 void wipe(void *p, size_t n)
 {
@@ -242,7 +249,7 @@ void *arena_alloc(size_t size)
     void *p = take_anywhere(count);
     if (!p && grow_for(count * UNIT) == 0)
         p = take_anywhere(count);
-    if (!p && may_use_reserve)
+    if (!p && reserve_depth > 0 && size <= RESERVE_PIECE)
         p = take(&arena.mapping[0], count);
     pthread_mutex_unlock(&arena.lock);
     if (p)
@@ -307,7 +314,16 @@ void arena_free(void *p)
 
 void arena_use_reserve(bool on)
 {
-    may_use_reserve = on;
+    pthread_mutex_lock(&arena.lock);
+    if (on && reserve_depth++ == 0) {
+        while (arena.reserve_users == ARENA_RESERVE_USERS)
+            pthread_cond_wait(&arena.reserve_left, &arena.lock);
+        arena.reserve_users++;
+    } else if (!on && --reserve_depth == 0) {
+        arena.reserve_users--;
+        pthread_cond_signal(&arena.reserve_left);
+    }
+    pthread_mutex_unlock(&arena.lock);
 }
 
 struct arena_info arena_info(void)

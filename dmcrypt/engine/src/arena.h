@@ -43,10 +43,11 @@ void arena_free(void *p);
 /** @return how many bytes belong to an allocation (its size rounded up); 0 when p is not one of ours. */
 size_t arena_size(const void *p);
 
-/** Let, or no longer let, this thread's allocations use ARENA_RESERVE when all else is full.
+/** Let this thread's allocations use ARENA_RESERVE when all else is full; or no longer. Calls nest.
  *
- * For the few calls of libgcrypt that end the process when they get no memory (big-number arithmetic).
- * One thread at a time.
+ * For the calls of libgcrypt that end the process when they get no memory: big numbers, HMAC, and hence
+ * KDFs. Their needs are small and end with them. So that they are met, ARENA_RESERVE_USERS threads may be
+ * inside; one more waits. A thread that is inside must not wait for another that is not.
  */
 void arena_use_reserve(bool on);
 
@@ -59,7 +60,8 @@ void wipe(void *p, size_t n);
 bool equal_const_time(const void *a, const void *b, size_t n);
 
 #define ARENA_LARGE (1u << 20)
-#define ARENA_RESERVE (64u << 10)
+#define ARENA_RESERVE (128u << 10)
+#define ARENA_RESERVE_USERS 8u
 #define ARENA_ALIGN 64u
 
 #endif

@@ -14,6 +14,7 @@
 
 #include "arena.h"
 #include "control.h"
+#include "registers.h"
 #include "sandbox.h"
 #include "selftest.h"
 #include "session.h"
@@ -126,10 +127,11 @@ int engine_run(const struct engine_options *options, const char **failure)
 
     /* Shrinking an arena of its own, glibc reads /proc/sys/vm/overcommit_memory, which the sandbox forbids. */
     mallopt(M_ARENA_MAX, 1);
-    struct engine *e = calloc(1, sizeof *e);
+    struct engine *e = aligned_alloc(_Alignof(struct engine), sizeof *e);
     *failure = "memory";
     if (e == NULL)
         return -ENOMEM;
+    memset(e, 0, sizeof *e);
     e->options = *options;
     e->readers = choose_readers(options->readers);
     secrets_init(&e->secrets);
@@ -173,6 +175,7 @@ int engine_run(const struct engine_options *options, const char **failure)
     if (rc < 0)
         return rc;
     e->sandbox |= (uint32_t)rc;
+    wipe_registers();
     control_serve(e);
 }
 

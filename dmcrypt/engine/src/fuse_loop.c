@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "registers.h"
 #include "thread.h"
 
 /* fs/fuse/dev.c, fuse_dev_do_read: a read must have room for max_write and FUSE_BUFFER_HEADER_SIZE. */
@@ -209,6 +210,7 @@ static bool serve_next(struct reader *r)
         fuse_reply(r->fd, h->unique, EIO, NULL, 0);
     else
         forward_request(&r->loop->forward, r->index, h);
+    wipe_registers();
     atomic_fetch_add_explicit(&r->progress, 1, memory_order_relaxed);
     return true;
 }

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "arena.h"
+
 static const struct {
     const char *name;
     int algorithm;
@@ -71,18 +73,25 @@ int hash_open(struct hash *h, const char *name, const void *key, size_t key_size
     h->size = algorithm ? gcry_md_get_algo_dlen(algorithm) : 0;
     if (!algorithm)
         return -EOPNOTSUPP;
+    arena_use_reserve(true);
     gcry_error_t error = gcry_md_open(&h->md, algorithm, key ? GCRY_MD_FLAG_HMAC : 0);
     if (!error && key)
         error = gcry_md_setkey(h->md, key, key_size);
-    if (error)
-        hash_close(h);
+    if (error) {
+        gcry_md_close(h->md);
+        h->md = NULL;
+        arena_use_reserve(false);
+    }
     return hash_errno(error);
 }
 
 void hash_close(struct hash *h)
 {
+    if (!h->md)
+        return;
     gcry_md_close(h->md);
     h->md = NULL;
+    arena_use_reserve(false);
 }
 
 void hash_reset(struct hash *h)

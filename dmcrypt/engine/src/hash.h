@@ -20,8 +20,14 @@ struct hash {
  *  one that lacks its NUL is found to be none. */
 int hash_find(const char *name);
 
-/** Open. @param key of HMAC, or NULL: none. @return 0; -EOPNOTSUPP: name; -ENOSPC: the arena is full */
+/** Open. Until hash_close, which takes place in the same thread, libgcrypt has the arena's reserve.
+ *
+ * @param key of HMAC, or NULL: none
+ * @return 0; -EOPNOTSUPP: name; -ENOSPC: the arena is full. Then h is closed
+ */
 int hash_open(struct hash *h, const char *name, const void *key, size_t key_size);
+
+/** Close and wipe; nothing when h->md is NULL. */
 void hash_close(struct hash *h);
 
 /** Start a new message (HMAC: with the same key). */

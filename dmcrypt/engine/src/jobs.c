@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "registers.h"
 #include "thread.h"
 
 struct start {
@@ -26,6 +27,7 @@ static void *work(void *arg)
             pool->last = &pool->first;
         pthread_mutex_unlock(&pool->lock);
         job->run(job->arg, start.index);
+        wipe_registers();
         free(job);
     }
     return NULL;

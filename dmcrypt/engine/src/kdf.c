@@ -41,8 +41,11 @@ static int pbkdf2(const struct wire_kdf *kdf, const uint8_t *secret, size_t secr
     int algorithm = hash_find(kdf->hash);
     if (!algorithm)
         return -EOPNOTSUPP;
-    return hash_errno(gcry_kdf_derive(secret, secret_length, GCRY_KDF_PBKDF2, algorithm, kdf->salt,
-                                      kdf->salt_length, kdf->iterations, size, out));
+    arena_use_reserve(true);
+    gcry_error_t error = gcry_kdf_derive(secret, secret_length, GCRY_KDF_PBKDF2, algorithm, kdf->salt,
+                                         kdf->salt_length, kdf->iterations, size, out);
+    arena_use_reserve(false);
+    return hash_errno(error);
 }
 
 static int argon2(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_length, uint8_t *out,
@@ -60,6 +63,7 @@ static int argon2(const struct wire_kdf *kdf, const uint8_t *secret, size_t secr
         return -EOPNOTSUPP; /* gcry_kdf_open refuses an empty passphrase */
 
     pthread_mutex_lock(&kdf_state.argon2);
+    arena_use_reserve(true);
     gcry_error_t error = gcry_kdf_open(&handle, GCRY_KDF_ARGON2, kind, parameters, 4, secret, secret_length,
                                        kdf->salt, kdf->salt_length, NULL, 0, NULL, 0);
     if (!error)
@@ -68,6 +72,7 @@ static int argon2(const struct wire_kdf *kdf, const uint8_t *secret, size_t secr
         error = gcry_kdf_final(handle, size, out);
     if (handle)
         gcry_kdf_close(handle);
+    arena_use_reserve(false);
     pthread_mutex_unlock(&kdf_state.argon2);
 
     bool matrix_is_large = kdf->memory > ARENA_LARGE / 1024;

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "registers.h"
 #include "thread.h"
 
 #define QUEUE_MAX 64u
@@ -33,6 +34,7 @@ static void run_one(void)
     pool.running++;
     pthread_mutex_unlock(&pool.lock);
     run(argument);
+    wipe_registers();
     pthread_mutex_lock(&pool.lock);
     if (--pool.running == 0 && pool.jobs == 0)
         pthread_cond_broadcast(&pool.idle);
