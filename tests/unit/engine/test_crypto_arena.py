@@ -146,13 +146,41 @@ def test_the_reserve_is_for_who_asks_for_it():
         while (p := alloc(size)) != ffi.NULL:
             held.append(p)
     lib.arena_use_reserve(True)
-    p = lib.arena_alloc(10_000)
+    p, too_large = lib.arena_alloc(1000), lib.arena_alloc(10_000)
     lib.arena_use_reserve(False)
     assert p != ffi.NULL
+    assert too_large == ffi.NULL
     assert alloc(64) == ffi.NULL
     for piece in (p, *held):
         lib.arena_free(piece)
     assert arena_used() == before
+
+
+def test_more_users_of_the_reserve_than_it_serves_wait():
+    start()
+    inside, leave, most = [], threading.Event(), []
+
+    def use():
+        lib.arena_use_reserve(True)
+        lib.arena_use_reserve(True)  # nests: counts once
+        inside.append(1)
+        most.append(len(inside))
+        leave.wait(10)
+        inside.pop()
+        lib.arena_use_reserve(False)
+        lib.arena_use_reserve(False)
+
+    threads = [threading.Thread(target=use) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    while len(most) < 8:
+        threads[0].join(0.001)
+    threads[0].join(0.05)
+    assert max(most) == 8
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    assert len(most) == 12
 
 
 @pytest.mark.parametrize("size", [ARENA_LIMIT, 1 << 40, 2**63, 2**64 - 1])
