@@ -35,7 +35,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         for line in format_table([("NAME", "TYPE", "SOURCE", "KEY", "OPENED", "LINE"), *rows]):
             output.line(line)
     for problem in problems:
-        output.warn(f"{problem.verdict.value}: {problem}")
+        output.say("error" if problem.is_error else "warning", str(problem))
     output.json(
         {
             "entries": [

@@ -26,7 +26,7 @@ from .open_options import parse_type
 from .output import Output
 from .own_engine import load_secret, run_engine
 from .passphrase import ask_terminal, is_terminal
-from .source import SourceFile, open_for_reading, open_source
+from .source import SourceFile, check_length, open_for_reading, open_source
 
 _DEFAULTS: Final = FormatParams()
 _DEFAULT_PBKDF: Final = PbkdfParams()
@@ -149,6 +149,7 @@ def _format(
         volume_key_file: SourceFile | None = None
         if (path := args.text("volume-key-file")) is not None:
             volume_key_file = stack.enter_context(open_for_reading(path, "volume key file"))
+            check_length(volume_key_file, "volume key file", offset=0, size=params.key_size)
         given = stack.enter_context(provide_key(key, make_prompt(args.positionals[0])))
         engine = stack.enter_context(run_engine())
         secret = stack.enter_context(load_secret(engine, given))

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping
 
+from ...dmcrypt.open_volume import get_key_size
 from ...dmcrypt.plain import get_length
 from ...keystore.errors import BusyError, ConfigError
 from ..config import Settings
@@ -28,7 +29,7 @@ from .luks_source import check_openable, read_luks
 from .open_options import check_luks_options, make_plain_params, pack_plain, parse_type
 from .options import COMMON
 from .output import Output
-from .source import SourceFile, open_for_reading, open_source
+from .source import SourceFile, check_length, open_for_reading, open_source
 from .start import connect_or_start
 
 _ENTRY_OPTIONS = COMMON | {
@@ -73,7 +74,8 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         if (header_spec := args.text("header")) is not None:
             header = stack.enter_context(open_for_reading(header_spec, "header"))
         read_only = source.is_read_only
-        for note in check_openable(read_luks(header or source), source, read_only=read_only):
+        luks = read_luks(header or source)
+        for note in check_openable(luks, source, read_only=read_only):
             output.warn(f"{source.path}: {note}")
         request = OpenRequest(
             name=name,
@@ -85,6 +87,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         )
         if (volume_key := args.text("volume-key-file")) is not None:
             file = stack.enter_context(open_for_reading(volume_key, "volume key file"))
+            check_length(file, "volume key file", offset=0, size=get_key_size(luks))
             request = dataclasses.replace(request, volume_key=VolumeKeyInput(file.fd, 0))
             with connect_or_start(settings) as client:
                 return _show(_call(client, request), output)

@@ -58,7 +58,11 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Something the caller should know, which stops nothing."""
-        _write(sys.stderr, f"fusecrypt: warning: {text}")
+        self.say("warning", text)
+
+    def say(self, severity: Literal["warning", "error"], text: str) -> None:
+        """A finding, on standard error."""
+        _write(sys.stderr, f"fusecrypt: {severity}: {text}")
 
     def error(self, error: BaseException) -> ExitCode:
         """Report a failure; returns its exit code."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...dmcrypt.backing import Pread, get_size, pread_from
-from ...keystore.errors import AccessError, BusyError, NotFoundError
+from ...keystore.errors import AccessError, BusyError, ConfigError, NotFoundError
 from ..device_spec import resolve_device_spec
 
 # linux/fs.h: _IO(0x12, 94), whether a block device is read-only.
@@ -85,6 +85,19 @@ def open_for_reading(spec: str, what: str) -> Iterator[SourceFile]:
         yield SourceFile(fd, _show(path), is_read_only=True)
     finally:
         os.close(fd)
+
+
+def check_length(file: SourceFile, what: str, *, offset: int, size: int) -> None:
+    """Refuse a key file that ends too early; one that is no regular file shows that when read.
+
+    Raises:
+        ConfigError: fewer than ``size`` bytes, or none at all, after ``offset``.
+    """
+    status = os.fstat(file.fd)
+    if stat.S_ISREG(status.st_mode) and status.st_size < offset + size:
+        raise ConfigError(
+            f"{what} {file.path}: has {status.st_size} bytes; wanted: {size} after byte {offset}"
+        )
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from .luks_source import check_openable, read_luks
 from .open_options import check_luks_options, parse_type
 from .output import Output
 from .own_engine import load_secret, run_engine
-from .source import open_for_reading, open_volume_file
+from .source import check_length, open_for_reading, open_volume_file
 
 
 def run(args: Arguments, output: Output) -> ExitCode:
@@ -38,7 +38,9 @@ def run(args: Arguments, output: Output) -> ExitCode:
         engine = stack.enter_context(run_engine())
         if (volume_key := args.text("volume-key-file")) is not None:
             key_file = stack.enter_context(open_for_reading(volume_key, "volume key file"))
-            key = engine.load_key(key_file.fd, get_key_size(header), xts=False)
+            key_size = get_key_size(header)
+            check_length(key_file, "volume key file", offset=0, size=key_size)
+            key = engine.load_key(key_file.fd, key_size, xts=False)
             open_luks2_with_key(engine, header, key, data_size=size, read_only=True)
             return ExitCode.OK
 

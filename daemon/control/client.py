@@ -106,7 +106,8 @@ class ControlClient:
     def _send(self, data: bytes, fds: Sequence[int]) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self._socket.sendmsg([data], rights)
-        self._socket.sendall(data[sent:])
+        if sent < len(data):  # even nothing cannot be sent to a peer that has answered and left
+            self._socket.sendall(data[sent:])
 
     def _receive(self) -> Reply:
         while True:
