@@ -21,7 +21,7 @@ from ..control.messages import (
     Volume,
     VolumeKeyInput,
 )
-from ..exitcodes import ExitCode
+from ..exitcodes import ExitCode, ReportedError
 from ..volume_name import check_volume_name
 from .arguments import Arguments
 from .key_input import KeyOptions, make_key_options, make_prompt, try_keys
@@ -152,7 +152,11 @@ def _open_entry(args: Arguments, settings: Settings, output: Output) -> ExitCode
 def _call(client: ControlClient, request: OpenRequest) -> Mapping[str, object]:
     fds = PassedFds()
     parameters = request.pack(fds)
-    return client.call("Open", parameters, fds.fds)
+    try:
+        return client.call("Open", parameters, fds.fds)
+    except ReportedError as error:
+        message = str(error).removeprefix(f"{request.name}: ")
+        raise ReportedError(f"{request.name}: {message}", error.exit_code, error.kind) from None
 
 
 def _show(reply: Mapping[str, object], output: Output) -> ExitCode:

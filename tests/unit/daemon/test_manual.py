@@ -1,0 +1,61 @@
+"""The manual names everything that can be typed, and nothing that cannot."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fusecrypt.daemon import crypttab_options as options
+from fusecrypt.daemon.cli.commands import COMMANDS
+from fusecrypt.daemon.cli.options import ALIASES, OPTIONS
+from fusecrypt.daemon.config import load_settings
+from fusecrypt.daemon.exitcodes import ExitCode
+
+MANUAL = Path(__file__).resolve().parents[3] / "docs/manual"
+COMMAND = (MANUAL / "fusecrypt.8.md").read_text()
+DAEMON = (MANUAL / "fusecryptd.8.md").read_text()
+CRYPTTAB = (MANUAL / "fusecrypt-crypttab.5.md").read_text()
+
+
+def test_every_option_of_the_command_is_described() -> None:
+    described = set(re.findall(r"--([a-z][a-z0-9_-]+)", COMMAND))
+    for name in [*OPTIONS, *ALIASES]:
+        assert name in described, name
+    assert described <= {*OPTIONS, *ALIASES}
+
+
+def test_every_short_option_is_described() -> None:
+    for option in OPTIONS.values():
+        if option.short:
+            assert f"**-{option.short}**" in COMMAND
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_action_is_in_the_synopsis(name: str) -> None:
+    assert f"    fusecrypt [OPTIONS] {name}" in COMMAND
+
+
+def test_every_exit_code_is_described() -> None:
+    for code in ExitCode:
+        assert f"| {code:d} | {code.name} |" in COMMAND
+
+
+def test_every_crypttab_option_is_described() -> None:
+    known = {*options._FLAGS, *options._VALUES, *options._REFUSED, *options._WITHOUT_EFFECT}
+    for name in known:
+        assert re.search(rf"`{re.escape(name)}(=[a-z]*)?`", CRYPTTAB), name
+
+
+def test_the_settings_shown_can_be_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = DAEMON.partition("paths absolute:\n")[2].partition("## ENV")[0]
+    (tmp_path / "fusecrypt.toml").write_text(example)
+    monkeypatch.setattr("fusecrypt.daemon.config.SYSTEM_CONFIG_DIR", tmp_path)
+    assert load_settings(environment={}, uid=0).engine_threads == 4
+
+
+def test_every_option_of_the_daemon_is_described() -> None:
+    from fusecrypt.daemon import __main__ as main
+
+    source = Path(main.__file__).read_text()
+    for name in re.findall(r'"(--[a-z-]+)"', source):
+        assert f"**{name}**" in DAEMON, name
