@@ -1,0 +1,1 @@
+"""Images made by the real cryptsetup, with what it made of them: see corpus.py."""
