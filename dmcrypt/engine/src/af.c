@@ -55,6 +55,7 @@ int af_split(const char *hash, const uint8_t *key, size_t size, uint32_t stripes
             last[i] ^= key[i];
     }
     hash_close(&h);
+    wipe_stack();
     return error;
 }
 
@@ -69,5 +70,6 @@ int af_merge(const char *hash, const uint8_t *material, size_t size, uint32_t st
     for (size_t i = 0; i < size; i++)
         key[i] ^= last[i];
     hash_close(&h);
+    wipe_stack();
     return 0;
 }

@@ -33,6 +33,7 @@
 #define MAPPING (512u << 10) /* bytes; what the arena grows by */
 #define MAPPINGS_MAX 256u
 #define WORD 64u /* bits of a bitmap's word */
+#define STACK_WIPED (32u << 10) /* bytes: deeper than any function called from here goes */
 
 /* libgcrypt 1.10.1 needs at most 4672 bytes at once, 1080 in one piece (X25519; PBKDF2 with any hash). What
  * is larger is Argon2's, fails as it should, and shall not take the reserve. */
@@ -68,6 +69,12 @@ static _Thread_local unsigned reserve_depth; /* calls of arena_use_reserve(true)
 void wipe(void *p, size_t n)
 {
     explicit_bzero(p, n);
+}
+
+__attribute__((noinline)) void wipe_stack(void)
+{
+    uint8_t below[STACK_WIPED];
+    wipe(below, sizeof(below));
 }
 
 bool equal_const_time(const void *a, const void *b, size_t n)

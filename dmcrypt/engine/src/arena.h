@@ -56,6 +56,10 @@ struct arena_info arena_info(void);
 /** Overwrite with zeros, in a way that no compiler removes. The one such function. */
 void wipe(void *p, size_t n);
 
+/** Zero the stack below the caller, where functions that have returned left what they worked with: local
+ *  arrays of libgcrypt, registers that the compiler or the dynamic linker saved. Takes a microsecond. */
+void wipe_stack(void);
+
 /** Compare without a data-dependent branch. @return true when equal */
 bool equal_const_time(const void *a, const void *b, size_t n);
 

@@ -237,6 +237,7 @@ int cipher_open(struct cipher **out, const char *spec, const uint8_t *key, size_
     c->iv_shift = iv_large_sectors ? (unsigned)__builtin_ctz(sector_size / 512) : 0;
     c->threads = threads;
     error = open_lanes(c, &s, key, key_size);
+    wipe_stack();
     if (error) {
         cipher_close(c);
         return error;

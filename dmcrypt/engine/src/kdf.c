@@ -88,13 +88,11 @@ int kdf_derive(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_
     if (size == 0 || size > KDF_OUTPUT_MAX || kdf->iterations == 0 || kdf->salt_length == 0
         || kdf->salt_length > WIRE_SALT_MAX)
         return -EINVAL;
-    switch (kdf->type) {
-    case WIRE_PBKDF2:
-        return pbkdf2(kdf, given, secret_length, out, size);
-    case WIRE_ARGON2I:
-    case WIRE_ARGON2ID:
-        return argon2(kdf, given, secret_length, out, size);
-    default:
-        return -EOPNOTSUPP;
-    }
+    int error = -EOPNOTSUPP;
+    if (kdf->type == WIRE_PBKDF2)
+        error = pbkdf2(kdf, given, secret_length, out, size);
+    else if (kdf->type == WIRE_ARGON2I || kdf->type == WIRE_ARGON2ID)
+        error = argon2(kdf, given, secret_length, out, size);
+    wipe_stack();
+    return error;
 }

@@ -76,6 +76,7 @@ int plain_key(const struct wire_plain_key *p, const struct secret *secret, uint8
     if (!bytes)
         return -ENOSPC;
     int error = fill_key(p, secret, bytes);
+    wipe_stack();
     bool halves = (p->flags & WIRE_KEY_XTS) && p->key_size % 2 == 0;
     if (!error && halves && equal_const_time(bytes, bytes + p->key_size / 2, p->key_size / 2))
         error = -EKEYREJECTED;

@@ -76,6 +76,7 @@ static int wrap_bytes(uint8_t *out, const uint8_t *in, size_t size, const struct
     else if (!error)
         error = gcry_cipher_decrypt(session.wrapping, out, size, in, size);
     pthread_mutex_unlock(&session.lock);
+    wipe_stack();
     return hash_errno(error);
 }
 

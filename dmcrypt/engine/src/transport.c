@@ -134,6 +134,7 @@ int transport_open(const uint8_t *blob, size_t length, size_t most, uint8_t **ke
     if (!error)
         error = mark_seen(ephemeral);
     pthread_mutex_unlock(&transport.lock);
+    wipe_stack();
     arena_free(work);
     if (error) {
         arena_free(out);

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "arena.h"
 #include "registers.h"
 #include "thread.h"
 
@@ -34,6 +35,7 @@ static void run_one(void)
     pool.running++;
     pthread_mutex_unlock(&pool.lock);
     run(argument);
+    wipe_stack();
     wipe_registers();
     pthread_mutex_lock(&pool.lock);
     if (--pool.running == 0 && pool.jobs == 0)
