@@ -36,8 +36,8 @@ $(VENV)/.installed: pyproject.toml setup.py | packages-BUILD
 	$(BIN)/python .ci/console_scripts.py $(BIN)
 	touch $@
 
-$(ENGINE): $(VENV)/.installed $(C_SOURCES) $(C_HEADERS) $(wildcard dmcrypt/engine/*cdef*.py) dmcrypt/engine/build_engine.py
-	$(BIN)/python dmcrypt/engine/build_engine.py
+$(ENGINE): $(VENV)/.installed $(C_SOURCES) $(C_HEADERS) $(wildcard dmcrypt/engine/src/*.py)
+	$(BIN)/python dmcrypt/engine/src/build_engine.py
 	touch $@
 
 # Asks dpkg first, so that a machine that has everything needs neither root nor a network.
@@ -73,6 +73,7 @@ bench: dev packages-BENCH
 	$(BIN)/python benchmarks/run.py
 
 build: dev
+	rm -rf build/lib* build/bdist* build/temp*
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 # A virtual environment of its own, with the commands linked into /usr/local/bin.

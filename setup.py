@@ -2,4 +2,4 @@
 
 from setuptools import setup
 
-setup(cffi_modules=["dmcrypt/engine/build_engine.py:ffibuilder"])
+setup(cffi_modules=["dmcrypt/engine/src/build_engine.py:ffibuilder"])

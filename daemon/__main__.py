@@ -14,7 +14,7 @@ from .crypttab import load_crypttabs
 from .exitcodes import ExitCode, get_exit_code
 from .hardening import harden
 from .logs import start_logging
-from .version import get_version
+from .version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; exit code of the table in `exitcodes`."""
     given = _parse_arguments(arguments)
     if given.version:
-        sys.stdout.write(f"fusecryptd {get_version()}\n")
+        sys.stdout.write(f"fusecryptd {VERSION}\n")
         return ExitCode.OK
     start_logging(is_debug=given.verbose, has_times=False)
     try:

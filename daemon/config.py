@@ -17,7 +17,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from ..keystore.errors import AccessError, ConfigError
 
@@ -50,11 +50,23 @@ class CrypttabSource:
 class Settings:
     """Where everything of one instance is."""
 
-    runtime_dir: Path
+    #: The directory, or why there is none, which only those who need it mind.
+    runtime_place: Path | ConfigError
     state_dir: Path
     zkey_repository: Path
     crypttabs: tuple[CrypttabSource, ...]
     engine_threads: int | None  # None: one for each processor
+
+    @property
+    def runtime_dir(self) -> Path:
+        """Where the daemon's socket and mount are.
+
+        Raises:
+            ConfigError: there is no directory for it, as for a user without a session.
+        """
+        if isinstance(self.runtime_place, ConfigError):
+            raise self.runtime_place
+        return self.runtime_place
 
     @property
     def control_socket(self) -> Path:
@@ -94,7 +106,7 @@ def load_settings(
     Creates nothing and opens nothing but the settings file.
 
     Raises:
-        ConfigError: a setting that cannot be taken, or no runtime directory to be had.
+        ConfigError: a setting that cannot be taken.
         AccessError: a settings file that exists and cannot be read.
     """
     env = os.environ if environment is None else environment
@@ -112,20 +124,25 @@ def load_settings(
     named_crypttab = choose(crypttab, CRYPTTAB_VARIABLE, "crypttab")
     threads = file.get("engine-threads")
     settings = Settings(
-        runtime_dir=runtime or _get_default_runtime_dir(env, user),
+        runtime_place=runtime or _find_default_runtime_dir(env, user),
         state_dir=choose(None, STATE_DIR_VARIABLE, "state-dir") or _get_state_dir(env, user),
         zkey_repository=choose(None, REPOSITORY_VARIABLE, "zkey-repository")
         or (Path("/etc/zkey/repository") if user == 0 else config_dir / "zkey"),
         crypttabs=_find_crypttabs(named_crypttab, config_dir, is_root=user == 0),
         engine_threads=int(threads) if threads else None,
     )
+    if runtime is not None:
+        _check_socket_path(settings)
+    return settings
+
+
+def _check_socket_path(settings: Settings) -> None:
     length = len(os.fsencode(settings.control_socket))
     if length > _MAX_SOCKET_PATH:
         raise ConfigError(
             f"runtime directory {settings.runtime_dir}: the path of its control socket has {length}"
             f" bytes, more than the {_MAX_SOCKET_PATH} of a socket address; wanted: a shorter one"
         )
-    return settings
 
 
 def prepare_runtime_dir(settings: Settings) -> None:
@@ -172,7 +189,7 @@ def _find_crypttabs(
     )
 
 
-def _get_default_runtime_dir(env: Mapping[str, str], uid: int) -> Path:
+def _find_default_runtime_dir(env: Mapping[str, str], uid: int) -> Path | ConfigError:
     if uid == 0:
         return Path("/run/fusecrypt")
     named = env.get("XDG_RUNTIME_DIR", "")
@@ -182,16 +199,16 @@ def _get_default_runtime_dir(env: Mapping[str, str], uid: int) -> Path:
     try:
         status = base.stat()
     except OSError as error:
-        _refuse_runtime_dir(f"{source}: {error.strerror}")
+        return _no_runtime_dir(f"{source}: {error.strerror}")
     if not stat.S_ISDIR(status.st_mode):
-        _refuse_runtime_dir(f"{source}: is not a directory")
+        return _no_runtime_dir(f"{source}: is not a directory")
     if status.st_uid != uid:
-        _refuse_runtime_dir(f"{source}: belongs to user {status.st_uid}, not to user {uid}")
+        return _no_runtime_dir(f"{source}: belongs to user {status.st_uid}, not to user {uid}")
     return base / "fusecrypt"
 
 
-def _refuse_runtime_dir(reason: str) -> NoReturn:
-    raise ConfigError(
+def _no_runtime_dir(reason: str) -> ConfigError:
+    return ConfigError(
         f"no runtime directory: {reason}; set {RUNTIME_DIR_VARIABLE} or give --runtime-dir"
     )
 

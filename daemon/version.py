@@ -1,13 +1,5 @@
-"""Which version this is."""
+"""Which version this is; pyproject.toml takes it from here."""
 
-from __future__ import annotations
+from typing import Final
 
-import importlib.metadata
-
-
-def get_version() -> str:
-    """The version of the installed package."""
-    try:
-        return importlib.metadata.version("fusecrypt")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"  # run from a source tree
+VERSION: Final = "0.1.0"

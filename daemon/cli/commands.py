@@ -286,11 +286,10 @@ def _refuse_verb(verb: str) -> ConfigError | UnsupportedError:
 
 
 def _show_version(output: Output) -> None:
-    from ..version import get_version
+    from ..version import VERSION
 
-    number = get_version()
-    output.line(f"fusecrypt {number}")
-    output.json({"version": number})
+    output.line(f"fusecrypt {VERSION}")
+    output.json({"version": VERSION})
 
 
 def _show_help(output: Output, command: Command | None) -> None:

@@ -13,7 +13,7 @@ from ...dmcrypt.plain import PlainParams
 from ..activation import Activator, OpenFile, Prepared, Recipe
 from ..entries import Entries, PassphraseRequiredError
 from ..registry import Registry
-from ..version import get_version
+from ..version import VERSION
 from .messages import (
     Arena,
     CloseRequest,
@@ -75,7 +75,7 @@ class Methods:
         kind = "memfd_secret" if hello.arena_kind is ArenaKind.MEMFD_SECRET else "mlock"
         sandbox = [name for bit, name in enumerate(_SANDBOX) if hello.sandbox & 1 << bit]
         return Info(
-            version=get_version(),
+            version=VERSION,
             pid=os.getpid(),
             engine_pid=self._process.pid,
             runtime_dir=str(self._settings.runtime_dir),

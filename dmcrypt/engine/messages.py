@@ -353,12 +353,8 @@ class Hello:
         fields = HELLO.unpack(body)
         if fields[0] != PROTOCOL:
             raise EngineError(f"engine speaks protocol {fields[0]}, wanted {PROTOCOL}")
-        return cls(
-            fields[0],
-            ArenaKind(fields[1]),
-            *fields[2:11],
-            fields[11].rstrip(b"\0").decode("ascii", "replace"),
-        )
+        version = fields[-1].rstrip(b"\0").decode("ascii", "replace")
+        return cls(*(fields[0], ArenaKind(fields[1]), *fields[2:-1], version))
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,6 +210,8 @@ static void edit_reply(struct forward *f, const struct outstanding *request, uin
         /* ATOMIC_O_TRUNC would hide a truncation in OPEN; WRITEBACK_CACHE would hold plaintext that fsync
          * alone brings here; AUTO_INVAL_DATA would ask for the attributes before each cached read. */
         init.flags &= ~(uint32_t)(FUSE_ATOMIC_O_TRUNC | FUSE_WRITEBACK_CACHE | FUSE_AUTO_INVAL_DATA);
+        /* Else the kernel asks for security.capability before each write (no device has any, nor suid bits). */
+        init.flags |= FUSE_HANDLE_KILLPRIV_V2;
         init.max_readahead = DEVICE_IO_MAX;
         init.max_write = DEVICE_IO_MAX;
         init.max_background = 64;

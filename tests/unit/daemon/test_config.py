@@ -76,12 +76,12 @@ def test_xdg_directories_that_are_not_absolute_are_ignored() -> None:
 def test_no_runtime_directory_is_refused_naming_the_variable(tmp_path: Path) -> None:
     for runtime in ({}, {"XDG_RUNTIME_DIR": "relative"}, {"XDG_RUNTIME_DIR": str(tmp_path / "no")}):
         with pytest.raises(ConfigError, match="FUSECRYPT_RUNTIME_DIR"):
-            load({"HOME": "/home/u", **runtime}, uid=UID)
+            assert load({"HOME": "/home/u", **runtime}, uid=UID).runtime_dir
 
 
 def test_a_runtime_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"not to user {UID}"):
-        load({"HOME": "/", "XDG_RUNTIME_DIR": str(tmp_path)}, uid=UID)
+        assert load({"HOME": "/", "XDG_RUNTIME_DIR": str(tmp_path)}, uid=UID).runtime_dir
 
 
 def test_the_command_line_beats_the_environment_beats_the_file(system_dir: Path) -> None:

@@ -11,12 +11,12 @@ from typing import Final
 
 from cffi import FFI
 
-HERE: Final = Path(__file__).resolve().parent
-ROOT: Final = HERE.parent.parent
-SOURCES: Final = HERE / "src"
+SOURCES: Final = Path(__file__).resolve().parent
+PACKAGE: Final = SOURCES.parent
+ROOT: Final = PACKAGE.parent.parent
 MODULE: Final = "fusecrypt.dmcrypt.engine._engine"
 
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(SOURCES))
 from cdef import CDEF, HEADERS  # noqa: E402 (beside this file, and not an installed package while building)
 
 WARNINGS: Final = ["-Wall", "-Wextra", "-Wconversion", "-Wno-unused-parameter"]
@@ -53,11 +53,11 @@ ffibuilder: Final = make_builder(SOURCES.relative_to(ROOT))
 
 
 def main() -> None:
-    """Build into build/engine, and put the result beside this file."""
+    """Build into build/engine, and put the result into the package."""
     scratch = ROOT / "build" / "engine"
     scratch.mkdir(parents=True, exist_ok=True)
     built = Path(make_builder(SOURCES).compile(tmpdir=str(scratch)))
-    target = HERE / built.name
+    target = PACKAGE / built.name
     # A running engine keeps the old file: never write into it.
     staged = target.with_suffix(".new")
     staged.write_bytes(built.read_bytes())

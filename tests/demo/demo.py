@@ -1,0 +1,243 @@
+"""`make demo`: the main job on real input, step by step, with every command shown.
+
+Runs as root (the file system is mounted through a loop device) or as an ordinary user (fuse2fs).
+Exit status 0 only if every step held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+IS_ROOT = os.geteuid() == 0
+MIB = 1 << 20
+
+
+class StepFailed(Exception):
+    """A step did not do what it says."""
+
+
+def say(text: str) -> None:
+    """Tell the reader what comes next, and why."""
+    print("\n" + textwrap.fill(textwrap.dedent(text).strip(), 88), flush=True)
+
+
+def run(*words: str, stdin: bytes | None = None, expect: int = 0) -> str:
+    """Run a command in sight of the reader; its output.
+
+    Raises:
+        StepFailed: another exit status than ``expect``.
+    """
+    print(f"  $ {shlex.join(words)}", flush=True)
+    done = subprocess.run(words, input=stdin, capture_output=True, check=False)
+    output = (done.stdout + done.stderr).decode(errors="replace")
+    if output.strip():
+        print(textwrap.indent(output.rstrip(), "    "), flush=True)
+    if done.returncode != expect:
+        raise StepFailed(f"{words[0]} ended with status {done.returncode}, wanted {expect}")
+    return output
+
+
+def check(holds: bool, what: str) -> None:  # noqa: FBT001
+    """Show one proven fact.
+
+    Raises:
+        StepFailed: it is none.
+    """
+    if not holds:
+        raise StepFailed(f"not so: {what}")
+    print(f"  ✓ {what}", flush=True)
+
+
+def fusecrypt(*words: str, stdin: bytes | None = None, expect: int = 0) -> str:
+    """Our own command."""
+    return run(str(BIN / "fusecrypt"), *words, stdin=stdin, expect=expect)
+
+
+class Daemon:
+    """fusecryptd in the background, ended by its pid."""
+
+    def __init__(self, runtime: Path, crypttab: Path) -> None:
+        self.runtime, self.crypttab = runtime, crypttab
+        self.pid = 0
+
+    def start(self) -> None:
+        run(
+            str(BIN / "fusecryptd"),
+            "--runtime-dir",
+            str(self.runtime),
+            "--crypttab",
+            str(self.crypttab),
+            "--fork",
+        )
+        status = fusecrypt("--runtime-dir", str(self.runtime), "--json", "status")
+        self.pid = int(json.loads(status)["pid"])
+
+    def stop(self) -> None:
+        if not self.pid:
+            return
+        print(f"  $ kill -TERM {self.pid}    # what `systemctl stop` does", flush=True)
+        handle = os.pidfd_open(self.pid)
+        os.kill(self.pid, signal.SIGTERM)
+        self.pid = 0
+        deadline = time.monotonic() + 20
+        while not _has_ended(handle) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        ended = _has_ended(handle)
+        os.close(handle)
+        check(ended, "the daemon has flushed, unmounted and ended")
+        check(not os.path.ismount(self.runtime / "dev"), "no mount is left behind")
+
+
+def _has_ended(pidfd: int) -> bool:
+    import select
+
+    return bool(select.select([pidfd], [], [], 0)[0])
+
+
+@contextlib.contextmanager
+def mounted(device: Path, where: Path) -> Iterator[Path]:
+    """The file system in a mapped device, as root through a loop device, else with fuse2fs."""
+    where.mkdir(exist_ok=True)
+    if IS_ROOT:
+        run("mount", "-o", "loop", str(device), str(where))
+    else:
+        run("fuse2fs", "-o", "fakeroot,rw", str(device), str(where))
+    try:
+        yield where
+    finally:
+        if IS_ROOT:
+            run("umount", str(where))
+        else:
+            run("fusermount3", "-u", str(where))
+            _wait_for_fuse2fs(device)
+
+
+def _wait_for_fuse2fs(device: Path) -> None:
+    """fuse2fs writes its last blocks after the unmount has returned."""
+    for _ in range(200):
+        busy = False
+        for link in Path("/proc").glob("[0-9]*/fd/*"):
+            with contextlib.suppress(OSError):
+                busy = busy or link.readlink() == device
+        if not busy:
+            return
+        time.sleep(0.05)
+
+
+def play(work: Path) -> None:
+    """All steps, in ``work``."""
+    runtime, mount = work / "run", work / "mnt"
+    passphrase, key = work / "passphrase", work / "plain.key"
+    passphrase.write_bytes(b"a passphrase for the demo")
+    key.write_bytes(os.urandom(64))
+    for secret in (passphrase, key):
+        secret.chmod(0o600)
+    ours, plain, real = work / "ours.img", work / "plain.img", work / "cryptsetup.img"
+    mapper = runtime / "dev" / "mapper"
+
+    say("1. Three images: one that our own luksFormat makes, a raw one for plain mode, and one "
+        "that the real cryptsetup formats.")
+    for image in (ours, plain, real):
+        with image.open("wb") as file:
+            file.truncate(64 * MIB)
+    fusecrypt("luksFormat", "-q", "--pbkdf-memory", "65536", "--iter-time", "300",
+              "--label", "demo", "--key-file", str(passphrase), str(ours))
+    run("cryptsetup", "luksFormat", "-q", "--type", "luks2", "--pbkdf-memory", "65536",
+        "--iter-time", "300", "--sector-size", "4096", "--key-file", str(passphrase), str(real))
+    run("cryptsetup", "luksDump", str(ours))
+
+    say("2. A crypttab names them. x-fusecrypt is not needed here: the whole file is ours.")
+    crypttab = work / "crypttab"
+    crypttab.write_text(
+        "# name  source  key  options\n"
+        f"ours  {ours}  {passphrase}  luks\n"
+        f"plain {plain} {key} plain,cipher=aes-xts-plain64,size=512,sector-size=4096\n"
+        f"real  {real}  {passphrase}  luks\n"
+    )
+    print(textwrap.indent(crypttab.read_text(), "    "))
+
+    say("3. The daemon opens every line of it. Keys live in its engine process only, in memory "
+        "that no other process, core dump or debugger can read.")
+    daemon = Daemon(runtime, crypttab)
+    try:
+        daemon.start()
+        listing = fusecrypt("--runtime-dir", str(runtime), "list")
+        check(all(name in listing for name in ("ours", "plain", "real")), "all three are open")
+        fusecrypt("--runtime-dir", str(runtime), "status", "ours")
+
+        say("4. A mapped device is a file: make a file system in it, mount it, write.")
+        run("mkfs.ext4", "-q", str(mapper / "ours"))
+        data = os.urandom(8 * MIB)
+        digest = hashlib.sha256(data).hexdigest()
+        with mounted(mapper / "ours", mount) as top:
+            (top / "data").write_bytes(data)
+        for name in ("plain", "real"):
+            with (mapper / name).open("r+b") as device:
+                device.write(data)
+                os.fsync(device.fileno())
+        check(b"ext4" not in ours.read_bytes() and data[:64] not in plain.read_bytes(),
+              "none of it can be seen in the images")
+
+        say("5. Restart the daemon: the same bytes are there.")
+        daemon.stop()
+        daemon.start()
+        with mounted(mapper / "ours", mount) as top:
+            check(hashlib.sha256((top / "data").read_bytes()).hexdigest() == digest,
+                  "the file in the file system is the one that was written")
+        for name in ("plain", "real"):
+            with (mapper / name).open("rb") as device:
+                check(device.read(len(data)) == data, f"{name} holds what was written")
+        run("e2fsck", "-fn", str(mapper / "ours"))
+
+        say("6. Close one volume by hand, stop the daemon for the rest.")
+        fusecrypt("--runtime-dir", str(runtime), "close", "real")
+        check(not (mapper / "real").exists(), "its name is gone")
+    finally:
+        daemon.stop()
+
+    say("7. What does the real cryptsetup say? It decrypts both LUKS volumes in place, in user "
+        "space, without us.")
+    for image in (ours, real):
+        run("cryptsetup", "open", "--test-passphrase", "--key-file", str(passphrase), str(image))
+    real_size = real.stat().st_size
+    run("cryptsetup", "reencrypt", "-q", "--decrypt", "--force-offline-reencrypt", "--header",
+        str(work / "header"), "--key-file", str(passphrase), str(real))
+    with real.open("rb") as file:
+        check(file.read(len(data)) == data, "cryptsetup reads from real what we wrote through FUSE")
+    check(real.stat().st_size <= real_size, "and its size did not grow")
+    run("cryptsetup", "reencrypt", "-q", "--decrypt", "--force-offline-reencrypt", "--header",
+        str(work / "header2"), "--key-file", str(passphrase), str(ours))
+    run("e2fsck", "-fn", str(ours))
+    check(True, "the file system in ours is clean to e2fsck after cryptsetup decrypted it")
+
+
+def main() -> int:
+    """Play, clean up, tell."""
+    folder = Path(tempfile.mkdtemp(prefix="fusecrypt-demo-"))
+    print(f"fusecrypt: the main job, as {'root' if IS_ROOT else 'an ordinary user'}, in {folder}")
+    try:
+        play(folder)
+    except StepFailed as failure:
+        print(f"\nThe demo failed: {failure}\nEverything is left in {folder} for a look.")
+        return 1
+    shutil.rmtree(folder)
+    print("\nEvery step held. README.md tells how to open an image of your own.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
