@@ -145,6 +145,8 @@ async def _answer(message: Message, methods: Mapping[str, Method]) -> Reply:
         return Reply(await method(request))
     except RefusedError as error:
         return error.reply
+    except ProtocolError:
+        raise
     except ParameterError as error:
         return Reply({"parameter": error.parameter, "message": str(error)}, INVALID_PARAMETER)
     except MapperError as error:
