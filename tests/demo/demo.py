@@ -26,7 +26,7 @@ IS_ROOT = os.geteuid() == 0
 MIB = 1 << 20
 
 
-class StepFailed(Exception):
+class StepError(Exception):
     """A step did not do what it says."""
 
 
@@ -39,7 +39,7 @@ def run(*words: str, stdin: bytes | None = None, expect: int = 0) -> str:
     """Run a command in sight of the reader; its output.
 
     Raises:
-        StepFailed: another exit status than ``expect``.
+        StepError: another exit status than ``expect``.
     """
     print(f"  $ {shlex.join(words)}", flush=True)
     done = subprocess.run(words, input=stdin, capture_output=True, check=False)
@@ -47,18 +47,18 @@ def run(*words: str, stdin: bytes | None = None, expect: int = 0) -> str:
     if output.strip():
         print(textwrap.indent(output.rstrip(), "    "), flush=True)
     if done.returncode != expect:
-        raise StepFailed(f"{words[0]} ended with status {done.returncode}, wanted {expect}")
+        raise StepError(f"{words[0]} ended with status {done.returncode}, wanted {expect}")
     return output
 
 
-def check(holds: bool, what: str) -> None:  # noqa: FBT001
+def check(holds: bool, what: str) -> None:
     """Show one proven fact.
 
     Raises:
-        StepFailed: it is none.
+        StepError: it is none.
     """
     if not holds:
-        raise StepFailed(f"not so: {what}")
+        raise StepError(f"not so: {what}")
     print(f"  ✓ {what}", flush=True)
 
 
@@ -149,15 +149,42 @@ def play(work: Path) -> None:
     ours, plain, real = work / "ours.img", work / "plain.img", work / "cryptsetup.img"
     mapper = runtime / "dev" / "mapper"
 
-    say("1. Three images: one that our own luksFormat makes, a raw one for plain mode, and one "
-        "that the real cryptsetup formats.")
+    say(
+        "1. Three images: one that our own luksFormat makes, a raw one for plain mode, and one "
+        "that the real cryptsetup formats."
+    )
     for image in (ours, plain, real):
         with image.open("wb") as file:
             file.truncate(64 * MIB)
-    fusecrypt("luksFormat", "-q", "--pbkdf-memory", "65536", "--iter-time", "300",
-              "--label", "demo", "--key-file", str(passphrase), str(ours))
-    run("cryptsetup", "luksFormat", "-q", "--type", "luks2", "--pbkdf-memory", "65536",
-        "--iter-time", "300", "--sector-size", "4096", "--key-file", str(passphrase), str(real))
+    fusecrypt(
+        "luksFormat",
+        "-q",
+        "--pbkdf-memory",
+        "65536",
+        "--iter-time",
+        "300",
+        "--label",
+        "demo",
+        "--key-file",
+        str(passphrase),
+        str(ours),
+    )
+    run(
+        "cryptsetup",
+        "luksFormat",
+        "-q",
+        "--type",
+        "luks2",
+        "--pbkdf-memory",
+        "65536",
+        "--iter-time",
+        "300",
+        "--sector-size",
+        "4096",
+        "--key-file",
+        str(passphrase),
+        str(real),
+    )
     run("cryptsetup", "luksDump", str(ours))
 
     say("2. A crypttab names them. x-fusecrypt is not needed here: the whole file is ours.")
@@ -170,8 +197,10 @@ def play(work: Path) -> None:
     )
     print(textwrap.indent(crypttab.read_text(), "    "))
 
-    say("3. The daemon opens every line of it. Keys live in its engine process only, in memory "
-        "that no other process, core dump or debugger can read.")
+    say(
+        "3. The daemon opens every line of it. Keys live in its engine process only, in memory "
+        "that no other process, core dump or debugger can read."
+    )
     daemon = Daemon(runtime, crypttab)
     try:
         daemon.start()
@@ -189,15 +218,19 @@ def play(work: Path) -> None:
             with (mapper / name).open("r+b") as device:
                 device.write(data)
                 os.fsync(device.fileno())
-        check(b"ext4" not in ours.read_bytes() and data[:64] not in plain.read_bytes(),
-              "none of it can be seen in the images")
+        check(
+            b"ext4" not in ours.read_bytes() and data[:64] not in plain.read_bytes(),
+            "none of it can be seen in the images",
+        )
 
         say("5. Restart the daemon: the same bytes are there.")
         daemon.stop()
         daemon.start()
         with mounted(mapper / "ours", mount) as top:
-            check(hashlib.sha256((top / "data").read_bytes()).hexdigest() == digest,
-                  "the file in the file system is the one that was written")
+            check(
+                hashlib.sha256((top / "data").read_bytes()).hexdigest() == digest,
+                "the file in the file system is the one that was written",
+            )
         for name in ("plain", "real"):
             with (mapper / name).open("rb") as device:
                 check(device.read(len(data)) == data, f"{name} holds what was written")
@@ -209,18 +242,42 @@ def play(work: Path) -> None:
     finally:
         daemon.stop()
 
-    say("7. What does the real cryptsetup say? It decrypts both LUKS volumes in place, in user "
-        "space, without us.")
+    say(
+        "7. What does the real cryptsetup say? It decrypts both LUKS volumes in place, in user "
+        "space, without us."
+    )
     for image in (ours, real):
         run("cryptsetup", "open", "--test-passphrase", "--key-file", str(passphrase), str(image))
     real_size = real.stat().st_size
-    run("cryptsetup", "reencrypt", "-q", "--decrypt", "--force-offline-reencrypt", "--header",
-        str(work / "header"), "--key-file", str(passphrase), str(real))
+    run(
+        "cryptsetup",
+        "reencrypt",
+        "-q",
+        "--decrypt",
+        "--force-offline-reencrypt",
+        "--disable-locks",
+        "--header",
+        str(work / "header"),
+        "--key-file",
+        str(passphrase),
+        str(real),
+    )
     with real.open("rb") as file:
         check(file.read(len(data)) == data, "cryptsetup reads from real what we wrote through FUSE")
     check(real.stat().st_size <= real_size, "and its size did not grow")
-    run("cryptsetup", "reencrypt", "-q", "--decrypt", "--force-offline-reencrypt", "--header",
-        str(work / "header2"), "--key-file", str(passphrase), str(ours))
+    run(
+        "cryptsetup",
+        "reencrypt",
+        "-q",
+        "--decrypt",
+        "--force-offline-reencrypt",
+        "--disable-locks",
+        "--header",
+        str(work / "header2"),
+        "--key-file",
+        str(passphrase),
+        str(ours),
+    )
     run("e2fsck", "-fn", str(ours))
     check(True, "the file system in ours is clean to e2fsck after cryptsetup decrypted it")
 
@@ -231,7 +288,7 @@ def main() -> int:
     print(f"fusecrypt: the main job, as {'root' if IS_ROOT else 'an ordinary user'}, in {folder}")
     try:
         play(folder)
-    except StepFailed as failure:
+    except StepError as failure:
         print(f"\nThe demo failed: {failure}\nEverything is left in {folder} for a look.")
         return 1
     shutil.rmtree(folder)
