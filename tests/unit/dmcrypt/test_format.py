@@ -7,8 +7,12 @@ import random
 import shutil
 import subprocess
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from tests.lab import cryptsetup as cryptsetup_lab
+from tests.lab import sectors
 from tests.unit.dmcrypt.headers import read
 
 from fusecrypt.dmcrypt.backing import get_size, locked
@@ -104,6 +108,26 @@ def test_our_layout_is_what_cryptsetup_chooses(open_file, engine, load, tmp_path
         return list(root), root, header.label, header.binary.hdr_size, get_size(fd)
 
     assert shape(ours) == shape(theirs)
+
+
+@needs_cryptsetup
+@pytest.mark.parametrize("name", ["sectors of 2048", "aes-cbc-essiv", "argon2id"])
+def test_cryptsetup_deciphers_what_lies_in_our_volume(engine, load, open_file, tmp_path, name):
+    # Room enough for the keyslot in which cryptsetup keeps what it moves.
+    given = replace(CASES[name], keyslots_size=4 * MIB - 32768)
+    wanted = random.Random(1).randbytes(given.key_size)
+    key = engine.load_key(open_file(wanted), given.key_size, xts=given.spec.is_xts)
+    fd = open_file(5 * MIB)
+    made = format_volume(engine, fd, load(PASSPHRASE), given, volume_key=key)
+    segment = made.header.metadata.segments[0]
+    plaintext = random.Random(2).randbytes(5 * MIB - segment.offset)
+    ciphertext = sectors.crypt(
+        plaintext, given.cipher, wanted, sector_size=segment.sector_size, encrypt=True
+    )
+    os.pwrite(fd, ciphertext, segment.offset)
+    key_file = tmp_path / "key"
+    key_file.write_bytes(PASSPHRASE)
+    assert cryptsetup_lab.decrypt(Path(path_of(fd)), key_file) == plaintext
 
 
 @pytest.mark.parametrize("size", [0, 300000, 2 * MIB])

@@ -1,4 +1,4 @@
-"""Opening with a real engine. Its keys are told to be right by hashlib's digest of the known ones."""
+"""Opening with a real engine: its keys are right when they have the digest of the known ones."""
 
 import hashlib
 import os
