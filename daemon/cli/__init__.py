@@ -17,10 +17,13 @@ from .output import Output, make_output
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
     words = sys.argv[1:] if argv is None else argv
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
-    if "--debug" not in words:
+    is_debug = "--debug" in words
+    if not is_debug:
         sys.excepthook = _hide_traceback
+    _open_standard_descriptors()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup(1) ignores SIGHUP
+            signal.signal(number, _interrupt)
     output = Output()
     try:
         args = parse_arguments(words)
@@ -29,14 +32,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         code = run(args, output)
     except BrokenPipeError:  # the reader of standard output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return ExitCode.WRONG_PARAMETERS
     except (MapperError, OSError, MemoryError, KeyboardInterrupt) as error:
-        if "--debug" in words:
-            raise
+        if is_debug:
+            import traceback
+
+            traceback.print_exc()
         code = output.error(error)
     output.finish(code)
     return code
+
+
+def _open_standard_descriptors() -> None:
+    """Make sure that 0 to 2 are open, so that no image or key file gets such a number."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)  # noqa: FBT003
+    os.close(fd)
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:

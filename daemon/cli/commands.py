@@ -293,14 +293,13 @@ def _show_version(output: Output) -> None:
 
 
 def _show_help(output: Output, command: Command | None) -> None:
+    names: frozenset[str] = command.options if command is not None else frozenset()
     if command is not None:
         lines = [f"Usage: fusecrypt {command.usage}", "", f"{command.help}.", ""]
-        names = command.options
     else:
         lines = ["Usage: fusecrypt [OPTIONS] ACTION [ARGUMENTS]", ""]
         lines += format_table([(f"  {c.usage}", c.help) for c in COMMANDS.values()])
         lines.append("")
-        names = frozenset()
     rows = [_describe_option(name) for name in OPTIONS if name in names | COMMON]
     for line in lines + format_table(rows):
         output.line(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
@@ -97,7 +97,7 @@ def _make_key_options(args: Arguments) -> KeyOptions:
 
 
 @contextlib.contextmanager
-def _open_header(spec: str) -> Iterator[SourceFile]:
+def _open_header(spec: str) -> Generator[SourceFile, None, None]:
     """The file for a detached header; made if there is none, and removed again after a failure."""
     try:
         os.close(os.open(spec, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

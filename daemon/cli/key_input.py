@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -67,7 +67,9 @@ def make_key_options(args: Arguments, *, is_verified: bool | None = None) -> Key
 
 
 @contextlib.contextmanager
-def provide_key(options: KeyOptions, prompt: str, *, exact_size: int = 0) -> Iterator[KeyInput]:
+def provide_key(
+    options: KeyOptions, prompt: str, *, exact_size: int = 0
+) -> Generator[KeyInput, None, None]:
     """The key as something that daemon or engine can read without waiting.
 
     Args:
@@ -130,6 +132,6 @@ def make_prompt(spec: str) -> str:
 
 
 @contextlib.contextmanager
-def _pipe(passphrase: Passphrase, *, is_key_file: bool) -> Iterator[KeyInput]:
+def _pipe(passphrase: Passphrase, *, is_key_file: bool) -> Generator[KeyInput, None, None]:
     with passphrase, passphrase.pipe() as fd:
         yield KeyInput(fd, "all", keyfile=is_key_file)

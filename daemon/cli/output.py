@@ -99,7 +99,7 @@ def make_output(args: Arguments) -> Output:
     if args.has("json"):
         match args.text("json"):
             case "":
-                mode = "pretty" if sys.stdout.isatty() else "short"
+                mode = "pretty" if _is_terminal() else "short"
             case "pretty":
                 mode = "pretty"
             case "short":
@@ -120,6 +120,11 @@ def format_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
+def _is_terminal() -> bool:
+    stream: TextIO | None = sys.stdout
+    return stream is not None and stream.isatty()
+
+
 def _describe(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
@@ -131,6 +136,8 @@ def _describe(error: BaseException) -> str:
     return " ".join(str(error).split("\n"))
 
 
-def _write(stream: TextIO, text: str) -> None:
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # it was closed when we were started
+        return
     stream.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
     stream.flush()

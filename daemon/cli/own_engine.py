@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from ...dmcrypt.engine.client import Engine, Secret
 from ...dmcrypt.engine.messages import SecretMode
@@ -15,7 +15,7 @@ _PATIENCE = 5.0  # seconds; an engine without devices has nothing to flush
 
 
 @contextlib.contextmanager
-def run_engine() -> Iterator[Engine]:
+def run_engine() -> Generator[Engine, None, None]:
     """An engine process that ends with the block.
 
     Raises:

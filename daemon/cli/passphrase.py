@@ -7,11 +7,10 @@ import os
 import resource
 import select
 import stat
-import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Final, Self
 
 from ...keystore.errors import AccessError, ConfigError, UnlockError
@@ -96,7 +95,7 @@ class Passphrase:
             return mine[: self.length] == theirs[: other.length]
 
     @contextlib.contextmanager
-    def pipe(self) -> Iterator[int]:
+    def pipe(self) -> Generator[int, None, None]:
         """A pipe's read end that yields the bytes and then the end of the file."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         feeder: threading.Thread | None = None
@@ -252,11 +251,11 @@ def _wait_readable(fd: int, deadline: float | None) -> None:
 
 
 @contextlib.contextmanager
-def _open_terminal() -> Iterator[tuple[int, int]]:
+def _open_terminal() -> Generator[tuple[int, int], None, None]:
     try:
         fd = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError:
-        yield sys.stdin.fileno(), sys.stderr.fileno()
+        yield 0, 2
         return
     try:
         yield fd, fd
@@ -265,7 +264,7 @@ def _open_terminal() -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def _echo_off(fd: int) -> Iterator[None]:
+def _echo_off(fd: int) -> Generator[None, None, None]:
     before = termios.tcgetattr(fd)
     silent = termios.tcgetattr(fd)
     silent[3] &= ~(termios.ECHO | termios.ECHOE | termios.ECHOK | termios.ECHONL)

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,7 +39,7 @@ class SourceFile:
 
 
 @contextlib.contextmanager
-def open_source(spec: str, *, read_only: bool) -> Iterator[SourceFile]:
+def open_source(spec: str, *, read_only: bool) -> Generator[SourceFile, None, None]:
     """Open an image or device; a write-protected block device for reading only, as cryptsetup does.
 
     Raises:
@@ -67,7 +67,7 @@ def open_source(spec: str, *, read_only: bool) -> Iterator[SourceFile]:
 
 
 @contextlib.contextmanager
-def open_for_reading(spec: str, what: str) -> Iterator[SourceFile]:
+def open_for_reading(spec: str, what: str) -> Generator[SourceFile, None, None]:
     """Open a file that is only read: a header, a key file, a volume to be looked at.
 
     Raises:
@@ -101,7 +101,7 @@ def check_length(file: SourceFile, what: str, *, offset: int, size: int) -> None
 
 
 @contextlib.contextmanager
-def open_volume_file(spec: str) -> Iterator[SourceFile]:
+def open_volume_file(spec: str) -> Generator[SourceFile, None, None]:
     """Open an image or device for reading, to look at its header.
 
     Raises:

@@ -242,6 +242,34 @@ def test_a_damaged_copy_is_reported_and_not_repaired(cli: Cli, volume: Path) -> 
     assert volume.read_bytes() == before
 
 
+def test_a_closed_standard_input_is_no_passphrase_from_the_image(cli: Cli, volume: Path) -> None:
+    line = f"exec {sys.executable} -c 'import sys; from fusecrypt.daemon.cli import main;"
+    done = subprocess.run(
+        ["sh", "-c", f"{line} sys.exit(main())' open --test-passphrase {volume} <&- >&- "],
+        capture_output=True,
+        check=False,
+        cwd=cli.directory,
+    )
+    assert done.returncode == 1
+    assert done.stderr == b"fusecrypt: standard input: nothing to read; wanted: a passphrase\n"
+
+
+def test_debug_shows_where_and_keeps_the_exit_code(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from fusecrypt.daemon.cli import main; sys.exit(main())",
+            *("--debug", "isLuks", str(tmp_path / "no")),
+        ],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "FUSECRYPT_RUNTIME_DIR": str(tmp_path)},
+    )
+    assert done.returncode == 4
+    assert b"Traceback" in done.stderr
+
+
 def test_errors_are_in_the_json_too(cli: Cli, tmp_path: Path) -> None:
     result = cli("open", "--json", tmp_path / "no", "vol")
     assert result.code == 4
