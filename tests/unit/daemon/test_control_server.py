@@ -215,8 +215,7 @@ async def test_descriptors_of_an_unfinished_message_are_closed(path):
             await trio.testing.wait_all_tasks_blocked(0.01)
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_a_message_that_is_not_finished_in_time_is_given_up(path):
+async def test_a_message_that_is_not_finished_in_time_is_given_up(path, autojump_clock):  # noqa: ARG001
     async with await connect(path) as stream:
         await stream.send_all(b'{"method":')
         assert await is_hung_up(stream)

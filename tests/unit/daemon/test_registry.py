@@ -142,8 +142,7 @@ async def test_an_unknown_name_is_named(registry):
         await registry.close("nothing")
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_a_release_in_time_lets_the_close_go_on(registry, image):
+async def test_a_release_in_time_lets_the_close_go_on(registry, image, autojump_clock):  # noqa: ARG001
     volume = await open_volume(registry, "v", image)
     volume.device.opens = 1
 
@@ -158,8 +157,7 @@ async def test_a_release_in_time_lets_the_close_go_on(registry, image):
     assert len(registry) == 0
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_a_volume_in_use_stays_as_it_was(registry, engine, image):
+async def test_a_volume_in_use_stays_as_it_was(registry, engine, image, autojump_clock):  # noqa: ARG001
     volume = await open_volume(registry, "v", image)
     volume.device.opens = 2
     with pytest.raises(BusyError, match="v: in use, 2 open handles"):
@@ -169,8 +167,7 @@ async def test_a_volume_in_use_stays_as_it_was(registry, engine, image):
     assert [call[0] for call in engine.calls] == ["add"]
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_no_new_handles_while_a_close_waits(registry, image):
+async def test_no_new_handles_while_a_close_waits(registry, image, autojump_clock):  # noqa: ARG001
     volume = await open_volume(registry, "v", image)
     volume.device.opens = 1
 
