@@ -74,10 +74,10 @@ def test_messages_that_are_no_requests_are_answered(process, channel):
 
 def test_more_descriptors_than_may_come_are_closed(process, channel):
     fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(4)]
-    before = len(os.listdir(f"/proc/{process.pid}/fd"))
+    before = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
     for _ in range(10):
         channel.call(MessageType.STATUS, b"", fds)
-    assert len(os.listdir(f"/proc/{process.pid}/fd")) == before
+    assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) == before
     for fd in fds:
         os.close(fd)
 
