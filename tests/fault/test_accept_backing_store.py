@@ -9,6 +9,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from tests.lab import cryptsetup
 from tests.product import mounts_below, wait_for
 

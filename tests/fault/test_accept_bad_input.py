@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+
 from tests.lab import cryptsetup, golden
 from tests.product import running, why_no_fuse
 

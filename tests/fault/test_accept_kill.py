@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import pytest
+
 from tests.lab import cryptsetup, writer
 from tests.product import mounts_below, running, wait_for
 

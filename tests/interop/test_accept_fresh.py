@@ -5,6 +5,7 @@ import os
 import random
 
 import pytest
+
 from tests.lab import cryptsetup, sectors
 from tests.lab.writes import odd_writes
 from tests.product import running, why_no_fuse

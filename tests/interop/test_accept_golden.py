@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from tests.lab import cryptsetup, golden, sectors
 from tests.lab.writes import odd_writes
 from tests.product import running, why_no_fuse

@@ -4,6 +4,7 @@ import hashlib
 import os
 
 import pytest
+
 from tests.lab import cryptsetup, vm
 from tests.lab.writes import odd_writes
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests.lab import cryptsetup
 from tests.security.leak_scan import (
     CoreError,

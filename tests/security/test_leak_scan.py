@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.security.leak_scan import (
     CoreError,
     Search,

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tests.golden import corpus
-
 from fusecrypt.dmcrypt.backing import pread_of
 from fusecrypt.dmcrypt.luks2 import Luks2Header, read_header
 from fusecrypt.dmcrypt.luks2.json_area import pack_json_area
+from tests.golden import corpus
 
 BASE = "luks2-aes-xts-plain64-512-s512"
 

@@ -3,7 +3,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.golden import corpus
 
 from fusecrypt.dmcrypt.luks2.binhdr import (
     BINHDR_SIZE,
@@ -13,6 +12,7 @@ from fusecrypt.dmcrypt.luks2.binhdr import (
     verify,
 )
 from fusecrypt.keystore.errors import FormatError, MapperError, UnsupportedError
+from tests.golden import corpus
 
 HEADER = BinaryHeader(
     is_secondary=False,

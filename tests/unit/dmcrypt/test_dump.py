@@ -3,10 +3,10 @@ import shutil
 import subprocess
 
 import pytest
-from tests.golden import corpus
-from tests.unit.dmcrypt.headers import edited, read
 
 from fusecrypt.dmcrypt.luks2.dump import dump_json, dump_text
+from tests.golden import corpus
+from tests.unit.dmcrypt.headers import edited, read
 
 HAS_CRYPTSETUP = shutil.which("cryptsetup") is not None
 

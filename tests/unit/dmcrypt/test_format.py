@@ -11,9 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.lab import cryptsetup as cryptsetup_lab
-from tests.lab import sectors
-from tests.unit.dmcrypt.headers import read
 
 from fusecrypt.dmcrypt.backing import get_size, locked
 from fusecrypt.dmcrypt.luks2 import format as luks2_format
@@ -22,6 +19,9 @@ from fusecrypt.dmcrypt.luks2.format import FormatParams, PbkdfParams, format_vol
 from fusecrypt.dmcrypt.luks2.layout import TOO_SMALL, make_layout
 from fusecrypt.dmcrypt.open_volume import open_luks2, open_luks2_with_key
 from fusecrypt.keystore.errors import AccessError, ConfigError, EngineError, UnsupportedError
+from tests.lab import cryptsetup as cryptsetup_lab
+from tests.lab import sectors
+from tests.unit.dmcrypt.headers import read
 
 MIB = 1 << 20
 PASSPHRASE = b"a passphrase"

@@ -1,10 +1,10 @@
 import pytest
-from tests.golden import corpus
-from tests.unit.dmcrypt.headers import edited, read
 
 from fusecrypt.dmcrypt.engine.messages import KdfType
 from fusecrypt.dmcrypt.luks2 import digest, keyslot
 from fusecrypt.keystore.errors import FormatError, NotFoundError, UnlockError, UnsupportedError
+from tests.golden import corpus
+from tests.unit.dmcrypt.headers import edited, read
 
 
 def metadata_of(name):

@@ -4,9 +4,6 @@ import hashlib
 import os
 
 import pytest
-from tests.golden import corpus
-from tests.lab import sectors
-from tests.unit.dmcrypt.headers import BASE, edited, read
 
 from fusecrypt.dmcrypt.backing import pread_from
 from fusecrypt.dmcrypt.engine.messages import DigestSpec
@@ -29,6 +26,9 @@ from fusecrypt.keystore.errors import (
     UnlockError,
     UnsupportedError,
 )
+from tests.golden import corpus
+from tests.lab import sectors
+from tests.unit.dmcrypt.headers import BASE, edited, read
 
 PASSPHRASE = b"correct horse battery staple"
 ACCEPTED = corpus.images("luks2", accepted=True)

@@ -1,10 +1,10 @@
 import pytest
-from tests.golden import corpus
-from tests.lab import sectors
 
 from fusecrypt.dmcrypt.plain import PlainParams, get_length, make_params, parse_hash, plain_table
 from fusecrypt.keystore.errors import AccessError, ConfigError, UnsupportedError
 from fusecrypt.keystore.keys import ProtectedKey
+from tests.golden import corpus
+from tests.lab import sectors
 
 KEY = ProtectedKey(b"k")
 MIB = 1 << 20

@@ -1,10 +1,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.golden import corpus
 
 from fusecrypt.dmcrypt.backing import pread_of
 from fusecrypt.dmcrypt.probe import find_superblock, probe
+from tests.golden import corpus
 
 
 def kind(data):

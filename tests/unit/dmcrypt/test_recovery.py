@@ -1,13 +1,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.golden import corpus
-from tests.unit.dmcrypt.headers import BASE, read
 
 from fusecrypt.dmcrypt.backing import pread_of
 from fusecrypt.dmcrypt.luks2 import NotLuksError, read_header
 from fusecrypt.dmcrypt.luks2.binhdr import BinaryHeader
 from fusecrypt.keystore.errors import ConfigError, FormatError, MapperError, UnsupportedError
+from tests.golden import corpus
+from tests.unit.dmcrypt.headers import BASE, read
 
 PLAIN_DATA = corpus.get_image(BASE).data
 LUKS2 = corpus.images("luks2")

@@ -3,12 +3,12 @@ import os
 from dataclasses import replace
 
 import pytest
-from tests.golden import corpus
-from tests.unit.dmcrypt.headers import BASE, edited, read
 
 from fusecrypt.dmcrypt import backing
 from fusecrypt.dmcrypt.luks2 import update
 from fusecrypt.keystore.errors import BusyError, FormatError, UnsupportedError
+from tests.golden import corpus
+from tests.unit.dmcrypt.headers import BASE, edited, read
 
 GOOD = corpus.get_image(BASE).data
 

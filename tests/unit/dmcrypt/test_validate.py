@@ -6,11 +6,11 @@ from functools import reduce
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.golden import corpus
-from tests.unit.dmcrypt.headers import BASE, edited, read, with_area
 
 from fusecrypt.dmcrypt.luks2.json_area import pack_json
 from fusecrypt.keystore.errors import FormatError
+from tests.golden import corpus
+from tests.unit.dmcrypt.headers import BASE, edited, read, with_area
 
 
 def slot(root):

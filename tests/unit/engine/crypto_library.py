@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
 from fusecrypt.dmcrypt.engine._engine import ffi, lib
 
 ARENA_LIMIT = 8 << 20  # bytes: an ordinary user's RLIMIT_MEMLOCK

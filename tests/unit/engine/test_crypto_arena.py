@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from tests.unit.engine.crypto_library import (
     ARENA_LIMIT,
     KDF_MEMORY_LIMIT,

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.decrepit.ciphers import algorithms as decrepit
 from cryptography.hazmat.primitives.ciphers import Cipher as Reference
 from cryptography.hazmat.primitives.ciphers import algorithms, modes
+
 from tests.lab import golden
 from tests.unit.engine.crypto_library import Cipher, arena_used, lib, refused, start
 

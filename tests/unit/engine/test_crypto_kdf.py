@@ -9,6 +9,7 @@ import time
 
 import pytest
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2i, Argon2id
+
 from tests.unit.engine.crypto_library import (
     ARGON2I,
     ARGON2ID,
@@ -129,6 +130,11 @@ def test_four_gib_are_refused_whatever_the_limit():
         check(lib.kdf_init(KDF_MEMORY_LIMIT, 0))
 
 
+def test_argon2_of_an_empty_passphrase_is_not_supported():
+    with refused(errno.EOPNOTSUPP):
+        derive(make_kdf(ARGON2ID, b"s" * 16, 1, memory=64, lanes=1), b"", 32)
+
+
 def test_one_argon2_at_a_time():
     start()
     most, done = [], threading.Event()
@@ -167,6 +173,7 @@ def test_one_argon2_at_a_time():
         ({"kind": PBKDF2, "iterations": 1, "hash_name": "sha256", "salt": b""}, 32, errno.EINVAL),
         ({"kind": 0, "iterations": 1}, 32, errno.EOPNOTSUPP),
         ({"kind": 4, "iterations": 1}, 32, errno.EOPNOTSUPP),
+        ({"kind": ARGON2ID, "iterations": 1, "memory": 64, "lanes": 1}, 513, errno.EINVAL),
         ({"kind": ARGON2ID, "iterations": 0, "memory": 64, "lanes": 1}, 32, errno.EINVAL),
         ({"kind": ARGON2ID, "iterations": 1, "memory": 64, "lanes": 0}, 32, errno.EINVAL),
         ({"kind": ARGON2ID, "iterations": 1, "memory": 7, "lanes": 1}, 32, errno.EINVAL),

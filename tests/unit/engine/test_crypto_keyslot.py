@@ -12,6 +12,7 @@ import struct
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher as Reference
 from cryptography.hazmat.primitives.ciphers import algorithms, modes
+
 from tests.lab import golden
 from tests.unit.engine.crypto_library import (
     ARGON2I,

@@ -6,6 +6,7 @@ import random
 from contextlib import contextmanager
 
 import pytest
+
 from tests.unit.engine.crypto_library import (
     ALL,
     ARGON2ID,

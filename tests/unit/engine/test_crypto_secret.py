@@ -6,6 +6,7 @@ import random
 import threading
 
 import pytest
+
 from tests.lab import golden
 from tests.unit.engine.crypto_library import (
     ALL,
@@ -136,6 +137,23 @@ def test_a_descriptor_that_cannot_be_read_is_an_error():
 def test_another_mode_is_refused(mode):
     with refused(errno.EINVAL):
         load_secret(0, mode)
+
+
+def test_a_line_with_a_size_is_refused():
+    with refused(errno.EINVAL):
+        load_secret(0, LINE, size=1)
+
+
+def test_a_descriptor_that_does_not_block_is_waited_for():
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    timer = threading.Timer(0.05, lambda: (os.write(write_end, b"late\n"), os.close(write_end)))
+    timer.start()
+    try:
+        assert read_secret(read_end, LINE) == b"late"
+    finally:
+        os.close(read_end)
+        timer.join()
 
 
 def test_pieces_that_come_slowly_make_one_line():

@@ -1,7 +1,7 @@
 import pytest
-from fusecrypt.dmcrypt.engine._engine import ffi
 
 from fusecrypt.dmcrypt.engine import messages
+from fusecrypt.dmcrypt.engine._engine import ffi
 from fusecrypt.keystore.errors import EngineError
 from fusecrypt.keystore.keys import ProtectedKey
 
