@@ -237,11 +237,13 @@ static void *take_anywhere(size_t count)
     return p;
 }
 
-/* Grow so that `size` bytes fit, by a whole mapping if the limits allow. */
+/* Grow so that `size` bytes fit: by the usual mapping, or what the limit leaves of it; else by what is needed. */
 static int grow_for(size_t size)
 {
     size_t need = (size + arena.page - 1) / arena.page * arena.page;
-    if (need < MAPPING && grow(MAPPING) == 0)
+    size_t left = (arena.limit - arena.size) / arena.page * arena.page;
+    size_t usual = left < MAPPING ? left : MAPPING;
+    if (need < usual && grow(usual) == 0)
         return 0;
     int error = grow(need);
     return error && shrink() ? grow(need) : error;

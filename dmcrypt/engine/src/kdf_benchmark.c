@@ -8,7 +8,7 @@
 #define ITERATIONS_MIN 1000u
 #define PASSES_MIN 4u
 #define MEMORY_MIN (64u << 10) /* KiB, where the ceiling allows */
-#define TRIES_MAX 8u
+#define TRIES_MAX 4u
 
 /* lib/utils_benchmark.c: what is derived matters as little as from what. */
 static const uint8_t PASSWORD[] = "foobarfo";

@@ -25,16 +25,17 @@ struct secret {
  *
  * From a file an offset counts from its beginning, from a pipe from what is read next. LINE may take more
  * from a pipe than the line; the rest is lost.
- * @return 0; -ENODATA: fewer bytes than wanted; -EFBIG: longer than 8 MiB; -ENOSPC: the arena is full;
- *         -errno of read
+ * @return 0; -EINVAL: mode, or a line with a size; -ENODATA: fewer bytes than wanted; -EFBIG: longer than
+ *         8 MiB; -ENOSPC: the arena is full; -errno of read
  */
 int secret_load(struct secret *out, int fd, const struct wire_load_secret *how);
 void secret_free(struct secret *s);
 
 /** Derive `size` bytes (arena memory, at most KDF_OUTPUT_MAX) from a secret. One Argon2 runs at a time.
  *
- * @return 0; -EOPNOTSUPP: hash, or kind of KDF; -EINVAL: parameters; -ENOMEM: Argon2's matrix; -E2BIG: more
- *         memory than kdf_init allows; -ENOSPC: the arena is full
+ * @return 0; -EOPNOTSUPP: hash, kind of KDF, or Argon2 of an empty secret (libgcrypt has none); -EINVAL:
+ *         parameters; -ENOMEM: Argon2's matrix; -E2BIG: more memory than kdf_init allows, and 4 GiB always;
+ *         -ENOSPC: the arena is full
  */
 int kdf_derive(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_length, uint8_t *out,
                size_t size);
@@ -74,7 +75,7 @@ int digest_compute(const struct wire_digest *d, const uint8_t *key, size_t key_s
 
 /** The key of a plain volume, as cryptsetup's lib/crypt_plain.c makes it. *key is arena memory.
  *
- * The hash may be spelt NAME:LENGTH instead of with hash_length, as cryptsetup's --hash; then LENGTH may be 0.
+ * The hash may be spelt NAME:LENGTH, as cryptsetup's --hash, instead of with hash_length; LENGTH may be 0.
  * @return 0; -EOPNOTSUPP: hash; -EINVAL: hash_length longer than the key; -ENODATA: secret shorter than the
  *         key where no hash is used; -EKEYREJECTED: WIRE_KEY_XTS and equal halves; -ENOSPC: the arena is full
  */

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -9,14 +10,25 @@
 #define FIRST_SIZE 4096u
 #define GROWTH 8u
 
-/* read(2) or, from an offset, pread(2), that a signal does not end. */
+/* Wait for a descriptor that its owner made non-blocking. Errors show at the next read. */
+static void wait_readable(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    poll(&p, 1, -1);
+}
+
+/* read(2) or, from an offset, pread(2), that waits, and that a signal does not end. */
 static ssize_t read_some(int fd, void *buf, size_t size, const uint64_t *offset)
 {
-    ssize_t n;
-    do
-        n = offset ? pread(fd, buf, size, (off_t)*offset) : read(fd, buf, size);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n;
+    for (;;) {
+        ssize_t n = offset ? pread(fd, buf, size, (off_t)*offset) : read(fd, buf, size);
+        if (n >= 0)
+            return n;
+        if (errno == EAGAIN)
+            wait_readable(fd);
+        else if (errno != EINTR)
+            return -errno;
+    }
 }
 
 /* Drop bytes of what cannot be read from an offset. They may be secret too: they meet only `buf`. */
@@ -52,7 +64,7 @@ static int enlarge(struct secret *s, size_t *room)
 static int load(struct secret *s, int fd, const struct wire_load_secret *how)
 {
     bool line = how->mode == WIRE_SECRET_LINE;
-    uint64_t wanted = line ? 0 : how->size, offset = how->offset;
+    uint64_t wanted = how->size, offset = how->offset;
     size_t room = 0;
     if (wanted > SECRET_MAX)
         return -EFBIG;
@@ -89,7 +101,7 @@ static int load(struct secret *s, int fd, const struct wire_load_secret *how)
 int secret_load(struct secret *out, int fd, const struct wire_load_secret *how)
 {
     *out = (struct secret){.bytes = NULL, .length = 0};
-    if (how->mode != WIRE_SECRET_LINE && how->mode != WIRE_SECRET_ALL)
+    if (how->mode != WIRE_SECRET_ALL && (how->mode != WIRE_SECRET_LINE || how->size != 0))
         return -EINVAL;
     int error = load(out, fd, how);
     if (error)
