@@ -11,7 +11,7 @@ ENGINE := build/engine/.built
 RUN_PACKAGES := python3 python3-venv fuse3 libgcrypt20
 BUILD_PACKAGES := gcc make pkg-config python3-dev libgcrypt20-dev libfuse3-dev
 DEMO_PACKAGES := cryptsetup-bin e2fsprogs fuse2fs util-linux mount
-TEST_PACKAGES := $(DEMO_PACKAGES) clang jq xz-utils strace gdb fio qemu-utils qemu-system-x86 cpio bc busybox-static \
+TEST_PACKAGES := $(DEMO_PACKAGES) clang libclang-rt-14-dev jq xz-utils strace gdb fio qemu-utils qemu-system-x86 cpio bc busybox-static \
 	nbdkit nbdfuse libnbd-bin systemd acl attr procps
 BENCH_PACKAGES := fio qemu-utils qemu-system-common qemu-block-extra nbdkit nbdfuse libnbd-bin cryptsetup-bin
 
@@ -67,7 +67,7 @@ test-fuse: dev packages-TEST
 	$(BIN)/python -m pytest tests/fuse tests/fault
 
 test-sanitize: dev packages-TEST
-	$(BIN)/python tests/sanitize/run.py
+	$(BIN)/python -m pytest tests/sanitize
 
 bench: dev packages-BENCH
 	$(BIN)/python benchmarks/run.py

@@ -69,8 +69,8 @@ class Secret:
 class Engine:
     """A connection to an engine process. All methods block, and may be called from any thread.
 
-    All raise EngineError when the engine is gone or refuses, and EngineMemoryError when its key memory
-    is full or a KDF wants more memory than policy allows.
+    All raise EngineError when the engine is gone or refuses, and EngineMemoryError when its key
+    memory is full or a KDF wants more memory than policy allows.
     """
 
     def __init__(self, sock: socket.socket) -> None:
