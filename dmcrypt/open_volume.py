@@ -135,8 +135,9 @@ def get_key_size(header: Luks2Header) -> int:
         UnsupportedError: the segment's cipher is not supported.
     """
     segment = header.metadata.regular_segments[0]
+    bound = keyslot.find_bound(header.metadata, segment.id)
     for slot in header.metadata.keyslots:
-        if keyslot.is_bound(header.metadata, slot, segment.id):
+        if slot.id in bound:
             return slot.key_size
     return max(_parse_cipher(segment).key_sizes)
 

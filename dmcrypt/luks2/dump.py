@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from ..units import UINT32_MAX
 from .json_area import JsonObject
-from .keyslot import is_bound
+from .keyslot import find_bound
 from .model import Digest, Kdf, Keyslot, Metadata, Segment, Token
 from .recovery import Luks2Header
 
@@ -49,9 +49,10 @@ def _dump(header: Luks2Header) -> Iterator[str]:
         yield from _segment(segment)
         yield ""
     yield "Keyslots:"
+    bound = {n for segment in metadata.segments for n in find_bound(metadata, segment.id)}
     for slot in metadata.keyslots:
         if slot.id < _NUMBERS:
-            yield from _keyslot(slot, metadata)
+            yield from _keyslot(slot, metadata, is_bound=slot.id in bound)
     yield "Tokens:"
     for token in metadata.tokens:
         if token.id < _NUMBERS:
@@ -80,9 +81,8 @@ def _segment(segment: Segment) -> Iterator[str]:
         yield f"\tflags : {', '.join(segment.flags)}"
 
 
-def _keyslot(slot: Keyslot, metadata: Metadata) -> Iterator[str]:
-    bound = any(is_bound(metadata, slot, segment.id) for segment in metadata.segments)
-    yield f"  {slot.id}: {slot.type}{'' if bound else ' (unbound)'}"
+def _keyslot(slot: Keyslot, metadata: Metadata, *, is_bound: bool) -> Iterator[str]:
+    yield f"  {slot.id}: {slot.type}{'' if is_bound else ' (unbound)'}"
     yield f"\tKey:        {slot.key_size * 8 & UINT32_MAX} bits"
     yield f"\tPriority:   {_PRIORITIES.get(slot.priority, 'invalid')}"
     if slot.kdf is not None and slot.af is not None:

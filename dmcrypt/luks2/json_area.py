@@ -193,7 +193,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _parse_int(text: str) -> int:
     # json-c saturates at 64 bits; no field takes so much, so the exact value never matters.
-    if len(text) > 20:
+    if len(text.lstrip("-")) > 20:
         return -(UINT64_MAX + 1) if text.startswith("-") else UINT64_MAX + 1
     return int(text)
 

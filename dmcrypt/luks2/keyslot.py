@@ -48,6 +48,7 @@ def list_candidates(metadata: Metadata, segment: int, number: int | None = None)
             may.
         UnsupportedError: keyslot ``number`` is of another type.
     """
+    bound = find_bound(metadata, segment)
     if number is not None:
         slot = metadata.find_keyslot(number)
         if slot is None:
@@ -56,10 +57,10 @@ def list_candidates(metadata: Metadata, segment: int, number: int | None = None)
             raise UnsupportedError(
                 f"keyslot {number}: type {slot.type} is not supported, wanted luks2"
             )
-        if not is_bound(metadata, slot, segment):
+        if number not in bound:
             raise UnlockError(f"keyslot {number}: holds no key of segment {segment} (unbound)")
         return [slot]
-    fitting = [s for s in metadata.keyslots if s.type == "luks2" and is_bound(metadata, s, segment)]
+    fitting = [s for s in metadata.keyslots if s.type == "luks2" and s.id in bound]
     candidates = [s for s in fitting if s.priority == PRIORITY_PREFER]
     candidates += [s for s in fitting if s.priority == PRIORITY_NORMAL]
     if not candidates:
@@ -71,10 +72,10 @@ def list_candidates(metadata: Metadata, segment: int, number: int | None = None)
     return candidates
 
 
-def is_bound(metadata: Metadata, slot: Keyslot, segment: int) -> bool:
-    """Whether the keyslot's key is, by its digest, that of the segment."""
-    digest = metadata.find_digest_of_keyslot(slot.id)
-    return digest is not None and segment in digest.segments
+def find_bound(metadata: Metadata, segment: int) -> frozenset[int]:
+    """The keyslots whose key is, by its digest, that of the segment; all others are unbound."""
+    digests = [digest for digest in metadata.digests if segment in digest.segments]
+    return frozenset(number for digest in digests for number in digest.keyslots)
 
 
 def make_spec(slot: Keyslot) -> KeyslotSpec:

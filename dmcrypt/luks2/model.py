@@ -133,10 +133,6 @@ class Metadata:
         """The keyslot of that id."""
         return next((slot for slot in self.keyslots if slot.id == number), None)
 
-    def find_digest_of_keyslot(self, number: int) -> Digest | None:
-        """The digest that a keyslot's key must match."""
-        return next((digest for digest in self.digests if number in digest.keyslots), None)
-
     def find_digest_of_segment(self, number: int) -> Digest | None:
         """The digest of a segment's key."""
         return next((digest for digest in self.digests if number in digest.segments), None)

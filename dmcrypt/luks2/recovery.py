@@ -12,6 +12,7 @@ from typing import Final
 
 from ...keystore.errors import ConfigError, FormatError, UnsupportedError
 from ..backing import Pread
+from ..superblock import find_superblock
 from .binhdr import (
     BINHDR_SIZE,
     MAGIC_PRIMARY,
@@ -83,7 +84,7 @@ def read_header(pread: Pread, size: int) -> Luks2Header:
         UnsupportedError: LUKS of another version.
         FormatError: both copies are damaged, or the file ends before its header does.
     """
-    _check_version(pread)
+    _check_version(pread, size)
     primary = _read_copy(pread, 0, is_secondary=False)
     if primary.binary is not None:
         secondary = _read_copy(pread, primary.binary.hdr_size, is_secondary=True)
@@ -97,7 +98,7 @@ def read_header(pread: Pread, size: int) -> Luks2Header:
     return header
 
 
-def _check_version(pread: Pread) -> None:
+def _check_version(pread: Pread, size: int) -> None:
     """Refuse other versions by name, going by the first copy that has a magic."""
     version = parse_version(pread(0, BINHDR_SIZE), MAGIC_PRIMARY)
     for offset in SECONDARY_OFFSETS:
@@ -105,9 +106,10 @@ def _check_version(pread: Pread) -> None:
             break
         version = parse_version(pread(offset, BINHDR_SIZE), MAGIC_SECONDARY)
     if version is None:
+        found = find_superblock(pread, size)
         raise NotLuksError(
             "not a valid LUKS device: no LUKS magic at byte 0, nor at a place of the "
-            "secondary header"
+            f"secondary header{f'; there is {found}' if found else ''}"
         )
     if version != 2:
         raise UnsupportedError(f"LUKS version {version}: not supported, wanted 2")

@@ -6,6 +6,7 @@ lib/luks2/luks2_json_metadata.c (LUKS2_hdr_validate).
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 from typing import Final
 
@@ -46,10 +47,10 @@ def _check_references(metadata: Metadata) -> None:
     segments = {segment.id for segment in metadata.segments}
     for token in metadata.tokens:
         _check_known(f"tokens.{token.id}.keyslots", token.keyslots, keyslots)
+    digests = Counter(number for digest in metadata.digests for number in set(digest.keyslots))
     for slot in metadata.keyslots:
-        digests = [digest.id for digest in metadata.digests if slot.id in digest.keyslots]
-        if slot.type == "luks2" and len(digests) != 1:
-            raise FormatError(f"keyslots.{slot.id}: has {len(digests)} digests, wanted one")
+        if slot.type == "luks2" and digests[slot.id] != 1:
+            raise FormatError(f"keyslots.{slot.id}: has {digests[slot.id]} digests, wanted one")
     for digest in metadata.digests:
         _check_known(f"digests.{digest.id}.keyslots", digest.keyslots, keyslots)
         _check_known(f"digests.{digest.id}.segments", digest.segments, segments)
@@ -64,8 +65,9 @@ def _check_known(path: str, references: tuple[int, ...], known: set[int]) -> Non
 def _check_segments(metadata: Metadata) -> None:
     if not metadata.segments:
         raise FormatError("segments: empty, wanted at least one")
+    with_digest = {number for digest in metadata.digests for number in digest.segments}
     for segment in metadata.segments:
-        _check_segment(segment, metadata)
+        _check_segment(segment, has_digest=segment.id in with_digest)
     regular = metadata.regular_segments
     if not regular:
         raise FormatError("segments: only backups, wanted a regular one")
@@ -83,7 +85,7 @@ def _check_segments(metadata: Metadata) -> None:
     _check_apart("segments", extents)
 
 
-def _check_segment(segment: Segment, metadata: Metadata) -> None:
+def _check_segment(segment: Segment, *, has_digest: bool) -> None:
     path = f"segments.{segment.id}"
     if segment.offset % SECTOR_SIZE:
         raise FormatError(f"{path}.offset: {segment.offset} is not a multiple of {SECTOR_SIZE}")
@@ -102,7 +104,7 @@ def _check_segment(segment: Segment, metadata: Metadata) -> None:
             f"{path}.size: {segment.size} is not a multiple of the sector size "
             f"{segment.sector_size}"
         )
-    if metadata.find_digest_of_segment(segment.id) is None:
+    if not has_digest:
         raise FormatError(f"{path}: no digest refers to it")
 
 

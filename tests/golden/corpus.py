@@ -30,13 +30,13 @@ class Image:
 
     @property
     def data(self) -> bytes:
-        return self._file("data")
+        return self.read("data")
 
     @property
     def header(self) -> bytes:
         """The bytes that hold the header: a file of its own where it is detached."""
         roles = [file["role"] for file in self.about["files"]]
-        return self._file("header" if "header" in roles else "data")
+        return self.read("header" if "header" in roles else "data")
 
     @property
     def is_detached(self) -> bool:
@@ -51,7 +51,8 @@ class Image:
         """What `cryptsetup luksDump` printed."""
         return (HERE / "dumps" / f"{self.name}.txt").read_text()
 
-    def _file(self, role: str) -> bytes:
+    def read(self, role: str) -> bytes:
+        """One of the image's files: data, header or header-backup."""
         (entry,) = (file for file in self.about["files"] if file["role"] == role)
         return _unpack(entry["path"], entry["sha256"])
 

@@ -118,6 +118,17 @@ def test_derived_images_open_or_not_as_with_cryptsetup_and_are_never_written(
     assert os.pread(fd, len(data) + 1, 0) == data
 
 
+def test_header_backup_serves_as_a_detached_header(engine, load, open_file):
+    image = corpus.get_image("luks2-hdrbackup")
+    backup = image.read("header-backup")
+    header = read(backup)
+    size = len(image.data)
+    secret = load(PASSPHRASE)
+    opened = open_luks2(engine, header, open_file(backup), secret, data_size=size, read_only=False)
+    assert is_key(engine, key_of(opened), image.volume_key)
+    assert opened.offset == image.about["dm"]["offset"] * 512
+
+
 def test_wrong_passphrase_is_no_key(engine, load, open_file):
     image = corpus.get_image("luks2-5slots")
     with pytest.raises(NoKeyError, match="no key available with this passphrase"):

@@ -68,6 +68,11 @@ def test_higher_sequence_id_wins():
     assert read(with_seqid(2**64 - 1, 2**64 - 1)).notes == ()
 
 
+def test_other_superblocks_are_named_where_luks_is_missing():
+    with pytest.raises(NotLuksError, match="there is XFS"):
+        read(b"XFSB" + bytes(1 << 17))
+
+
 def test_no_luks_is_told_from_damaged_luks():
     for data in (b"", bytes(1 << 20), b"\xff" * 5000):
         with pytest.raises(NotLuksError, match="not a valid LUKS device") as caught:

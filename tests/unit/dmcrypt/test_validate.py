@@ -1,13 +1,17 @@
 """Hand-made headers with the verdicts that cryptsetup 2.6.1 gave on each of them."""
 
 import contextlib
+import copy
 from functools import reduce
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fusecrypt.dmcrypt.luks2 import keyslot
 from fusecrypt.dmcrypt.luks2.json_area import pack_json
+from fusecrypt.dmcrypt.luks2.metadata import parse_metadata
+from fusecrypt.dmcrypt.luks2.validate import validate
 from fusecrypt.keystore.errors import FormatError
 from tests.golden import corpus
 from tests.unit.dmcrypt.headers import BASE, edited, read, with_area
@@ -177,6 +181,27 @@ def test_error_says_what_where_got_wanted():
         FormatError, match=r'keyslots\.0\.kdf\.iterations: got "1000", wanted an integer'
     ):
         read(edited(REFUSED["iterations as a string"]))
+
+
+def test_largest_header_is_judged_in_good_time():
+    """Tens of thousands of keyslots fit; nothing may take time that grows with their square."""
+
+    def fill(root):
+        area = {"type": "z", "offset": "0", "size": "0"}
+        for number in range(5, 35000):
+            root["keyslots"][str(number)] = {"type": "q", "key_size": 1, "area": area}
+        root["tokens"]["0"] = {"type": "x", "keyslots": [str(n) for n in range(5, 35000)]}
+
+    data = corpus.get_image("luks2-metadata-1m").data
+    header = read(data)
+    root = copy.deepcopy(header.root)
+    fill(root)
+    root["segments"]["0"]["offset"] = str(64 * 1024 * 1024)
+    root["config"]["json_size"] = str(4 * 1024 * 1024 - 4096)
+    metadata = parse_metadata(root)
+    with pytest.raises(FormatError, match=r"keyslots\.\d+\.area: bytes 0 to 0"):
+        validate(metadata, 4 * 1024 * 1024 - 4096)
+    assert len(keyslot.list_candidates(metadata, 0)) == 1
 
 
 JSON = pack_json(read(corpus.get_image(BASE).data).root)
