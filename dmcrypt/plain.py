@@ -109,7 +109,9 @@ def parse_hash(text: str) -> tuple[str, int]:
     if not colon:
         return name, 0
     if not (length.isascii() and length.isdigit()) or len(length) > 4 or int(length) == 0:
-        raise ConfigError(f"hash {text}: wanted NAME or NAME:N, N being how many bytes of the digest count")
+        raise ConfigError(
+            f"hash {text}: wanted NAME or NAME:N, N being how many bytes of the digest count"
+        )
     return name, int(length)
 
 

@@ -199,7 +199,7 @@ def test_largest_header_is_judged_in_good_time():
     root["segments"]["0"]["offset"] = str(64 * 1024 * 1024)
     root["config"]["json_size"] = str(4 * 1024 * 1024 - 4096)
     metadata = parse_metadata(root)
-    with pytest.raises(FormatError, match=r"keyslots\.\d+\.area: bytes 0 to 0"):
+    with pytest.raises(FormatError, match=r"keyslots\.\d+\.area: bytes"):
         validate(metadata, 4 * 1024 * 1024 - 4096)
     assert len(keyslot.list_candidates(metadata, 0)) == 1
 
