@@ -136,7 +136,7 @@ class Engine:
         if reply.status == -errno.ENODATA:
             end = keyslot.area_offset + keyslot.area_length
             raise FormatError(f"keyslot area: ends at byte {end}, beyond the end of the header")
-        _check_keyslot(reply, keyslot, "opening the keyslot")
+        _check_keyslot(reply, keyslot, secret, "opening the keyslot")
         return messages.parse_token(reply.body)
 
     def create_keyslot(
@@ -149,7 +149,7 @@ class Engine:
         """
         body = messages.CREATE_KEYSLOT.pack(secret.handle, messages.pack_token(key), keyslot.pack())
         reply = self._channel.call(Type.CREATE_KEYSLOT, body, [fd])
-        _check_keyslot(reply, keyslot, "creating the keyslot")
+        _check_keyslot(reply, keyslot, secret, "creating the keyslot")
 
     def generate_key(self, size: int, *, xts: bool) -> ProtectedKey:
         """A random volume key of ``size`` bytes; for XTS one whose halves differ."""
@@ -347,9 +347,11 @@ def _check_greeting(reply: Reply) -> None:
         raise EngineError(f"engine's greeting: {len(reply.fds)} descriptors, wanted 1")
 
 
-def _check_keyslot(reply: Reply, keyslot: KeyslotSpec, what: str) -> None:
+def _check_keyslot(reply: Reply, keyslot: KeyslotSpec, secret: Secret, what: str) -> None:
     if reply.status == -errno.EOPNOTSUPP:
         kdf = keyslot.kdf
+        if kdf.type is not KdfType.PBKDF2 and secret.length == 0:
+            raise UnsupportedError(f"{what}: {kdf.type.name.lower()} of an empty passphrase")
         raise UnsupportedError(
             f"{what}: area cipher {keyslot.area_cipher}, AF hash {keyslot.af_hash} or "
             f"KDF {kdf.type.name.lower()} {kdf.hash_name}".rstrip()

@@ -96,6 +96,8 @@ def spawn_engine(
             stdout=subprocess.DEVNULL,
             stderr=says,
             pass_fds=keep,
+            # Bound late, a call saves the vector registers, keys in them, on the stack.
+            env={**os.environ, "LD_BIND_NOW": "1"},
             start_new_session=True,
         )
     except OSError as error:
