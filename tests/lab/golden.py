@@ -48,6 +48,9 @@ def unlock_arguments(
     words = ["--key-file", str(GOLDEN / unlock["keyfile"])]
     if number:  # a slot of priority "ignore" opens only when it is named
         words += ["--key-slot", str(unlock["slot"])]
+    if plain := image.get("plain"):
+        offset = plain.get("keyfile_offset", 0)
+        words += ["--keyfile-offset", str(offset)] if offset else []
     for option in ("offset", "size"):
         if option in unlock:
             words += [f"--keyfile-{option}", str(unlock[option])]
