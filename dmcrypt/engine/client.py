@@ -30,6 +30,7 @@ from .messages import (
     EventKind,
     Hello,
     Kdf,
+    KdfType,
     KeyslotSpec,
     SecretMode,
     SegmentSpec,
