@@ -25,7 +25,7 @@ from .engine.messages import DigestSpec, TargetKind
 from .luks2 import Luks2Header, digest, keyslot
 from .luks2.model import Segment as Luks2Segment
 from .luks2.requirement import check_requirements, find_unknown_flags
-from .plain import DEFAULTS_DIFFER, PlainParams, get_length, plain_table
+from .plain import DEFAULTS_DIFFER, PlainParams, get_length, parse_hash, plain_table
 from .table import Segment, Table
 from .units import ENCRYPTION_SECTOR_SIZES, SECTOR_SIZE, Sector
 
@@ -162,14 +162,12 @@ def open_plain(
         ConfigError: sizes that do not fit each other, or no hash for a passphrase.
     """
     get_length(params, data_size)
-    name, length = ("", 0) if keyfile else params.hash
-    if not keyfile and not name:
+    if not keyfile and not params.hash:
         raise ConfigError(f"plain mode: hash must be given; {DEFAULTS_DIFFER}")
     key = engine.plain_key(
         secret,
         key_size=params.key_size,
-        hash_name=name,
-        hash_length=length,
+        hash_name="" if keyfile else params.hash,
         xts=params.spec.is_xts,
     )
     return OpenedVolume(
@@ -180,7 +178,13 @@ def open_plain(
         sector_size=params.sector_size,
         offset=params.offset * SECTOR_SIZE,
         iv_offset=Sector(params.skip),
+        notes=() if keyfile else _note_zero_key(params.hash),
     )
+
+
+def _note_zero_key(hash_spec: str) -> tuple[str, ...]:
+    _, length = parse_hash(hash_spec)
+    return (f"hash {hash_spec}: the key is all zeros, so nothing is secret",) if length == 0 else ()
 
 
 def _plan(header: Luks2Header, data_size: int, *, read_only: bool) -> _LuksPlan:

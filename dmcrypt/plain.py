@@ -66,10 +66,10 @@ class PlainParams:
                     f"{self.sector_size // SECTOR_SIZE}, as the sector size "
                     f"{self.sector_size} demands"
                 )
-        _, length = self.hash
-        if not 0 <= length <= self.key_size:
+        length = parse_hash(self.hash)[1] if self.hash else None
+        if length is not None and length > self.key_size:
             raise ConfigError(
-                f"hash {self.hash_name}: {length} bytes of it, the key has only {self.key_size}"
+                f"hash {self.hash}: {length} bytes of it, the key has only {self.key_size}"
             )
 
     @property
@@ -78,16 +78,11 @@ class PlainParams:
         return CipherSpec.parse(self.cipher)
 
     @property
-    def hash(self) -> tuple[str, int]:
-        """Name of the hash, "" for none, and how many bytes of its digest count, 0 for all.
-
-        Raises:
-            ConfigError: as `parse_hash`.
-        """
+    def hash(self) -> str:
+        """The hash of the passphrase as NAME or NAME:N; empty without one."""
         if self.hash_name is None:
-            return "", 0
-        name, length = parse_hash(self.hash_name)
-        return name, length or self.hash_length
+            return ""
+        return f"{self.hash_name}:{self.hash_length}" if self.hash_length else self.hash_name
 
     @property
     def key_size(self) -> int:
@@ -95,20 +90,20 @@ class PlainParams:
         return self.key_bits // 8
 
 
-def parse_hash(text: str) -> tuple[str, int]:
+def parse_hash(text: str) -> tuple[str, int | None]:
     """Name and length of ``NAME`` or ``NAME:N``, N being the bytes of the digest that count.
 
-    The length is 0 without one.
+    The rest of the key is zeros; of NAME:0, which cryptsetup takes, all of it.
 
     Raises:
-        ConfigError: N is not a positive number.
+        ConfigError: no name, or N is not a number.
     """
     name, colon, length = text.partition(":")
     if not name:
         raise ConfigError(f"hash {text!r}: names no hash")
     if not colon:
-        return name, 0
-    if not (length.isascii() and length.isdigit()) or len(length) > 4 or int(length) == 0:
+        return name, None
+    if not (length.isascii() and length.isdigit()) or len(length) > 4:
         raise ConfigError(
             f"hash {text}: wanted NAME or NAME:N, N being how many bytes of the digest count"
         )

@@ -274,6 +274,7 @@ def test_plain_volumes_get_the_key_that_cryptsetup_made(engine, load, image):
     assert is_key(engine, key_of(opened), image.volume_key)
     assert opened.table.size == image.about["plaintext"]["size"]
     assert (opened.cipher, opened.key_bits) == (plain["cipher"], plain["key_bits"])
+    assert bool(opened.notes) == (plain["hash"] == "sha256:0")
 
 
 def test_plain_passphrase_needs_a_hash(engine, load):
