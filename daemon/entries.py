@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import stat
 from collections.abc import Callable, Generator
@@ -37,11 +38,13 @@ log = logging.getLogger(__name__)
 
 
 class PassphraseRequiredError(UnlockError):
-    """The entry needs a passphrase that its opener must ask for."""
+    """The entry needs a passphrase that its opener must ask for, as its line says."""
 
-    def __init__(self, prompt: str) -> None:
+    def __init__(self, entry: CrypttabEntry) -> None:
         super().__init__("a passphrase is needed")
-        self.prompt = prompt
+        self.prompt = _make_prompt(entry)
+        self.tries = entry.options.tries  # 0: no end
+        self.timeout = math.ceil(entry.options.timeout or 0)  # seconds; 0: for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +111,10 @@ class Entries:
             if key is not None:
                 return await self._activator.unlock_with_secret(prepared, key)
             with _key_file(entry) as file:
+                if file is None and entry.options.headless:
+                    raise UnlockError("a passphrase is needed, and the entry says headless")
                 if file is None:
-                    raise PassphraseRequiredError(_make_prompt(entry))
+                    raise PassphraseRequiredError(entry)
                 return await self._activator.unlock_with_secret(prepared, _key_input(entry, file))
 
         with _open_files(entry) as recipe:

@@ -34,7 +34,7 @@ class KeyOptions:
     key_file: str | None = None  # None, or "-" for standard input: a passphrase
     offset: int = 0  # bytes
     size: int = 0  # bytes; 0: all
-    tries: int = DEFAULT_TRIES
+    tries: int = DEFAULT_TRIES  # 0: no end
     timeout: float | None = None  # seconds
     is_verified: bool = False
 
@@ -114,7 +114,7 @@ def try_keys(
     Raises:
         MapperError: what the last attempt raised.
     """
-    tries = options.tries if options.is_interactive else 1
+    tries = options.tries if options.is_interactive else 1  # from 0 it never comes back to 0
     while True:
         tries -= 1
         with provide_key(options, prompt, exact_size=exact_size) as key:

@@ -146,6 +146,11 @@ def _open_entry(args: Arguments, settings: Settings, output: Output) -> ExitCode
                 return _show(attempt(None), output)
             except PassphraseRequiredError as required:
                 prompt = f"{required.prompt.rstrip()} "
+                key = dataclasses.replace(
+                    key,
+                    tries=key.tries if args.has("tries") else required.tries,
+                    timeout=key.timeout or required.timeout or None,
+                )
         return _show(try_keys(key, prompt, attempt), output)
 
 

@@ -40,9 +40,11 @@ class NoDaemonError(NotFoundError):
 class PassphraseRequiredError(MapperError):
     """The volume needs a passphrase; ``prompt`` is what to ask."""
 
-    def __init__(self, prompt: str) -> None:
+    def __init__(self, prompt: str, tries: int, timeout: int) -> None:
         super().__init__(prompt)
         self.prompt = prompt
+        self.tries = tries  # 0: no end
+        self.timeout = timeout  # seconds for each; 0: for ever
 
 
 class ControlClient:
@@ -128,12 +130,15 @@ class ControlClient:
             value = reply.parameters.get(name)
             return value if isinstance(value, str) else ""
 
+        def number(name: str, default: int) -> int:
+            value = reply.parameters.get(name)
+            return value if isinstance(value, int) else default
+
         if reply.error == FAILED:
-            code = reply.parameters.get("exit_code")
-            number = code if isinstance(code, int) else 1
-            return ReportedError(text("message"), parse_exit_code(number), text("kind"))
+            code = parse_exit_code(number("exit_code", 1))
+            return ReportedError(text("message"), code, text("kind"))
         if reply.error == PASSPHRASE_REQUIRED:
-            return PassphraseRequiredError(text("prompt"))
+            return PassphraseRequiredError(text("prompt"), number("tries", 3), number("timeout", 0))
         if reply.error == METHOD_NOT_FOUND:
             return UnsupportedError(f"{self._where}: is of another version: no method {method}")
         if reply.error == INVALID_PARAMETER:

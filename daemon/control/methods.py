@@ -113,7 +113,8 @@ class Methods:
         try:
             volume = await self._entries.open_by_name(request.name, request.key)
         except PassphraseRequiredError as error:
-            raise RefusedError(PASSPHRASE_REQUIRED, {"prompt": error.prompt}) from None
+            how = {"prompt": error.prompt, "tries": error.tries, "timeout": error.timeout}
+            raise RefusedError(PASSPHRASE_REQUIRED, how) from None
         return self._describe(volume).pack()
 
     async def close(self, call: Request) -> Mapping[str, object]:

@@ -184,3 +184,19 @@ def test_a_daemon_that_cannot_start_says_why(instance, image):
     assert (result.status, result.stderr.count("\n")) == (4, 1)
     assert "cannot start a daemon: " in result.stderr
     assert "no such file" in result.stderr
+
+
+def test_tries_of_the_line_count_when_it_is_opened_by_name(instance, asked):  # noqa: F811
+    instance.crypttab.write_text(f"{asked},tries=1\n")
+    terminal = Terminal(instance, *command("fusecrypt"), "open", "v")
+    terminal.expect(b"(v): ")
+    terminal.answer(b"wrong")
+    assert os.waitstatus_to_exitcode(terminal.wait()) == 2
+    terminal.close()
+
+
+def test_a_headless_line_asks_nobody(instance, asked):  # noqa: F811
+    instance.crypttab.write_text(f"{asked},headless\n")
+    result = instance.run("open", "v", stdin=PASSPHRASE)
+    assert (result.status, "headless" in result.stderr) == (2, True)
+    instance.cli("open", "--key-file", instance.directory / "key", "v")
