@@ -58,8 +58,15 @@ class Failure:
 class Entries:
     """The entries of the crypttab, and what became of them."""
 
-    def __init__(self, crypttab: Crypttab, activator: Activator, registry: Registry) -> None:
+    def __init__(
+        self,
+        crypttab: Crypttab,
+        reload: Callable[[], Crypttab],
+        activator: Activator,
+        registry: Registry,
+    ) -> None:
         self._crypttab = crypttab
+        self._reload = reload
         self._activator = activator
         self._registry = registry
         self._errors: dict[str, str] = {}
@@ -98,10 +105,13 @@ class Entries:
     async def open_by_name(self, name: str, key: KeyInput | None) -> Volume:
         """Open one entry for somebody who asks for it, with the key he gives, if he gives one.
 
+        The crypttab is read again: it may have been edited since the start.
+
         Raises:
             NotFoundError: no entry has this name.
             PassphraseRequiredError: he has to ask for a passphrase, and come again.
         """
+        self._crypttab = await trio.to_thread.run_sync(self._reload)
         entry = self._crypttab.find(name)
         if entry is None:
             raise NotFoundError(f"{name}: no such entry in the crypttab")

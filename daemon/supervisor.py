@@ -7,6 +7,7 @@ entries.
 from __future__ import annotations
 
 import contextlib
+import functools
 import grp
 import logging
 import os
@@ -29,6 +30,7 @@ from .activation import Activator
 from .background import Report
 from .control.methods import Methods
 from .control.server import serve_control
+from .crypttab import load_crypttabs
 from .entries import Entries, Failure, summarize
 from .exitcodes import ExitCode
 from .fuse import Operations
@@ -201,7 +203,8 @@ async def _serve(plan: Plan, process: EngineProcess, registry: Registry, end: En
         end.come("", error)
         return
     activator = Activator(process.engine, registry)
-    entries = Entries(plan.crypttab, activator, registry)
+    reload = functools.partial(load_crypttabs, settings.crypttabs)
+    entries = Entries(plan.crypttab, reload, activator, registry)
     methods = Methods(settings, process, registry, activator, entries, read_ahead_kb=read_ahead_kb)
     status = summarize(0, 0)
 

@@ -200,3 +200,13 @@ def test_a_headless_line_asks_nobody(instance, asked):  # noqa: F811
     result = instance.run("open", "v", stdin=PASSPHRASE)
     assert (result.status, "headless" in result.stderr) == (2, True)
     instance.cli("open", "--key-file", instance.directory / "key", "v")
+
+
+def test_a_line_added_after_the_start_is_found(instance):
+    instance.start()
+    line = make_plain(instance, "late")
+    assert instance.run("open", "late").status == 4
+    instance.crypttab.write_text(f"{line}\n")
+    instance.cli("open", "late")
+    states = instance.cli("list", "--json").json["entries"]
+    assert states == [{"name": "late", "state": "open", "error": None}]
