@@ -35,6 +35,11 @@ class NotLuksError(ConfigError, FormatError):
     """No LUKS header at all, rather than a damaged one."""
 
 
+# We never repair when opening; the real tool does it on its own, at each open.
+_REMEDY: Final = "cryptsetup repair mends it"
+_USES_OTHER: Final = f"using the secondary; {_REMEDY}"
+
+
 @dataclass(frozen=True, slots=True)
 class Luks2Header:
     """A LUKS2 header as read: the copy that counts, and what is wrong with the other."""
@@ -164,15 +169,13 @@ def _choose(primary: _Copy, secondary: _Copy) -> Luks2Header:
         )
     if one is None:
         assert other is not None
-        return _with_note(
-            other, f"primary header is damaged ({primary.problem}), using the secondary; run repair"
-        )
+        return _with_note(other, f"primary header is damaged ({primary.problem}), {_USES_OTHER}")
     if other is None:
-        return _with_note(one, f"secondary header is damaged ({secondary.problem}); run repair")
+        return _with_note(one, f"secondary header is damaged ({secondary.problem}); {_REMEDY}")
     if one.binary.seqid > other.binary.seqid:
-        return _with_note(one, f"secondary header is outdated ({_order(other, one)}); run repair")
+        return _with_note(one, f"secondary header is outdated ({_order(other, one)}); {_REMEDY}")
     if one.binary.seqid < other.binary.seqid:
-        note = f"primary header is outdated ({_order(one, other)}), using the secondary; run repair"
+        note = f"primary header is outdated ({_order(one, other)}), {_USES_OTHER}"
         return _with_note(other, note)
     return one
 
