@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...keystore.errors import ConfigError, UnsupportedError
+from ...keystore.errors import ConfigError, MapperError, UnsupportedError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
@@ -48,6 +48,12 @@ def run_is_luks(args: Arguments, _settings: Settings, output: Output) -> ExitCod
         raise ConfigError(f"--type: got {wanted!r}; wanted: luks, luks1 or luks2")
     with open_volume_file(_get_spec(args)) as file:
         kind = probe(file.pread, file.size)
+        if kind == "luks2":
+            try:
+                read_luks(file)
+            except MapperError as error:  # as cryptsetup: what cannot be loaded is none
+                output.note(str(error))
+                kind = None
     is_luks = kind is not None and wanted in {"luks", kind}
     output.json({"is_luks": is_luks, "type": kind})
     return ExitCode.OK if is_luks else ExitCode.WRONG_PARAMETERS

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...dmcrypt.luks2 import Luks2Header, read_header
-from ...keystore.errors import MapperError
+from ...keystore.errors import ConfigError, MapperError
+from .arguments import Arguments
 from .source import SourceFile
 
 
@@ -33,6 +34,19 @@ def check_openable(header: Luks2Header, source: SourceFile, *, read_only: bool) 
         return check_luks2(header, source.size, read_only=read_only)
     except MapperError as error:
         raise _locate(source, error) from None
+
+
+def parse_key_slot(args: Arguments, header: Luks2Header, source: SourceFile) -> int | None:
+    """The keyslot that ``--key-slot`` names; None when any will do.
+
+    Raises:
+        ConfigError: the header has no such keyslot.
+    """
+    number = args.number("key-slot")
+    if number is not None and header.metadata.find_keyslot(number) is None:
+        have = ", ".join(str(slot.id) for slot in header.metadata.keyslots) or "none"
+        raise ConfigError(f"--key-slot: {source.path}: no keyslot {number}; it has {have}")
+    return number
 
 
 def _locate(file: SourceFile, error: MapperError) -> MapperError:

@@ -25,7 +25,7 @@ from ..exitcodes import ExitCode, ReportedError
 from ..volume_name import check_volume_name
 from .arguments import Arguments
 from .key_input import KeyOptions, make_key_options, make_prompt, try_keys
-from .luks_source import check_openable, read_luks
+from .luks_source import check_openable, parse_key_slot, read_luks
 from .open_options import check_luks_options, make_plain_params, pack_plain, parse_type
 from .options import COMMON
 from .output import Output
@@ -82,7 +82,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             type=kind,
             source=_pass(source),
             header=None if header is None else _pass(header),
-            key_slot=args.number("key-slot"),
+            key_slot=parse_key_slot(args, luks, source),
             read_only=read_only,
         )
         if (volume_key := args.text("volume-key-file")) is not None:

@@ -10,7 +10,7 @@ from ..control.messages import KeyInput
 from ..exitcodes import ExitCode
 from .arguments import Arguments
 from .key_input import make_key_options, make_prompt, try_keys
-from .luks_source import check_openable, read_luks
+from .luks_source import check_openable, parse_key_slot, read_luks
 from .open_options import check_luks_options, parse_type
 from .output import Output
 from .own_engine import load_secret, run_engine
@@ -35,6 +35,7 @@ def run(args: Arguments, output: Output) -> ExitCode:
         header = read_luks(file)
         size = source.size
         check_openable(header, source, read_only=True)
+        key_slot = parse_key_slot(args, header, source)
         engine = stack.enter_context(run_engine())
         if (volume_key := args.text("volume-key-file")) is not None:
             key_file = stack.enter_context(open_for_reading(volume_key, "volume key file"))
@@ -51,7 +52,7 @@ def run(args: Arguments, output: Output) -> ExitCode:
                     header,
                     file.fd,
                     secret,
-                    key_slot=args.number("key-slot"),
+                    key_slot=key_slot,
                     data_size=size,
                     read_only=True,
                 )
