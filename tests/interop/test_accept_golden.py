@@ -5,7 +5,6 @@ The images were made by cryptsetup 2.6.1 and written by the kernel's dm-crypt.
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -86,6 +85,10 @@ WRITABLE = [
 ]
 
 
+# The real cryptsetup has no AES-192-XTS and no Serpent without a kernel that has them.
+NEED_A_KERNEL = {"luks2-aes-xts-plain64-384-s512", "luks2-keyslot-serpent"}
+
+
 @pytest.mark.parametrize("image", parameters(WRITABLE))
 def test_the_second_implementation_agrees_with_the_kernel(tmp_path, image):
     files = golden.unpack(image, tmp_path)
@@ -103,17 +106,10 @@ def test_odd_writes_are_read_back_by_a_second_implementation(daemon, tmp_path, i
     assert daemon.device("v").read_bytes() == expected
     daemon.cli("close", "v")
     assert independent_plaintext(image, files["data"]) == expected
-    if image["type"] == "luks2" and "header" not in files and "unlock" in image:
+    if image["type"] == "luks2" and "header" not in files and image["name"] not in NEED_A_KERNEL:
         unlock = image["unlock"][0]
         if "offset" not in unlock:
-            work = tmp_path / "copy"
-            shutil.copyfile(files["data"], work)
-            try:
-                real = cryptsetup.decrypt(work, golden.GOLDEN / unlock["keyfile"])
-            except cryptsetup.CryptsetupError as error:
-                # Its own decryption in place refuses some layouts (bound tokens, small headers).
-                pytest.skip(f"the second implementation agrees; {error}"[:200])
-            assert real == expected
+            assert cryptsetup.decrypt(files["data"], golden.GOLDEN / unlock["keyfile"]) == expected
 
 
 def test_two_images_at_a_time_do_not_touch_each_other(daemon, tmp_path):
