@@ -101,7 +101,9 @@ class Activator:
             )
             # Before anybody is asked for a passphrase that would help nobody.
             self._registry.claim(recipe.name, prepared.area, recipe.source.path)
-            lock_data_area(recipe.source.fd, prepared.area, recipe.source.path)
+            await trio.to_thread.run_sync(
+                lock_data_area, recipe.source.fd, prepared.area, recipe.source.path
+            )
             opened = await unlock(prepared)
             for note in opened.notes:
                 log.warning("%s: %s", recipe.name, note)

@@ -15,7 +15,7 @@ from ..keystore.errors import MapperError
 from .exitcodes import ExitCode, parse_exit_code
 from .logs import is_journal
 
-#: Tells the caller the messages and the exit code of the start. Called at most once.
+#: Tells the caller the messages and the exit code of the start; only the first call counts.
 Report = Callable[[Sequence[str], ExitCode], None]
 
 
@@ -35,10 +35,14 @@ def go_background(log_file: Path) -> Report:
     os.chdir("/")
     _redirect(log_file)
 
+    pipe = os.fdopen(writable, "wb")
+
     def report(messages: Sequence[str], status: ExitCode) -> None:
+        if pipe.closed:
+            return  # the caller has gone its way
         data = json.dumps({"messages": list(messages), "status": int(status)}).encode()
         # The caller may have been killed meanwhile.
-        with contextlib.suppress(BrokenPipeError), os.fdopen(writable, "wb") as pipe:
+        with contextlib.suppress(BrokenPipeError), pipe:
             pipe.write(data)
 
     return report

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from ..keystore.errors import AccessError, BusyError, NotFoundError
+from ..keystore.errors import AccessError, BusyError, NotFoundError, UnsupportedError
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,19 @@ class DataArea:
             and self.start < other.end
             and other.start < self.end
             and not (self.is_read_only and other.is_read_only)
+        )
+
+
+def refuse_own(status: os.stat_result, path: str, own_device: int) -> None:
+    """Refuse a file of the daemon's own mount: engine and daemon would wait for themselves.
+
+    Raises:
+        UnsupportedError: it is one.
+    """
+    if status.st_dev == own_device:
+        raise UnsupportedError(
+            f"{path}: is a volume of this daemon, which cannot hold another of its own;"
+            " a daemon with another --runtime-dir can open it"
         )
 
 
@@ -95,8 +108,11 @@ class BackingFile:
         self._was_deleted = False
 
     def is_deleted(self) -> bool:
-        """Whether the file has no name any more: its contents end with the volume. Logged once."""
-        is_deleted = os.fstat(self._fd).st_nlink == 0
+        """Whether the file has no name any more. Logged once. May block; may come after `close`."""
+        try:
+            is_deleted = os.fstat(self._fd).st_nlink == 0
+        except OSError:
+            return False  # closed meanwhile
         if is_deleted and not self._was_deleted:
             log.warning("%s: deleted or replaced while open: its contents end with it", self._path)
         self._was_deleted = is_deleted
@@ -105,3 +121,4 @@ class BackingFile:
     def close(self) -> None:
         """Let go of it."""
         os.close(self._fd)
+        self._fd = -1

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import functools
 import logging
 import math
 import os
-import stat
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..dmcrypt.plain import PlainParams, make_params
-from ..dmcrypt.units import SECTOR_SIZE
-from ..keystore.errors import (
-    AccessError,
-    BusyError,
-    MapperError,
-    NotFoundError,
-    UnlockError,
-)
-from .activation import Activator, OpenFile, Prepared, Recipe
+from ..keystore.errors import AccessError, MapperError, NotFoundError, UnlockError
+from .activation import Activator, Prepared, Recipe
 from .control.messages import EntryState, KeyInput
+from .entry_files import close_entry_files, open_entry_files
 from .exitcodes import ExitCode, get_exit_code
 from .key_file import KeyFile, open_key_file
 from .prompt import Prompter
@@ -64,12 +56,17 @@ class Entries:
         reload: Callable[[], Crypttab],
         activator: Activator,
         registry: Registry,
+        *,
+        own_device: int,
     ) -> None:
         self._crypttab = crypttab
         self._reload = reload
         self._activator = activator
         self._registry = registry
+        self._own_device = own_device  # st_dev of the files in the daemon's own mount
         self._errors: dict[str, str] = {}
+        # Files may be slow to open (an automount, a FIFO); the others are not to wait for one.
+        self._files = trio.CapacityLimiter(16)
 
     def list_states(self) -> tuple[EntryState, ...]:
         """The entries that are ours, in their order."""
@@ -120,14 +117,15 @@ class Entries:
         async def unlock(prepared: Prepared) -> OpenedVolume:
             if key is not None:
                 return await self._activator.unlock_with_secret(prepared, key)
-            with _key_file(entry) as file:
+            async with self._open_key_file(entry) as file:
                 if file is None and entry.options.headless:
                     raise UnlockError("a passphrase is needed, and the entry says headless")
                 if file is None:
                     raise PassphraseRequiredError(entry)
-                return await self._activator.unlock_with_secret(prepared, _key_input(entry, file))
+                key_input = _key_input(entry, file)
+                return await self._activator.unlock_with_secret(prepared, key_input)
 
-        with _open_files(entry) as recipe:
+        async with self._open_files(entry) as recipe:
             volume = await self._activator.activate(recipe, unlock)
         self._errors.pop(name, None)
         return volume
@@ -136,7 +134,7 @@ class Entries:
         """One of the three places where every error is caught: one volume never costs another."""
         try:
             entry.check()
-            with _open_files(entry) as recipe:
+            async with self._open_files(entry) as recipe:
 
                 async def unlock(prepared: Prepared) -> OpenedVolume:
                     return await self._unlock(entry, prepared, prompter)
@@ -161,7 +159,7 @@ class Entries:
         tries = 0
         fault: MapperError | None = None
         try:
-            with _key_file(entry) as file:
+            async with self._open_key_file(entry) as file:
                 if file is not None:
                     tries += 1
                     key = _key_input(entry, file)
@@ -194,6 +192,29 @@ class Entries:
             key = KeyInput(pipe, "line", keyfile=False)
             return await self._activator.unlock_with_secret(prepared, key)
 
+    @contextlib.asynccontextmanager
+    async def _open_files(self, entry: CrypttabEntry) -> AsyncGenerator[Recipe, None]:
+        # In a thread: a file may lie where only this process answers, or nobody does.
+        open_files = functools.partial(open_entry_files, entry, own_device=self._own_device)
+        recipe = await trio.to_thread.run_sync(
+            open_files, limiter=self._files, abandon_on_cancel=True
+        )
+        try:
+            yield recipe
+        finally:
+            close_entry_files(recipe)
+
+    @contextlib.asynccontextmanager
+    async def _open_key_file(self, entry: CrypttabEntry) -> AsyncGenerator[KeyFile | None, None]:
+        file = await trio.to_thread.run_sync(
+            open_key_file, entry, limiter=self._files, abandon_on_cancel=True
+        )
+        try:
+            yield file
+        finally:
+            if file is not None:
+                os.close(file.fd)
+
     def _get_state(self, entry: CrypttabEntry) -> EntryState:
         if self._registry.is_open(entry.name):
             return EntryState(entry.name, "open")
@@ -201,81 +222,9 @@ class Entries:
         return EntryState(entry.name, "failed" if error else "closed", error)
 
 
-@contextlib.contextmanager
-def _open_files(entry: CrypttabEntry) -> Generator[Recipe, None, None]:
-    """The files that a line names, opened with the daemon's own rights."""
-    options = entry.options
-    with contextlib.ExitStack() as stack:
-        path = entry.source_path
-        source = open_backing(path, is_read_only=options.read_only)
-        stack.callback(os.close, source)
-        header = None
-        if options.header is not None:
-            header = OpenFile(open_backing(options.header, is_read_only=True), options.header)
-            stack.callback(os.close, header.fd)
-        yield Recipe(
-            entry.name,
-            OpenFile(source, path),
-            header,
-            options.read_only,
-            options.key_slot,
-            _make_plain(entry) if entry.type == "plain" else None,
-        )
-
-
-def open_backing(path: str, *, is_read_only: bool) -> int:
-    """A descriptor of a source or header, close-on-exec.
-
-    Raises:
-        NotFoundError: there is no such file.
-        AccessError: the file may not be opened so.
-        BusyError: a block device that is mounted or otherwise in use.
-    """
-    flags = os.O_CLOEXEC | os.O_NOCTTY | (os.O_RDONLY if is_read_only else os.O_RDWR)
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 (a FIFO must not be opened: it would block)
-        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-            raise NotFoundError(f"{path}: is neither a regular file nor a block device")
-        if stat.S_ISBLK(mode) and not is_read_only:
-            # open(2): without O_CREAT it fails if the kernel itself uses the device.
-            flags |= os.O_EXCL
-        return os.open(path, flags)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"{path}: no such file or device") from None
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            raise BusyError(f"{path}: is in use by the kernel") from None
-        wanted = "reading" if is_read_only else "writing"
-        raise AccessError(f"{path}: cannot be opened for {wanted}: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _key_file(entry: CrypttabEntry) -> Generator[KeyFile | None, None, None]:
-    file = open_key_file(entry)
-    try:
-        yield file
-    finally:
-        if file is not None:
-            os.close(file.fd)
-
-
 def _key_input(entry: CrypttabEntry, file: KeyFile) -> KeyInput:
     return KeyInput(
         file.fd, "all", keyfile=True, offset=entry.options.keyfile_offset, size=entry.keyfile_size
-    )
-
-
-def _make_plain(entry: CrypttabEntry) -> PlainParams:
-    options = entry.options
-    return make_params(
-        cipher=options.cipher,
-        key_bits=options.key_bits,
-        hash_spec=options.hash,
-        # A key file that is discovered later needs no hash either; a passphrase then is refused.
-        has_keyfile=entry.key_file is not None or options.hash is None,
-        offset=options.offset,
-        skip=options.skip,
-        sector_size=options.sector_size or SECTOR_SIZE,
     )
 
 

@@ -24,15 +24,17 @@ log = logging.getLogger(__name__)
 
 
 class Prompter:
-    """Asks for passphrases. ``terminal`` stays the caller's; without one, systemd's agents ask."""
+    """Asks for passphrases, on the terminal, which it owns, or by systemd's agents."""
 
     def __init__(self, terminal: int | None) -> None:
         self._terminal = terminal
         self._turn = trio.Lock()
 
-    def forget_terminal(self) -> None:
-        """The caller of the program has its terminal back: nobody may be asked there any more."""
-        self._terminal = None
+    def close(self) -> None:
+        """Give the terminal back to whoever started us: nobody is asked there any more."""
+        if self._terminal is not None:
+            os.close(self._terminal)
+            self._terminal = None
 
     def can_ask(self) -> bool:
         """Whether there is anybody to be asked."""

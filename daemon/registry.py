@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..dmcrypt.engine.messages import DeviceStats
+from ..dmcrypt.engine.messages import DeviceSpec, DeviceStats
 from ..keystore.errors import BusyError, EngineError, NotFoundError
 from .backing import BackingFile, DataArea
 from .tree import Device, Times, Tree
@@ -163,14 +163,9 @@ class Registry:
         assert self._opening.get(name) == area
         number = self.tree.get_node_number()
         spec = table.to_device(number)
-        backing = BackingFile(fds[0], description.source)
-        try:
-            slot = await trio.to_thread.run_sync(
-                self._engine.add_device, spec, fds, limiter=self._disk
-            )
-        except BaseException:
-            backing.close()
-            raise
+        slot, backing = await trio.to_thread.run_sync(
+            self._add_to_engine, spec, fds, description.source, limiter=self._disk
+        )
         # no await from here: name, number and device appear together.
         now = self._now()
         mode = self._ownership.mode & ~(0o222 if spec.read_only else 0)
@@ -297,6 +292,17 @@ class Registry:
             log.error("%s: not flushed: the backing store does not answer", volume.name)
         else:
             log.info("%s: closed", volume.name)
+
+    def _add_to_engine(
+        self, spec: DeviceSpec, fds: Sequence[int], path: str
+    ) -> tuple[int, BackingFile]:
+        """Blocks."""
+        backing = BackingFile(fds[0], path)
+        try:
+            return self._engine.add_device(spec, fds), backing
+        except BaseException:
+            backing.close()
+            raise
 
     def _drop(self, volume: Volume, names: Sequence[tuple[int, bytes]]) -> None:
         """Blocks. The key goes first; then no plaintext stays in the page cache."""

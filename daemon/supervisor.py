@@ -198,13 +198,14 @@ async def _serve(plan: Plan, process: EngineProcess, registry: Registry, end: En
     """Answer on the control socket, open the entries, tell that we are ready."""
     settings = plan.settings
     try:
-        read_ahead_kb = await _prove_mount(settings.device_dir)
+        own_device = await _prove_mount(settings.device_dir)
     except EngineError as error:
         end.come("", error)
         return
+    read_ahead_kb = mount.set_read_ahead(f"{os.major(own_device)}:{os.minor(own_device)}")
     activator = Activator(process.engine, registry)
     reload = functools.partial(load_crypttabs, settings.crypttabs)
-    entries = Entries(plan.crypttab, reload, activator, registry)
+    entries = Entries(plan.crypttab, reload, activator, registry, own_device=own_device)
     methods = Methods(settings, process, registry, activator, entries, read_ahead_kb=read_ahead_kb)
     status = summarize(0, 0)
 
@@ -214,11 +215,12 @@ async def _serve(plan: Plan, process: EngineProcess, registry: Registry, end: En
         notify(f"STATUS=opening: {status}")
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_control, settings.control_socket, methods.get_table())
+        serve = functools.partial(serve_control, own_device=own_device)
+        await nursery.start(serve, settings.control_socket, methods.get_table())
         failures: list[Failure] = []
         if plan.opens_entries:
             failures = await entries.open_at_start(plan.prompter, note_progress)
-        plan.prompter.forget_terminal()
+        plan.prompter.close()
         log.info("serving %s: %s", settings.device_dir, status)
         notify("READY=1", f"STATUS={status}")
         plan.report(*_sum_up(failures, status))
@@ -231,7 +233,7 @@ def _sum_up(failures: Sequence[Failure], status: str) -> tuple[list[str], ExitCo
 
 
 async def _prove_mount(device_dir: Path) -> int:
-    """Return when the mount answers; the read-ahead in force, kilobytes.
+    """Wait until the mount answers; its st_dev.
 
     Raises:
         EngineError: it does not.
@@ -239,13 +241,12 @@ async def _prove_mount(device_dir: Path) -> int:
     with trio.move_on_after(_MOUNT_TIMEOUT) as patience:
         try:
             # In a thread of its own: the answer comes from this one.
-            await trio.to_thread.run_sync(os.stat, device_dir, abandon_on_cancel=True)
+            status = await trio.to_thread.run_sync(os.stat, device_dir, abandon_on_cancel=True)
         except OSError as error:
             raise EngineError(f"{device_dir}: the mount fails: {error.strerror}") from error
-    if patience.cancelled_caught:
-        raise EngineError(f"{device_dir}: the mount does not answer")
-    device = mount.find_device(device_dir)
-    return mount.set_read_ahead(device) if device else 0
+        return status.st_dev
+    assert patience.cancelled_caught
+    raise EngineError(f"{device_dir}: the mount does not answer")
 
 
 async def _serve_fuse(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -106,7 +106,7 @@ class Methods:
             assert request.volume_key is not None
             return await self._activator.unlock_with_volume_key(prepared, request.volume_key)
 
-        return self._describe(await self._activator.activate(recipe, unlock)).pack()
+        return await self._describe_one(await self._activator.activate(recipe, unlock))
 
     async def open_entry(self, call: Request) -> Mapping[str, object]:
         request = OpenEntryRequest.parse(call.parameters, call.fds)
@@ -115,7 +115,7 @@ class Methods:
         except PassphraseRequiredError as error:
             how = {"prompt": error.prompt, "tries": error.tries, "timeout": error.timeout}
             raise RefusedError(PASSPHRASE_REQUIRED, how) from None
-        return self._describe(volume).pack()
+        return await self._describe_one(volume)
 
     async def close(self, call: Request) -> Mapping[str, object]:
         request = CloseRequest.parse(call.parameters)
@@ -123,14 +123,28 @@ class Methods:
         return {}
 
     async def list(self, _request: Request) -> Mapping[str, object]:
-        volumes = tuple(self._describe(volume) for volume in self._registry.list_volumes())
+        volumes = await self._describe(self._registry.list_volumes())
         return Listing(volumes, self._entries.list_states()).pack()
 
     async def status(self, call: Request) -> Mapping[str, object]:
         request = StatusRequest.parse(call.parameters)
-        return self._describe(self._registry.get(request.name)).pack()
+        return await self._describe_one(self._registry.get(request.name))
 
-    def _describe(self, volume: OpenVolume) -> Volume:
+    async def _describe_one(self, volume: OpenVolume) -> Mapping[str, object]:
+        (described,) = await self._describe([volume])
+        return described.pack()
+
+    async def _describe(self, volumes: Sequence[OpenVolume]) -> tuple[Volume, ...]:
+        # In a thread: a file may lie on a server that does not answer.
+        deleted = await trio.to_thread.run_sync(
+            lambda: [volume.backing.is_deleted() for volume in volumes], abandon_on_cancel=True
+        )
+        return tuple(
+            self._make_volume(volume, is_deleted=is_deleted)
+            for volume, is_deleted in zip(volumes, deleted, strict=True)
+        )
+
+    def _make_volume(self, volume: OpenVolume, *, is_deleted: bool) -> Volume:
         stats = self._registry.read_stats(volume)
         description = volume.description
         device_dir = self._settings.device_dir
@@ -151,7 +165,7 @@ class Methods:
             size=volume.device.size,
             read_only=volume.device.is_read_only,
             in_use=volume.device.opens,
-            deleted=volume.backing.is_deleted(),
+            deleted=is_deleted,
             uuid=description.uuid,
             label=description.label,
             header=description.header,

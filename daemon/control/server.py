@@ -8,13 +8,14 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Generator, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from ...keystore.errors import MapperError, NotFoundError
+from ...keystore.errors import MapperError, NotFoundError, UnsupportedError
 from ..exitcodes import get_exit_code, get_kind
 from .fields import ParameterError
 from .protocol import (
@@ -40,6 +41,10 @@ _MAX_CONNECTIONS: Final = 64
 #: Seconds for a message to be complete once its first byte has come.
 _MESSAGE_TIMEOUT: Final = 30.0
 _CHUNK: Final = 64 << 10
+_OWN_FILE: Final = (
+    "a file of this daemon's own mount cannot be used here;"
+    " a daemon with another --runtime-dir can open it"
+)
 _UCRED: Final = struct.Struct("3i")
 
 
@@ -55,9 +60,13 @@ async def serve_control(
     path: Path,
     methods: Mapping[str, Method],
     *,
+    own_device: int = 0,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer calls on a socket (0600) at ``path``, which is free, until cancelled."""
+    """Answer calls on a socket (0600) at ``path``, which is free, until cancelled.
+
+    ``own_device`` is the st_dev of files that only this process itself answers for.
+    """
     with _listen(path) as listener:
         async with trio.open_nursery() as nursery:
             task_status.started()
@@ -65,7 +74,7 @@ async def serve_control(
             while True:
                 await slots.acquire()
                 connection, _ = await listener.accept()
-                nursery.start_soon(_serve, connection, methods, slots)
+                nursery.start_soon(_serve, connection, methods, own_device, slots)
 
 
 @contextlib.contextmanager
@@ -82,7 +91,10 @@ def _listen(path: Path) -> Generator[trio.socket.SocketType, None, None]:
 
 
 async def _serve(
-    connection: trio.socket.SocketType, methods: Mapping[str, Method], slots: trio.Semaphore
+    connection: trio.socket.SocketType,
+    methods: Mapping[str, Method],
+    own_device: int,
+    slots: trio.Semaphore,
 ) -> None:
     """One connection; another of the three places where every error is caught."""
     decoder = Decoder()
@@ -92,7 +104,7 @@ async def _serve(
                 return
             while (messages := await _receive(connection, decoder)) is not None:
                 for message in messages:
-                    reply = await _answer(message, methods)
+                    reply = await _answer(message, methods, own_device)
                     await _send(connection, reply)
     except (ProtocolError, OSError) as error:
         log.debug("control connection: %s", error)
@@ -134,14 +146,20 @@ async def _receive(connection: trio.socket.SocketType, decoder: Decoder) -> list
     raise ProtocolError(f"message not complete after {_MESSAGE_TIMEOUT:.0f} seconds")
 
 
-async def _answer(message: Message, methods: Mapping[str, Method]) -> Reply:
+async def _answer(message: Message, methods: Mapping[str, Method], own_device: int) -> Reply:
     name = ""
+    is_own = False
     try:
+        if message.fds:
+            # In a thread, because an answer to fstat(2) of our own files comes from this one.
+            is_own = await trio.to_thread.run_sync(_has_own, message.fds, own_device)
         request = Request.parse(message)
         name = request.method
         method = methods.get(name)
         if method is None:
             return Reply({"method": name}, METHOD_NOT_FOUND)
+        if is_own:
+            return _fail(UnsupportedError(_OWN_FILE))
         return Reply(await method(request))
     except RefusedError as error:
         return error.reply
@@ -158,7 +176,15 @@ async def _answer(message: Message, methods: Mapping[str, Method]) -> Reply:
         log.exception("%s failed", name)
         return _fail(error)
     finally:
-        close_fds(message.fds)
+        if is_own:
+            # Closing waits for an answer to FLUSH, which comes from this thread too.
+            threading.Thread(target=close_fds, args=(message.fds,), daemon=True).start()
+        else:
+            close_fds(message.fds)
+
+
+def _has_own(fds: Sequence[int], own_device: int) -> bool:
+    return any(os.fstat(fd).st_dev == own_device for fd in fds)
 
 
 def _fail(error: Exception) -> Reply:

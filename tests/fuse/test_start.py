@@ -14,7 +14,7 @@ import pytest
 
 from tests.fuse.test_tree import SIZE, make_plain
 from tests.lab import cryptsetup
-from tests.product import command, mounts_below, wait_for
+from tests.product import command, mounts_below, running, wait_for
 
 pytestmark = pytest.mark.fuse
 
@@ -331,6 +331,54 @@ def test_an_ordinary_user_gets_all_of_it(user_instance):
     seen = user_instance.io(script, user_instance.device("v"))
     assert seen.stdout == b"b'mine'\n", seen.stderr
     assert user_instance.stop() == 0
+
+
+def test_a_volume_cannot_lie_in_another_of_the_same_daemon(instance):
+    """It would wait for itself, for ever, even when killed."""
+    key = instance.write_file("key", b"passphrase")
+    instance.start(make_plain(instance, "outer"))
+    inner = cryptsetup.luks_format(instance.directory / "inner", key, SIZE)
+    with instance.device("outer").open("r+b") as file:
+        file.write(inner.read_bytes())
+    result = instance.run("open", "--key-file", key, instance.device("outer"), "inner")
+    assert result.status == 9, result
+    assert "own mount" in result.stderr
+    lines = instance.crypttab.read_text()
+    instance.crypttab.write_text(f"{lines}inner {instance.device('outer')} {key} luks,noauto\n")
+    result = instance.run("open", "inner")
+    assert result.status == 9, result
+    assert "volume of this daemon" in result.stderr
+    instance.cli("close", "outer")
+    assert instance.stop() == 0
+
+
+def test_a_volume_in_a_volume_of_another_daemon(instance, scratch):
+    key = instance.write_file("key", b"passphrase")
+    instance.start(make_plain(instance, "outer"))
+    inner = cryptsetup.luks_format(instance.directory / "inner", key, SIZE)
+    with instance.device("outer").open("r+b") as file:
+        file.write(inner.read_bytes())
+    with running(scratch) as other:
+        other.start(f"inner {instance.device('outer')} {key} luks")
+        with other.device("inner").open("r+b") as file:
+            file.write(b"deep")
+            os.fsync(file.fileno())
+        assert instance.run("close", "outer").status == 5
+        assert other.stop() == 0
+    instance.cli("close", "outer")
+    assert instance.stop() == 0
+
+
+def test_the_terminal_is_given_back(instance, asked):
+    terminal = start_on_terminal(instance, asked)
+    terminal.expect(b"passphrase for disk")
+    terminal.answer(PASSPHRASE)
+    assert terminal.wait() == 0
+    for pid in instance.pids():
+        targets = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+        assert not any("/pts/" in target or "tty" in target for target in targets)
+    terminal.close()
+    instance.stop()
 
 
 def test_version(instance):
