@@ -46,10 +46,14 @@ def format_luks(path: Path, key_file: Path, version: int, sector_size: int = 512
     Raises:
         BenchmarkError: cryptsetup refused.
     """
-    extra = ["--pbkdf", "pbkdf2", "--sector-size", str(sector_size)] if version == 2 else []
-    command = ["cryptsetup", "luksFormat", "-q", "--type", f"luks{version}", *CIPHER, *extra]
+    if version == 2:
+        costs = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]
+        costs += ["--sector-size", str(sector_size)]
+    else:
+        costs = ["--iter-time", "10"]
+    command = ["cryptsetup", "luksFormat", "-q", "--type", f"luks{version}", *CIPHER, *costs]
     result = subprocess.run(
-        [*command, "--iter-time", "10", "--key-file", str(key_file), str(path)],
+        [*command, "--key-file", str(key_file), str(path)],
         capture_output=True,
         text=True,
         check=False,

@@ -38,6 +38,7 @@ ARGON2: Final = (
     *("--pbkdf-force-iterations", "4"),
 )
 TOLERANCE: Final = 0.85  # of the rate beside busy loops; Argon2 also takes memory bandwidth
+CLIENT: Final = "import sys; from fusecrypt.daemon.cli import main; sys.exit(main())"
 BUSY_LOOP: Final = "while True: pass"
 
 
@@ -108,7 +109,7 @@ def main() -> int:
             check=True,
         )
         with Fusecrypt512(work, SIZE) as daemon:
-            client = [sys.executable, "-m", "fusecrypt.daemon.cli"]
+            client = [sys.executable, "-c", CLIENT]
             place = ["--runtime-dir", str(daemon.runtime_dir)]
 
             def unlock() -> None:
