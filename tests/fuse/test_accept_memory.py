@@ -1,0 +1,44 @@
+"""What the processes take: one volume, and each further one. The figures go into the report."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+MIB = 1 << 20
+ONE_VOLUME = 80 * MIB  # daemon and engine, resident, no I/O
+EACH_FURTHER = 1 * MIB
+MANY = 100
+
+
+def resident(instance):
+    """Resident bytes of daemon and engine."""
+    total = 0
+    for word in ("fusecryptd", "fusecrypt.dmcrypt.engine"):
+        pages = int(Path(f"/proc/{instance.pid(word)}/statm").read_text().split()[1])
+        total += pages * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+def test_resident_memory_of_one_and_of_many_volumes(instance, record_property):
+    lines = []
+    for number in range(MANY):
+        image = instance.directory / f"image{number}"
+        with image.open("wb") as file:
+            file.truncate(2 * MIB)
+        key = instance.write_file(f"key{number}", os.urandom(64))
+        lines.append(f"v{number} {image} {key} plain,cipher=aes-xts-plain64,size=512")
+    instance.start(lines[0])
+    one = resident(instance)
+    assert instance.stop() == 0
+    instance.start(*lines)
+    assert len(instance.cli("list", "--json").json["volumes"]) == MANY
+    many = resident(instance)
+    assert instance.stop() == 0
+    each = (many - one) / (MANY - 1)
+    record_property("one_volume_mib", one / MIB)
+    record_property("each_further_mib", each / MIB)
+    assert one < ONE_VOLUME
+    assert each < EACH_FURTHER
