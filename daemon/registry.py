@@ -206,7 +206,9 @@ class Registry:
         """Close the volumes whose deferred close has become possible; runs until cancelled."""
         async for _ in self._woken:
             for volume in self.list_volumes():
-                if volume.is_deferred and volume.device.opens == 0:
+                device = volume.device
+                # Somebody else may have closed it while we closed the one before.
+                if volume.is_deferred and not device.opens and not device.is_closing:
                     # The one who asked for it is gone: what failed goes to the log.
                     with contextlib.suppress(BusyError):
                         await self._close_logged(volume)

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 #: Seconds. An end takes 10 at most: what is not flushed by then was not acknowledged by fsync.
 _CLOSE_TIMEOUT: Final = 7.0
 _DRAIN_TIMEOUT: Final = 1.0
@@ -74,9 +76,10 @@ class End:
     error: MapperError | None = None
 
     def come(self, reason: str, error: MapperError | None = None) -> None:
-        """The first reason counts."""
+        """The first reason counts. An error is raised, and so logged, at the end."""
         if not self.event.is_set():
-            log.log(logging.ERROR if error else logging.INFO, "ending: %s", error or reason)
+            if error is None:
+                log.info("ending: %s", reason)
             self.error = error
             self.event.set()
 
@@ -94,16 +97,18 @@ def run_daemon(plan: Plan) -> ExitCode:
         _stop_on_signals(),
         _open_engine(settings) as (process, session),
     ):
-        return trio.run(_run, plan, process, session)
+        try:
+            return trio.run(_run, plan, process, session)
+        finally:
+            # What is left of the end takes no second signal either.
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def _stop_on_signals() -> Generator[None, None, None]:
     """Until trio takes the signals over, they unwind what has been set up."""
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    }
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _SIGNALS}
     try:
         yield
     finally:
@@ -176,9 +181,10 @@ async def _run(plan: Plan, process: EngineProcess, session: socket.socket) -> Ex
     _watch_events(process, end)
     async with trio.open_nursery() as outer:
         outer.start_soon(_watch_engine, process, end)
+        # Until all is closed: a second signal must not cut the end short.
+        outer.start_soon(_watch_signals, end)
         await outer.start(_serve_fuse, registry, session, end)
         async with trio.open_nursery() as inner:
-            inner.start_soon(_watch_signals, end)
             inner.start_soon(registry.close_deferred)
             inner.start_soon(_serve, plan, process, registry, end)
             await end.event.wait()
@@ -307,7 +313,7 @@ def _watch_events(process: EngineProcess, end: End) -> None:
 
 
 async def _watch_signals(end: End) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as numbers:
+    with trio.open_signal_receiver(*_SIGNALS) as numbers:
         async for number in numbers:
             end.come(signal.Signals(number).name)
 

@@ -286,11 +286,22 @@ def test_an_unmount_from_outside_leaves_nothing(instance):
     assert "unmounted from outside" in instance.read_log()
 
 
+def test_a_second_signal_does_not_cut_the_end_short(instance):
+    instance.start(*[make_plain(instance, f"v{number}") for number in range(10)])
+    for _ in range(5):
+        instance.signal(instance.daemon_pid, signal.SIGTERM)
+        instance.signal(instance.daemon_pid, signal.SIGINT)
+    assert instance.wait_daemon() == 0
+    instance.wait_gone()
+    assert instance.read_log().count(": closed") == 10
+    assert "Traceback" not in instance.read_log()
+
+
 def test_a_killed_engine_is_status_1_and_named(instance):
     instance.start(make_plain(instance, "v"))
     instance.signal(instance.engine_pid, signal.SIGKILL)
     assert instance.wait_daemon() == 1
-    assert "ended unasked, with signal 9" in instance.read_log()
+    assert instance.read_log().count("ended unasked, with signal 9") == 1
     instance.wait_gone()
 
 

@@ -196,6 +196,27 @@ async def test_a_deferred_close_waits_for_the_last_handle(registry, image, nurse
             await trio.testing.wait_all_tasks_blocked(0.01)
 
 
+async def test_a_deferred_volume_can_be_closed_by_hand_meanwhile(registry, engine, image, nursery):
+    nursery.start_soon(registry.close_deferred)
+    volumes = [await open_volume(registry, name, image, read_only=True) for name in "ab"]
+    for volume in volumes:
+        volume.device.opens = 1
+        await registry.close(volume.name, is_deferred=True)
+    engine.hang = threading.Event()
+    for volume in volumes:
+        volume.device.opens = 0
+        registry.note_idle(volume.device)
+    await trio.testing.wait_all_tasks_blocked()
+    # "a" hangs in the deferred close; "b" is closed by somebody else.
+    nursery.start_soon(registry.close, "b")
+    await trio.testing.wait_all_tasks_blocked()
+    engine.hang.set()
+    with trio.fail_after(5):
+        while len(registry):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+    assert [call[0] for call in engine.calls].count("remove") == 2
+
+
 async def test_a_failed_flush_is_told_and_the_volume_is_gone(registry, engine, image):
     await open_volume(registry, "v", image)
     engine.flush_fails = True
