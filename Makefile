@@ -12,8 +12,8 @@ RUN_PACKAGES := python3 python3-venv fuse3 libgcrypt20
 BUILD_PACKAGES := gcc make pkg-config python3-dev libgcrypt20-dev libfuse3-dev
 DEMO_PACKAGES := cryptsetup-bin e2fsprogs fuse2fs util-linux mount
 TEST_PACKAGES := $(DEMO_PACKAGES) clang libclang-rt-14-dev jq xz-utils strace gdb fio qemu-utils qemu-system-x86 cpio bc busybox-static \
-	nbdkit nbdfuse libnbd-bin systemd acl attr procps
-BENCH_PACKAGES := fio qemu-utils qemu-system-common qemu-block-extra nbdkit nbdfuse libnbd-bin cryptsetup-bin
+	nbdkit libnbd-bin lz4 dmsetup xxd systemd acl attr procps
+BENCH_PACKAGES := fio qemu-utils qemu-system-common nbdkit libnbd-bin cryptsetup-bin
 
 C_SOURCES := $(wildcard dmcrypt/engine/src/*.c)
 C_HEADERS := $(wildcard dmcrypt/engine/src/*.h)
@@ -70,7 +70,7 @@ test-sanitize: dev packages-TEST
 	$(BIN)/python -m pytest tests/sanitize
 
 bench: dev packages-BENCH
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py --json build/benchmark.json --svg build/benchmark.svg $(BENCH)
 
 build: dev
 	rm -rf build/lib* build/bdist* build/temp*

@@ -34,12 +34,12 @@ CONTENDERS: tuple[type[Contender], ...] = (
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer workloads, shorter runs")
+    parser.add_argument("--quick", action="store_true", help="half of the workloads")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a bar chart here")
     parser.add_argument("--size", type=int, default=512, metavar="MIB", help="data per contender")
-    parser.add_argument("--runs", type=int, default=5, help="interleaved runs of each cell")
-    parser.add_argument("--seconds", type=float, default=0.0, help="length of one fio run")
+    parser.add_argument("--runs", type=int, default=3, help="interleaved runs of each cell")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of one fio run")
     parser.add_argument(
         "--directory", type=Path, default=Path("/dev/shm"), help="where the backing files are made"
     )
@@ -103,7 +103,6 @@ def machine() -> dict[str, object]:
 
 def measure(options: argparse.Namespace, work: Path, comparison: Comparison) -> None:
     """Fill ``comparison``: run after run, workload after workload, one contender at a time."""
-    seconds = options.seconds or (1.0 if options.quick else 2.0)
     size = options.size * MIB
     with contextlib.ExitStack() as stack:
         contenders = start_all(options, work, comparison, stack)
@@ -113,7 +112,7 @@ def measure(options: argparse.Namespace, work: Path, comparison: Comparison) -> 
                 # Another one goes first each time: none always finds the machine the same way.
                 turn = number % max(1, len(contenders))
                 for contender in contenders[turn:] + contenders[:turn]:
-                    sample = run(workload, contender.path, contender.pids, size, seconds)
+                    sample = run(workload, contender.path, contender.pids, size, options.seconds)
                     comparison.add(contender.name, workload, sample)
 
 
