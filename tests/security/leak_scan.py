@@ -10,13 +10,15 @@ but for the core, which gdb's gcore makes.
 
 import contextlib
 import os
-import re
+import struct
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 PIECE = 4 << 20  # bytes read at a time
+PT_NOTE = 4
+REGISTERS = "registers"
 SKIPPED = ("[vvar]", "[vsyscall]", "[vvar_vclock]")  # not memory of the process
 
 
@@ -152,25 +154,24 @@ class Findings:
 
 
 class Search:
-    """A set of patterns, searched for in one pass."""
+    """A set of patterns to be searched for."""
 
     def __init__(self, patterns: Mapping[str, bytes]) -> None:
         self._names = {pattern: name for name, pattern in patterns.items()}
         self._overlap = max(map(len, self._names)) - 1
-        # A look-ahead: overlapping occurrences are all found.
-        alternatives = b"|".join(re.escape(p) for p in sorted(self._names, key=len, reverse=True))
-        self._expression = re.compile(b"(?=(" + alternatives + b"))", re.DOTALL)
 
     def _pieces(self, pieces: Iterable[bytes], place: str, findings: Findings) -> None:
         tail = b""
         for piece in pieces:
             findings.searched += len(piece)
             data = tail + piece
-            for match in self._expression.finditer(data):
-                pattern = match.group(1)
-                if match.start() + len(pattern) > len(tail):  # else it was counted before
-                    key = (self._names[pattern], place)
-                    findings.hits[key] = findings.hits.get(key, 0) + 1
+            # One pass a pattern: bytes.find is far faster than one expression for all of them.
+            for pattern, name in self._names.items():
+                # What lies in the tail alone was counted before.
+                at = data.find(pattern, max(0, len(tail) - len(pattern) + 1))
+                while at >= 0:
+                    findings.hits[name, place] = findings.hits.get((name, place), 0) + 1
+                    at = data.find(pattern, at + 1)
             tail = data[-self._overlap :] if self._overlap else b""
 
     def process(self, pid: int) -> Findings:
@@ -195,6 +196,16 @@ class Search:
             self._pieces(iter(lambda: file.read(PIECE), b""), path.name, findings)
         return findings
 
+    def core(self, path: Path) -> Findings:
+        """Search a core, telling saved registers (ELF notes) from memory (ELF segments)."""
+        findings = Findings()
+        with path.open("rb") as file:
+            for kind, offset, size in _program_headers(file.read(1 << 20)):
+                file.seek(offset)
+                pieces = (file.read(min(PIECE, size - at)) for at in range(0, size, PIECE))
+                self._pieces(pieces, REGISTERS if kind == PT_NOTE else "memory", findings)
+        return findings
+
 
 def _read(fd: int, low: int, high: int, name: str, findings: Findings) -> Iterator[bytes]:
     at = low
@@ -210,6 +221,19 @@ def _read(fd: int, low: int, high: int, name: str, findings: Findings) -> Iterat
             continue
         yield piece
         at += len(piece)
+
+
+def _program_headers(head: bytes) -> list[tuple[int, int, int]]:
+    """Type, file offset and file size of each program header (elf(5), 64 bits)."""
+    start = struct.unpack_from("<Q", head, 32)[0]
+    size, count = struct.unpack_from("<HH", head, 54)
+    found = []
+    for i in range(count):
+        kind, _flags, offset, _va, _pa, length = struct.unpack_from(
+            "<IIQQQQ", head, start + i * size
+        )
+        found.append((kind, offset, length))
+    return found
 
 
 class CoreError(Exception):

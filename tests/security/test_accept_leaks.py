@@ -15,6 +15,7 @@ import pytest
 
 from tests.lab import cryptsetup
 from tests.security.leak_scan import (
+    REGISTERS,
     CoreError,
     Search,
     force_core,
@@ -107,7 +108,7 @@ def scan(instance, patterns, tmp_path, *, cores):
         found[words, "memory"] = findings
         if cores:
             core = force_core(pid, tmp_path)
-            found[words, "core"] = search.file(core)
+            found[words, "core"] = search.core(core)
             core.unlink()
     return found
 
@@ -116,12 +117,19 @@ def arena_kind(instance):
     return instance.cli("status", "--json").json["arena"]["kind"]
 
 
-def judge(instance, found, record_property, moment):
-    """Nothing anywhere; without memfd_secret the engine's findings are recorded instead."""
+def judge(instance, found, record_property, moment, *, under_io=False):
+    """Nothing anywhere; without memfd_secret the engine's findings are recorded instead.
+
+    A thread that is stopped in the middle of a sector has round keys in its registers: that is
+    how AES instructions work. It is recorded, and is no excuse for what lies in memory.
+    """
     fallback = "secret" not in str(arena_kind(instance)).lower()
     for (words, where), findings in found.items():
         if findings.hits and fallback and "fusecrypt.dmcrypt.engine" in words:
             record_property(f"fallback: {moment}: {where}", str(findings))
+            continue
+        if under_io and {place for _what, place in findings.hits} == {REGISTERS}:
+            record_property(f"registers: {moment}: {where}", str(findings))
             continue
         assert not findings.hits, f"{moment}: {where} of {words}:\n{findings}"
 
@@ -135,21 +143,22 @@ def test_nothing_is_found_open_under_io_or_after_close(
     names = [name for name, _line in lines]
     cores = shutil.which("gcore") is not None
 
-    def check(moment, *, with_cores):
+    def check(moment, *, under_io=False):
         try:
-            found = scan(instance, patterns, tmp_path, cores=with_cores)
+            found = scan(instance, patterns, tmp_path, cores=cores)
         except CoreError as error:
             record_property("cores", str(error))
             found = scan(instance, patterns, tmp_path, cores=False)
-        judge(instance, found, record_property, moment)
+        judge(instance, found, record_property, moment, under_io=under_io)
 
-    check("open and idle", with_cores=cores)
+    check("open and idle")
     with Load([instance.device(name) for name in names]):
-        check("under I/O", with_cores=False)
-    check("after I/O", with_cores=cores)
+        for _ in range(3):
+            check("under I/O", under_io=True)
+    check("after I/O")
     for name in names:
         instance.cli("close", name)
-    check("after close", with_cores=cores)
+    check("after close")
     assert instance.stop() == 0
 
 

@@ -162,4 +162,5 @@ def test_a_forced_core_holds_what_the_process_held(victim, tmp_path):
     except CoreError as error:
         pytest.skip(f"no core can be made here: {error}")
     assert ("k: key", core.name) in Search(key_patterns("k", key)).file(core).hits
+    assert ("k: key", "memory") in Search(key_patterns("k", key)).core(core).hits
     assert Path(f"/proc/{pid}").exists()
