@@ -8,7 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from ..keystore.errors import MapperError
-from .background import describe_error, go_background, open_terminal, report_nowhere
+from .background import (
+    describe_error,
+    go_background,
+    open_standard_descriptors,
+    open_terminal,
+    report_nowhere,
+)
 from .config import load_settings, prepare_runtime_dir
 from .crypttab import load_crypttabs
 from .exitcodes import ExitCode, get_exit_code
@@ -67,6 +73,7 @@ def _run(given: argparse.Namespace) -> ExitCode:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; exit code of the table in `exitcodes`."""
+    open_standard_descriptors()
     given = _parse_arguments(arguments)
     if given.version:
         sys.stdout.write(f"fusecryptd {VERSION}\n")

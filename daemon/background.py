@@ -6,17 +6,25 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Final, NoReturn, cast
 
 from ..keystore.errors import MapperError
 from .exitcodes import ExitCode, parse_exit_code
 from .logs import is_journal
 
+_STDERR: Final = 2
+
 #: Tells the caller the messages and the exit code of the start; only the first call counts.
 Report = Callable[[Sequence[str], ExitCode], None]
+
+
+def open_standard_descriptors() -> None:
+    """Open descriptors 0 to 2, so that no other file gets their numbers."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(fd)
 
 
 def go_background(log_file: Path) -> Report:
@@ -51,7 +59,7 @@ def go_background(log_file: Path) -> Report:
 def _redirect(log_file: Path) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    if is_journal(2):
+    if is_journal(_STDERR):
         os.dup2(2, 1)
     else:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
@@ -72,14 +80,18 @@ def _wait_for_report(child: int, readable: int, log_file: Path) -> NoReturn:
     with os.fdopen(readable, "rb") as pipe:
         data = pipe.read()
     if not data:
-        sys.stderr.write(f"fusecryptd: ended during its start; see {log_file}\n")
+        _say(f"ended during its start; see {log_file}")
         os._exit(ExitCode.WRONG_PARAMETERS)
     content = cast("dict[str, object]", json.loads(data))
     for message in cast("list[str]", content["messages"]):
-        sys.stderr.write(f"fusecryptd: {message}\n")
-    sys.stderr.flush()
+        _say(message)
     # Not sys.exit: what is to be cleaned up belongs to the child.
     os._exit(parse_exit_code(cast("int", content["status"])))
+
+
+def _say(message: str) -> None:
+    # Not by sys.stderr, which is None when descriptor 2 was closed at the start.
+    os.write(_STDERR, f"fusecryptd: {message}\n".encode(errors="backslashreplace"))
 
 
 def open_terminal() -> int | None:

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Final
 
+_STDERR: Final = 2
 # sd-daemon(3): priorities of syslog(3) in front of a line.
 _PRIORITIES: Final = (
     (logging.ERROR, 3),
@@ -31,8 +32,10 @@ def is_journal(fd: int) -> bool:
 
 def start_logging(*, is_debug: bool, has_times: bool) -> None:
     """Log to standard error, from INFO or DEBUG up; ``has_times``: it is a file."""
-    handler = logging.StreamHandler(sys.stderr)
-    if is_journal(sys.stderr.fileno()):
+    # Python has none when it was started with descriptor 2 closed.
+    stream = sys.stderr or os.fdopen(_STDERR, "w", closefd=False)
+    handler = logging.StreamHandler(stream)
+    if is_journal(_STDERR):
         handler.setFormatter(_JournalFormatter("%(message)s"))
     elif has_times:
         text = "%(asctime)s fusecryptd[%(process)d] %(levelname)s: %(message)s"

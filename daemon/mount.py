@@ -147,7 +147,12 @@ def sync(mountpoint: Path) -> None:
 def find_device(mountpoint: Path) -> str | None:
     """``MAJOR:MINOR`` of our topmost mount on ``mountpoint``, live or dead, if there is one."""
     mountinfo = Path("/proc/self/mountinfo").read_bytes()
-    return keeper.find_mount(mountinfo, str(mountpoint))
+    return keeper.find_mount(mountinfo, str(_resolve(mountpoint)))
+
+
+def _resolve(mountpoint: Path) -> Path:
+    """The path as the kernel shows it. The mount itself, which may be dead, is not looked at."""
+    return mountpoint.parent.resolve() / mountpoint.name
 
 
 def set_read_ahead(device: str) -> int:
@@ -197,7 +202,7 @@ def open_keeper(mountpoint: Path) -> Generator[Keeper, None, None]:
     engine_end, lifetime = os.pipe2(os.O_CLOEXEC)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", keeper.__file__, str(mountpoint)],
+            [sys.executable, "-I", "-S", keeper.__file__, str(_resolve(mountpoint))],
             stdin=daemon_end,
             stdout=engine_end,
             start_new_session=True,

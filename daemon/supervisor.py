@@ -99,6 +99,8 @@ def run_daemon(plan: Plan) -> ExitCode:
     ):
         try:
             return trio.run(_run, plan, process, session)
+        except* KeyboardInterrupt:
+            raise KeyboardInterrupt from None
         finally:
             # What is left of the end takes no second signal either.
             for number in _SIGNALS:

@@ -40,6 +40,8 @@ Method = Callable[[Request], Awaitable[Mapping[str, object]]]
 _MAX_CONNECTIONS: Final = 64
 #: Seconds for a message to be complete once its first byte has come.
 _MESSAGE_TIMEOUT: Final = 30.0
+#: Seconds between attempts to accept a connection when the system is out of descriptors.
+_ACCEPT_PAUSE: Final = 0.5
 _CHUNK: Final = 64 << 10
 _OWN_FILE: Final = (
     "a file of this daemon's own mount cannot be used here;"
@@ -73,8 +75,20 @@ async def serve_control(
             slots = trio.Semaphore(_MAX_CONNECTIONS)
             while True:
                 await slots.acquire()
-                connection, _ = await listener.accept()
+                connection = await _accept(listener)
                 nursery.start_soon(_serve, connection, methods, own_device, slots)
+
+
+async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
+    while True:
+        try:
+            connection, _ = await listener.accept()
+        except OSError as error:
+            # No descriptor or memory left: it will be there again when others have finished.
+            log.warning("control socket: %s", error.strerror)
+            await trio.sleep(_ACCEPT_PAUSE)
+        else:
+            return connection
 
 
 @contextlib.contextmanager

@@ -91,6 +91,36 @@ def test_a_background_start_returns_when_the_volumes_are_there(instance):
     instance.stop()
 
 
+def test_a_runtime_directory_behind_a_symbolic_link(instance):
+    link = instance.directory / "link"
+    link.symlink_to(instance.runtime_dir)
+    instance.crypttab.write_text(make_plain(instance, "v") + "\n")
+    assert instance.run_daemon("--fork", "--runtime-dir", link).status == 0
+    engine = instance.engine_pid
+    instance.signal(instance.pid("fusecryptd"), signal.SIGKILL)
+    instance.signal(engine, signal.SIGKILL)
+    instance.wait_gone()
+    assert instance.run_daemon("--fork", "--runtime-dir", link).status == 0
+    for pid in instance.pids():
+        instance.signal(pid, signal.SIGKILL)
+    wait_for(lambda: not instance.pids(), "all gone")
+    assert instance.run_daemon("--fork", "--runtime-dir", link).status == 0
+    assert instance.device("v").stat().st_size == SIZE
+    instance.stop()
+
+
+def test_closed_standard_descriptors_are_no_trap(instance):
+    instance.crypttab.write_text(make_plain(instance, "v") + "\n")
+    words = [*command("fusecryptd"), "--fork"]
+    script = f"exec {' '.join(words)} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", script], env=instance.environment).returncode == 0
+    assert instance.device("v").stat().st_size == SIZE
+    with instance.device("v").open("rb") as file:
+        assert len(file.read(4096)) == 4096
+    instance.stop()
+    assert "Traceback" not in instance.read_log()
+
+
 def test_command_lines_hold_no_word_of_each_other(instance):
     instance.start(make_plain(instance, "v"))
     lines = instance.pids().values()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 from contextlib import contextmanager
 
@@ -219,6 +220,22 @@ async def test_a_message_that_is_not_finished_in_time_is_given_up(path, autojump
     async with await connect(path) as stream:
         await stream.send_all(b'{"method":')
         assert await is_hung_up(stream)
+
+
+async def test_no_descriptor_left_is_no_end(path, caplog, autojump_clock):  # noqa: ARG001
+    async with await connect(path) as early:
+        assert "error" not in await call(early, "t.Echo")
+        client = trio.socket.socket(socket.AF_UNIX)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
+        try:
+            await client.connect(str(path))
+            await trio.testing.wait_all_tasks_blocked()
+            assert "Too many open files" in caplog.text
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        async with trio.SocketStream(client) as late:
+            assert "error" not in await call(late, "t.Echo")
 
 
 async def test_more_clients_than_places_wait_for_their_turn(path):
