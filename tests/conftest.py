@@ -1,7 +1,7 @@
 """Fixtures that more than one folder of tests uses."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root"))
         if item.get_closest_marker("vm") and reason:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+_FIGURES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def record_figure(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
+    """Have a measured value shown in the summary; it decides nothing."""
+    figures = request.config.stash.setdefault(_FIGURES, [])
+
+    def record(name: str, value: object) -> None:
+        figures.append(f"{request.node.name}: {name}: {value}")
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what `record_figure` was given."""
+    figures = terminalreporter.config.stash.get(_FIGURES, [])
+    if figures:
+        terminalreporter.section("figures")
+        for figure in figures:
+            terminalreporter.line(figure)
 
 
 @pytest.fixture(scope="session")

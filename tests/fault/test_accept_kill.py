@@ -39,7 +39,7 @@ def end_leftovers(instance) -> float:
 
 
 @pytest.mark.slow
-def test_killed_daemon_loses_nothing_and_leaves_nothing(instance, entry, record_property):
+def test_killed_daemon_loses_nothing_and_leaves_nothing(instance, entry, record_figure):
     acknowledged = []
     took = []
     instance.start(entry)
@@ -58,7 +58,7 @@ def test_killed_daemon_loses_nothing_and_leaves_nothing(instance, entry, record_
         instance.start(entry)
         writer.check(device_reads(instance), acknowledged)
     assert instance.stop() == 0
-    record_property("leftovers_gone_after_seconds", took)
+    record_figure("leftovers gone after seconds", [round(value, 3) for value in took])
     assert max(took) < 5 * LEFTOVERS_END, took
 
 

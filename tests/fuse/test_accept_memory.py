@@ -22,7 +22,7 @@ def resident(instance):
     return total
 
 
-def test_resident_memory_of_one_and_of_many_volumes(instance, record_property):
+def test_resident_memory_of_one_and_of_many_volumes(instance, record_figure):
     lines = []
     for number in range(MANY):
         image = instance.directory / f"image{number}"
@@ -38,7 +38,7 @@ def test_resident_memory_of_one_and_of_many_volumes(instance, record_property):
     many = resident(instance)
     assert instance.stop() == 0
     each = (many - one) / (MANY - 1)
-    record_property("one_volume_mib", one / MIB)
-    record_property("each_further_mib", each / MIB)
+    record_figure("MiB with one volume", round(one / MIB, 1))
+    record_figure("MiB for each further", round(each / MIB, 3))
     assert one < ONE_VOLUME
     assert each < EACH_FURTHER

@@ -117,7 +117,7 @@ def arena_kind(instance):
     return instance.cli("status", "--json").json["arena"]["kind"]
 
 
-def judge(instance, found, record_property, moment, *, under_io=False):
+def judge(instance, found, record_figure, moment, *, under_io=False):
     """Nothing anywhere; without memfd_secret the engine's findings are recorded instead.
 
     A thread that is stopped in the middle of a sector has round keys in its registers: that is
@@ -126,18 +126,16 @@ def judge(instance, found, record_property, moment, *, under_io=False):
     fallback = "secret" not in str(arena_kind(instance)).lower()
     for (words, where), findings in found.items():
         if findings.hits and fallback and "fusecrypt.dmcrypt.engine" in words:
-            record_property(f"fallback: {moment}: {where}", str(findings))
+            record_figure(f"fallback: {moment}: {where}", str(findings))
             continue
         if under_io and {place for _what, place in findings.hits} == {REGISTERS}:
-            record_property(f"registers: {moment}: {where}", str(findings))
+            record_figure(f"registers: {moment}: {where}", str(findings))
             continue
         assert not findings.hits, f"{moment}: {where} of {words}:\n{findings}"
 
 
 @pytest.mark.slow
-def test_nothing_is_found_open_under_io_or_after_close(
-    instance, volumes, tmp_path, record_property
-):
+def test_nothing_is_found_open_under_io_or_after_close(instance, volumes, tmp_path, record_figure):
     lines, patterns = volumes
     instance.start(*(line for _name, line in lines))
     names = [name for name, _line in lines]
@@ -147,9 +145,9 @@ def test_nothing_is_found_open_under_io_or_after_close(
         try:
             found = scan(instance, patterns, tmp_path, cores=cores)
         except CoreError as error:
-            record_property("cores", str(error))
+            record_figure("cores", str(error))
             found = scan(instance, patterns, tmp_path, cores=False)
-        judge(instance, found, record_property, moment, under_io=under_io)
+        judge(instance, found, record_figure, moment, under_io=under_io)
 
     check("open and idle")
     with Load([instance.device(name) for name in names]):
