@@ -141,6 +141,7 @@ class Instance:
             self.own(path)
         self.crypttab.write_text("")
         self.own(self.crypttab)
+        self.daemon_command = command("fusecryptd")
         self._daemon: subprocess.Popen | None = None
         self._notify: socket.socket | None = None
 
@@ -210,7 +211,7 @@ class Instance:
         with self.log.open("ab") as log:
             self._daemon = subprocess.Popen(
                 [
-                    *(*self._prefix(), *command("fusecryptd")),
+                    *(*self._prefix(), *self.daemon_command),
                     *("--runtime-dir", str(self.runtime_dir), "--crypttab", str(self.crypttab)),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -242,7 +243,7 @@ class Instance:
     def run_daemon(self, *arguments, timeout: float = 120.0) -> Result:
         """Run ``fusecryptd`` with arguments until it returns, as it does with ``--fork``."""
         result = subprocess.run(
-            [*self._prefix(), *command("fusecryptd"), *map(str, arguments)],
+            [*self._prefix(), *self.daemon_command, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=self.environment,

@@ -7,6 +7,7 @@ hold is plaintext, which this test says nothing about.
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -157,6 +158,44 @@ def test_nothing_is_found_open_under_io_or_after_close(instance, volumes, tmp_pa
     for name in names:
         instance.cli("close", name)
     check("after close")
+    assert instance.stop() == 0
+
+
+# fusecryptd whose engine is told to do without memfd_secret, as on a kernel that lacks it.
+WITHOUT_MEMFD_SECRET = """
+import subprocess, sys
+from fusecrypt.daemon.__main__ import main
+from fusecrypt.dmcrypt.engine import process
+
+class Subprocess:
+    def __getattr__(self, name):
+        return getattr(subprocess, name)
+    def Popen(self, words, **options):
+        return subprocess.Popen([*words, "--force-mlock"], **options)
+
+process.subprocess = Subprocess()
+sys.exit(main())
+"""
+
+
+def test_the_fallback_is_told_recorded_and_wiped_at_close(
+    instance, volumes, tmp_path, record_figure
+):
+    lines, patterns = volumes
+    program = instance.write_file("fusecryptd-without.py", WITHOUT_MEMFD_SECRET.encode())
+    instance.daemon_command = [sys.executable, str(program)]
+    instance.start(*(line for _name, line in lines))
+    assert arena_kind(instance) == "mlock"
+    search = Search(patterns)
+    found = search.process(instance.engine_pid)
+    record_figure("in the engine's locked memory while open", sum(found.hits.values()))
+    assert not search.process(instance.daemon_pid).hits
+    core = force_core(instance.engine_pid, tmp_path)
+    record_figure("in a forced core of everything", sum(search.core(core).hits.values()))
+    core.unlink()
+    for name, _line in lines:
+        instance.cli("close", name)
+    assert not search.process(instance.engine_pid).hits
     assert instance.stop() == 0
 
 
