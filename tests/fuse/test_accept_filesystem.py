@@ -114,7 +114,8 @@ def test_fio_verifies_what_it_wrote(instance, entry):
         result = subprocess.run(
             [
                 *("fio", "--name=verify", f"--filename={instance.device('v')}", "--size=24M"),
-                *("--verify=crc32c", "--verify_fatal=1", "--allow_file_create=0", *options),
+                *("--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0"),
+                *("--allow_file_create=0", *options),
             ],
             capture_output=True,
             text=True,
