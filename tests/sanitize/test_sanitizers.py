@@ -1,4 +1,4 @@
-"""The C engine under the compiler's sanitizers: one program that hammers a device from all sides."""
+"""The C engine under sanitizers: one program that hammers a device from all sides."""
 
 import subprocess
 from pathlib import Path

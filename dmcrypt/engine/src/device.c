@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "whole_io.h"
+
 int io_thread_init(struct io_thread *t, unsigned index)
 {
     t->index = index;
@@ -26,41 +28,6 @@ static ssize_t failed(struct device *dev, int error)
     count(&dev->stats->errors, 1);
     __atomic_store_n(&dev->stats->last_error, error, __ATOMIC_RELAXED);
     return -error;
-}
-
-/* A backing file that became shorter gives no more bytes: that is an error, never zeros. */
-static int read_all(int fd, uint8_t *buf, size_t size, uint64_t offset)
-{
-    while (size > 0) {
-        ssize_t n = pread(fd, buf, size, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno;
-        if (n == 0)
-            return EIO;
-        buf += n;
-        size -= (size_t)n;
-        offset += (uint64_t)n;
-    }
-    return 0;
-}
-
-static int write_all(int fd, const uint8_t *buf, size_t size, uint64_t offset)
-{
-    while (size > 0) {
-        ssize_t n = pwrite(fd, buf, size, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno;
-        if (n == 0)
-            return EIO;
-        buf += n;
-        size -= (size_t)n;
-        offset += (uint64_t)n;
-    }
-    return 0;
 }
 
 /* dm-crypt.c, crypt_convert_init: sectors count from the segment's start, plus the IV offset. */
@@ -88,9 +55,11 @@ static int read_piece(const struct segment *s, const struct io_thread *t, uint8_
     case WIRE_ERROR:
         return EIO;
     }
-    int error = read_all(s->backing->fd, buf, size, s->backing_offset + (offset - s->start));
-    if (error != 0 || s->target == WIRE_LINEAR)
-        return error;
+    int rc = pread_whole(s->backing->fd, buf, size, s->backing_offset + (offset - s->start));
+    if (rc == -ENODATA)
+        return EIO; /* a backing file that became shorter: an error, never zeros */
+    if (rc != 0 || s->target == WIRE_LINEAR)
+        return -rc;
     return s->cipher == NULL ? ENOKEY : -cipher_decrypt(s->cipher, t->index, buf, size, iv_sector(s, offset));
 }
 
@@ -213,7 +182,7 @@ static int write_piece(struct device *dev, const struct segment *s, const struct
         error = encipher(s, t, t->piece + (full - at), src != NULL ? src + (full - offset) : NULL,
                          full_end - full, full);
     if (error == 0)
-        error = write_all(s->backing->fd, t->piece, size, s->backing_offset + (at - s->start));
+        error = -pwrite_whole(s->backing->fd, t->piece, size, s->backing_offset + (at - s->start));
     return error;
 }
 

@@ -2,12 +2,12 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "af.h"
 #include "arena.h"
 #include "cipher.h"
 #include "hash.h"
+#include "whole_io.h"
 
 #define SECTOR 512u
 #define STRIPES_MAX 4000u
@@ -62,36 +62,6 @@ static int open_area(struct area *a, const struct wire_keyslot *slot, const stru
     return error;
 }
 
-static int read_area(int fd, uint8_t *buf, size_t length, uint64_t offset)
-{
-    while (length > 0) {
-        ssize_t n = pread(fd, buf, length, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        buf += n;
-        length -= (size_t)n;
-        offset += (uint64_t)n;
-    }
-    return 0;
-}
-
-static int write_area(int fd, const uint8_t *buf, size_t length, uint64_t offset)
-{
-    while (length > 0) {
-        ssize_t n = pwrite(fd, buf, length, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        buf += n;
-        length -= (size_t)n;
-        offset += (uint64_t)n;
-    }
-    return 0;
-}
-
 /* @return 0; -ENOKEY: the key is not the one that the digest is of */
 static int compare_digest(const struct wire_digest *digest, const uint8_t *key, size_t key_size)
 {
@@ -121,7 +91,7 @@ int keyslot_open(int fd, const struct wire_keyslot *slot, const struct wire_dige
 
     error = open_area(&a, slot, secret);
     if (!error)
-        error = read_area(fd, a.material, a.length, slot->area_offset);
+        error = pread_whole(fd, a.material, a.length, slot->area_offset);
     if (!error)
         error = cipher_decrypt(a.cipher, 0, a.material, a.length, 0);
     if (!error)
@@ -151,7 +121,7 @@ int keyslot_create(int fd, const struct wire_keyslot *slot, const struct secret 
     if (!error)
         error = cipher_encrypt(a.cipher, 0, a.material, a.material, a.length, 0);
     if (!error)
-        error = write_area(fd, a.material, a.length, slot->area_offset);
+        error = pwrite_whole(fd, a.material, a.length, slot->area_offset);
     close_area(&a);
     return error;
 }

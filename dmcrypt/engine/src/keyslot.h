@@ -60,7 +60,7 @@ int kdf_benchmark(const struct wire_benchmark *b, struct wire_kdf *out);
 /** Open: derive, read the area, decipher, merge, compare the digest. On success *key is slot->key_size bytes
  *  of arena memory that the caller frees.
  *
- * @return 0; -ENOKEY: the digest does not match (wrong passphrase); -EIO: short area; others as kdf_derive
+ * @return 0; -ENOKEY: the digest does not match (wrong passphrase); -ENODATA: the header ends before the area does; others as kdf_derive
  *         and cipher_open
  */
 int keyslot_open(int fd, const struct wire_keyslot *slot, const struct wire_digest *digest,

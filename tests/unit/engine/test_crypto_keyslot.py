@@ -204,8 +204,8 @@ def test_a_keyslot_that_we_make_is_the_specifications(tmp_path, key_size):
         ({"cipher": "aes-xts-random"}, errno.EOPNOTSUPP),
         ({"cipher": ""}, errno.EOPNOTSUPP),
         ({"af_hash": "sha257"}, errno.EOPNOTSUPP),
-        ({"offset": 1 << 20}, errno.EIO),  # past the end
-        ({"offset": (512 << 10) - 256 * 1000 + 512}, errno.EIO),  # the last sector is missing
+        ({"offset": 1 << 20}, errno.ENODATA),  # past the end
+        ({"offset": (512 << 10) - 256 * 1000 + 512}, errno.ENODATA),  # the last sector is missing
     ],
 )
 def test_a_bad_keyslot_is_refused(tmp_path, change, code):
