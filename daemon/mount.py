@@ -134,12 +134,15 @@ def unmount(mountpoint: Path) -> None:
         raise AccessError(f"{mountpoint}: cannot unmount: {words or os.strerror(code)}")
 
 
-def sync(mountpoint: Path) -> None:
-    """Have the kernel write back what it holds of this mount. Blocks; errors show at fsync."""
+def write_back(device: Path) -> None:
+    """Have the kernel write what it holds of an open device. Blocks; errors show at fsync.
+
+    Not by syncfs(2), which newer kernels only begin for FUSE (SB_I_NO_DATA_INTEGRITY).
+    """
     with contextlib.suppress(OSError):
-        fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _libc.syncfs(fd)
+            os.fsync(fd)
         finally:
             os.close(fd)
 

@@ -324,9 +324,16 @@ async def _close_volumes(settings: Settings, registry: Registry) -> None:
     """Flush and close all volumes, in bounded time."""
     deadline = trio.current_time() + _CLOSE_TIMEOUT
     with trio.move_on_after(_CLOSE_TIMEOUT / 2):
-        # What callers wrote through shared mappings is in the page cache only.
-        await trio.to_thread.run_sync(mount.sync, settings.device_dir, abandon_on_cancel=True)
+        async with trio.open_nursery() as nursery:
+            for volume in registry.list_volumes():
+                # What callers write through shared mappings is in the page cache only.
+                if volume.device.opens and not volume.device.is_closing:
+                    nursery.start_soon(_write_back, settings.device_dir / f"dm-{volume.minor}")
     await registry.close_all(deadline)
+
+
+async def _write_back(device: Path) -> None:
+    await trio.to_thread.run_sync(mount.write_back, device, abandon_on_cancel=True)
 
 
 async def _shut_down(process: EngineProcess) -> None:
