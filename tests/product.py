@@ -67,6 +67,10 @@ def why_no_fuse(*, as_user: bool = False) -> str | None:
     return None
 
 
+# A daemon whose test run was killed ends in good order by itself (PR_SET_PDEATHSIG).
+_DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM")
+
+
 def _as_user(uid: int) -> list[str]:
     group = pwd.getpwuid(uid).pw_gid
     return ["setpriv", f"--reuid={uid}", f"--regid={group}", "--clear-groups", "--"]
@@ -211,7 +215,8 @@ class Instance:
         with self.log.open("ab") as log:
             self._daemon = subprocess.Popen(
                 [
-                    *(*self._prefix(), *self.daemon_command),
+                    *_DIES_WITH_US,
+                    *(*self._prefix()[1:], *self.daemon_command),
                     *("--runtime-dir", str(self.runtime_dir), "--crypttab", str(self.crypttab)),
                 ],
                 stdin=subprocess.DEVNULL,
