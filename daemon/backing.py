@@ -8,6 +8,7 @@ import logging
 import os
 import stat
 import struct
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,9 @@ log = logging.getLogger(__name__)
 
 # struct flock of fcntl(2) for 64-bit offsets: type, whence, start, len, pid.
 _FLOCK: Final = struct.Struct("hhqqi4x")
+#: Seconds.
+_LOCK_PATIENCE: Final = 0.3
+_LOCK_PAUSE: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +86,28 @@ def get_data_area(fd: int, start: int, length: int, *, is_read_only: bool) -> Da
 def lock_data_area(fd: int, area: DataArea, path: str) -> None:
     """Keep every other writer out, of this daemon or another, as long as the description is open.
 
-    The lock belongs to the open file description: it goes to the engine with the descriptor.
+    The lock belongs to the open file description: it goes to the engine with the descriptor. Blocks
+    for a moment, because copies of a descriptor that was just closed may still be on their way.
 
     Raises:
         BusyError: somebody has the area open; readers may share it.
     """
     kind = fcntl.F_RDLCK if area.is_read_only else fcntl.F_WRLCK
     request = _FLOCK.pack(kind, os.SEEK_SET, area.start, area.end - area.start, 0)
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise BusyError(f"{path}: is open already, by another daemon") from None
-        # NFS without lockd, some FUSE file systems.
-        log.warning("%s: cannot be locked against other writers: %s", path, error.strerror)
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                # NFS without lockd, some FUSE file systems.
+                log.warning("%s: cannot be locked against writers: %s", path, error.strerror)
+                return
+            if time.monotonic() > deadline:
+                raise BusyError(f"{path}: is open already, by another daemon") from None
+            time.sleep(_LOCK_PAUSE)
+        else:
+            return
 
 
 class BackingFile:

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from fusecrypt.daemon.control.client import ControlClient
 from tests.fuse.test_tree import SIZE, make_plain, raises
 from tests.product import wait_for
 
@@ -122,9 +123,10 @@ def test_a_closed_volume_leaves_nothing_in_the_page_cache(instance, device):
 
 
 def test_the_image_of_a_closed_volume_can_be_opened_again_at_once(instance, device):
-    for _ in range(10):
-        instance.cli("close", "v")
-        instance.cli("open", "v")
+    with ControlClient(instance.runtime_dir / "control") as client:
+        for _ in range(200):
+            client.call("Close", {"name": "v"})
+            client.call("OpenEntry", {"name": "v"})
     assert device.stat().st_size == SIZE
 
 
