@@ -230,16 +230,29 @@ class Registry:
             return
         await self._close(volume)
 
-    async def close_all(self, deadline: float) -> None:
-        """Flush and close everything, whoever has it open: callers get errors from now on.
+    async def close_all(self, deadline: float) -> list[str]:
+        """Flush and close everything, whoever has it open; the names of what was not flushed.
 
-        At ``deadline`` (of trio's clock) the volumes whose backing store hangs are given up.
+        Callers get errors from now on. At ``deadline`` (of trio's clock) the volumes whose backing
+        store hangs are given up.
         """
+        failed: list[str] = []
+
+        async def close_one(volume: Volume) -> None:
+            try:
+                is_flushed = await self._remove(volume, deadline)
+            except EngineError as error:
+                log.error("%s: %s", volume.name, error)  # noqa: TRY400 (no bug of ours)
+                is_flushed = False
+            if not is_flushed:
+                failed.append(volume.name)
+
         async with trio.open_nursery() as nursery:
             for volume in self.list_volumes():
                 if not volume.device.is_closing:
                     volume.device.is_closing = True
-                    nursery.start_soon(self._remove_logged, volume, deadline)
+                    nursery.start_soon(close_one, volume)
+        return failed
 
     async def _close_logged(self, volume: Volume) -> None:
         try:
@@ -266,13 +279,8 @@ class Registry:
             count = volume.device.opens
             raise BusyError(f"{volume.name}: in use, {count} open handle{'s' * (count > 1)}")
 
-    async def _remove_logged(self, volume: Volume, deadline: float) -> None:
-        try:
-            await self._remove(volume, deadline)
-        except EngineError as error:
-            log.error("%s: %s", volume.name, error)  # noqa: TRY400 (no bug of ours)
-
-    async def _remove(self, volume: Volume, deadline: float = math.inf) -> None:
+    async def _remove(self, volume: Volume, deadline: float = math.inf) -> bool:
+        """Take it away everywhere; whether that came to an end before ``deadline``."""
         # no await from here: the names disappear together. The volume keeps its area until the
         # engine is done, so nobody opens the file between.
         names = self.tree.remove_device(volume.device, volume.name, volume.minor)
@@ -294,6 +302,7 @@ class Registry:
             log.error("%s: not flushed: the backing store does not answer", volume.name)
         else:
             log.info("%s: closed", volume.name)
+        return not scope.cancelled_caught
 
     def _add_to_engine(
         self, spec: DeviceSpec, fds: Sequence[int], path: str
@@ -310,6 +319,10 @@ class Registry:
         """Blocks. The key goes first; then no plaintext stays in the page cache."""
         try:
             self._engine.remove_device(volume.device.number)
+        except EngineError:
+            # Of a deleted file nothing could be kept anyhow, as has been told.
+            if not volume.backing.is_deleted():
+                raise
         finally:
             self._engine.invalidate(volume.device.number, names)
 

@@ -193,13 +193,13 @@ async def _run(plan: Plan, process: EngineProcess, session: socket.socket) -> Ex
             inner.cancel_scope.cancel()
         notify("STOPPING=1", f"STATUS=closing {len(registry)} volumes")
         if end.error is None:
-            await _close_volumes(plan.settings, registry)
+            end.error = await _close_volumes(plan.settings, registry)
         # pyfuse3 before the engine, whose end it would take for an error.
         outer.cancel_scope.cancel()
-    if end.error is not None:
-        raise end.error
-    await _shut_down(process)
-    return ExitCode.OK
+    if end.error is None:
+        await _shut_down(process)
+        return ExitCode.OK
+    raise end.error
 
 
 async def _serve(plan: Plan, process: EngineProcess, registry: Registry, end: End) -> None:
@@ -320,8 +320,8 @@ async def _watch_signals(end: End) -> None:
             end.come(signal.Signals(number).name)
 
 
-async def _close_volumes(settings: Settings, registry: Registry) -> None:
-    """Flush and close all volumes, in bounded time."""
+async def _close_volumes(settings: Settings, registry: Registry) -> EngineError | None:
+    """Flush and close all volumes, in bounded time; what went wrong, if anything did."""
     deadline = trio.current_time() + _CLOSE_TIMEOUT
     with trio.move_on_after(_CLOSE_TIMEOUT / 2):
         async with trio.open_nursery() as nursery:
@@ -329,7 +329,8 @@ async def _close_volumes(settings: Settings, registry: Registry) -> None:
                 # What callers write through shared mappings is in the page cache only.
                 if volume.device.opens and not volume.device.is_closing:
                     nursery.start_soon(_write_back, settings.device_dir / f"dm-{volume.minor}")
-    await registry.close_all(deadline)
+    failed = await registry.close_all(deadline)
+    return EngineError(f"not flushed: {', '.join(sorted(failed))}") if failed else None
 
 
 async def _write_back(device: Path) -> None:

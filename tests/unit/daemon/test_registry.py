@@ -230,7 +230,7 @@ async def test_the_end_does_not_wait_for_a_hanging_store(registry, engine, image
     await open_volume(registry, "v", image)
     engine.hang = threading.Event()
     with trio.fail_after(5):
-        await registry.close_all(trio.current_time() + 0.1)
+        assert await registry.close_all(trio.current_time() + 0.1) == ["v"]
     assert "v: not flushed" in caplog.text
     engine.hang.set()
 
@@ -239,8 +239,24 @@ async def test_the_end_closes_what_is_in_use_as_well(registry, image):
     for number in range(3):
         volume = await open_volume(registry, f"v{number}", image, read_only=True)
         volume.device.opens = number
-    await registry.close_all(trio.current_time() + 5)
+    assert await registry.close_all(trio.current_time() + 5) == []
     assert len(registry) == 0
+
+
+async def test_the_end_tells_what_could_not_be_flushed(registry, engine, image, caplog):
+    for name in "ab":
+        await open_volume(registry, name, image, read_only=True)
+    engine.flush_fails = True
+    assert sorted(await registry.close_all(trio.current_time() + 5)) == ["a", "b"]
+    assert "a: flushing the backing store: Input/output error" in caplog.text
+
+
+async def test_a_deleted_file_needs_no_flush(registry, engine, image, tmp_path, caplog):
+    await open_volume(registry, "v", image)
+    (tmp_path / "image").unlink()
+    engine.flush_fails = True
+    await registry.close("v")
+    assert "image: deleted or replaced while open" in caplog.text
 
 
 async def test_device_numbers_are_the_lowest_free_ones(registry, image):
