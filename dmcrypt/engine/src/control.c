@@ -45,10 +45,11 @@ static void answer(struct request *r, int status, const void *body, size_t lengt
 {
     struct wire_header h = { .type = r->header.type, .id = r->header.id, .status = status, .length = (uint32_t)length };
 
-    send_message(r->engine, &h, body, fd);
+    /* Closed before the daemon hears of it: a lock of the file may hang on the descriptor. */
     for (unsigned i = 0; i < r->fd_count; i++)
         if (r->fds[i] >= 0)
             close(r->fds[i]);
+    send_message(r->engine, &h, body, fd);
     free(r);
 }
 

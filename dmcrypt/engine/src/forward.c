@@ -282,8 +282,3 @@ int forward_start(struct forward *f, int session_fd, const int *fuse_fds, unsign
         rc = thread_start("fuse-notify", send_notifications, f);
     return rc;
 }
-
-void forward_close(struct forward *f)
-{
-    shutdown(f->session_fd, SHUT_RDWR);
-}

@@ -56,9 +56,6 @@ void forward_request(struct forward *f, unsigned reader, struct fuse_in_header *
 int forward_notify(struct forward *f, const void *message, size_t length, void (*done)(void *arg, int status),
                    void *arg);
 
-/** The mount is gone: let pyfuse3 see the end of its connection. */
-void forward_close(struct forward *f);
-
 /** Write a reply to the kernel. A request that the kernel gave up meanwhile (ENOENT) is no error. */
 void fuse_reply(int fd, uint64_t unique, int error, const void *body, size_t length);
 

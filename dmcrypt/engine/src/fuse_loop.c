@@ -218,10 +218,8 @@ static bool serve_next(struct reader *r)
 static void end_reader(struct fuse_loop *loop)
 {
     atomic_store(&loop->is_over, true);
-    if (atomic_fetch_sub(&loop->running, 1) == 1) {
-        forward_close(&loop->forward);
+    if (atomic_fetch_sub(&loop->running, 1) == 1)
         loop->unmounted(loop->unmounted_arg);
-    }
 }
 
 static void *read_requests(void *arg)
