@@ -155,7 +155,9 @@ def prepare_runtime_dir(settings: Settings) -> None:
     path = settings.runtime_dir
     mode = 0o755 if os.geteuid() == 0 else 0o700
     try:
-        path.mkdir(mode=mode, exist_ok=True)
+        if not path.is_dir():
+            path.mkdir(mode=mode)
+            path.chmod(mode)  # whatever the umask
         status = path.stat()
     except FileExistsError:
         raise ConfigError(f"runtime directory {path}: is a file; wanted: a directory") from None
