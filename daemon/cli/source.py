@@ -138,7 +138,7 @@ def _is_write_protected(path: str) -> bool:
 
 def _translate(where: str, error: OSError, *, read_only: bool) -> Exception:
     if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ENODEV}:
-        return NotFoundError(f"{where}: {error.strerror}; wanted: an image file or device")
+        return NotFoundError(f"{where}: {error.strerror}; wanted: a file or device that exists")
     if error.errno in {errno.EBUSY, errno.ETXTBSY}:
         return BusyError(f"{where}: is in use: {error.strerror}")
     hint = ""
