@@ -3,7 +3,6 @@
 import os
 import random
 import re
-import resource
 import subprocess
 import sys
 import threading
@@ -269,28 +268,31 @@ print(libc.write(w, address, 4096), libc.write(w, address + 4096, 1), libc.write
     assert status == "4096,-1,-1"
 
 
+# In the child, with everything imported: another user may have no way to the checkout.
+DROP_TO_1_MIB = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 20, 1 << 20))
+if os.geteuid() == 0:
+    os.setuid(65534)
+"""
+
+
 def test_a_small_memlock_limit_is_told_and_kept():
     words = run(
-        """
+        DROP_TO_1_MIB
+        + """
 print(init(limit=64 << 20))
 while lib.arena_alloc(100_000) != ffi.NULL:
     pass
 print(lib.arena_info().size)
-""",
-        preexec_fn=drop_to_1_mib,
+"""
     )
     assert words[0] == "0"
     assert 512 << 10 <= int(words[1]) <= 1 << 20
 
 
-def drop_to_1_mib():
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 20, 1 << 20))
-    if os.geteuid() == 0:
-        os.setuid(65534)
-
-
 def test_a_first_part_that_the_limit_forbids_is_an_error():
-    (result,) = run("print(init(first=2 << 20))", preexec_fn=drop_to_1_mib)
+    (result,) = run(DROP_TO_1_MIB + "print(init(first=2 << 20))")
     assert -int(result) in (11, 12)  # EAGAIN of memfd_secret's mmap, ENOMEM of mlock
 
 
