@@ -124,8 +124,8 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def as_text(comparison: Comparison) -> str:
-    """Tables of medians, of CPU per operation, of our ratios, and the verdicts."""
+def _tables(comparison: Comparison) -> list[list[list[str]]]:
+    """Medians, CPU per operation and, when one of ours was measured, its ratios."""
     names = [n for n in comparison.contenders if n not in comparison.missing]
     medians = [["median", "unit", *names]]
     cpu = [["server CPU, us per operation", *names]]
@@ -144,22 +144,46 @@ def as_text(comparison: Comparison) -> str:
             if ours in names:
                 cells = (_cell(comparison.ratio(ours, o, workload), ".2f") for o in others)
                 ratios.append([f"{ours}: {workload.name}", *cells])
-    parts = [_table(medians), _table(cpu)]
-    if len(ratios) > 1:
-        parts.append(_table(ratios))
-    parts += [f"not measured: {name}: {why}" for name, why in comparison.missing.items()]
+    return [medians, cpu, ratios] if len(ratios) > 1 else [medians, cpu]
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """Who is missing, and which promises were missed."""
+    lines = [f"not measured: {name}: {why}" for name, why in comparison.missing.items()]
     judged = verdicts(comparison)
     if judged:
-        kept = sum(v.is_kept for v in judged)
-        lines = [f"promises kept: {kept} of {len(judged)}"]
-        lines += [
-            f"  MISSED {v.promise}: {v.workload}: got {v.got:.2f}, "
-            f"wanted at {'most' if v.at_most else 'least'} {v.wanted:.2f}"
-            for v in judged
-            if not v.is_kept
-        ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+        lines.append(f"promises kept: {sum(v.is_kept for v in judged)} of {len(judged)}")
+    lines += [
+        f"missed {v.promise}: {v.workload}: got {v.got:.2f}, "
+        f"wanted at {'most' if v.at_most else 'least'} {v.wanted:.2f}"
+        for v in judged
+        if not v.is_kept
+    ]
+    return lines
+
+
+def as_text(comparison: Comparison) -> str:
+    """Tables of medians, of CPU per operation, of our ratios, and the verdicts."""
+    tables = [_table(rows) for rows in _tables(comparison)]
+    return "\n\n".join([*tables, "\n".join(_notes(comparison))]).rstrip()
+
+
+def as_markdown(comparison: Comparison, machine: dict[str, object], chart: str | None) -> str:
+    """The same as a document, with a reference to the chart's file name."""
+    where = f"{machine['cpus']} x {machine['cpu']}, Linux {machine['kernel']}"
+    parts = [
+        "# Benchmark",
+        f"{where}, load at the end {machine['load']}; all backing files on tmpfs.",
+        "Written by `benchmarks/run.py --markdown`. How: [performance.md](performance.md).",
+    ]
+    if chart is not None:
+        parts.append(f"![Throughput]({chart})")
+    for rows in _tables(comparison):
+        head, *body = ("| " + " | ".join(row) + " |" for row in rows)
+        rule = "|---|" + "---:|" * (len(rows[0]) - 1)
+        parts.append("\n".join([head, rule, *body]))
+    parts.append("\n".join(f"- {note}" for note in _notes(comparison)))
+    return "\n\n".join(parts) + "\n"
 
 
 def as_json(comparison: Comparison, machine: dict[str, object]) -> dict[str, object]:

@@ -19,7 +19,7 @@ from chart import svg
 from contenders import PASSPHRASE, PEERS, Contender, RawFile
 from ours import Fusecrypt512, Fusecrypt4096, PassThrough
 from processes import BenchmarkError
-from report import Comparison, as_json, as_text
+from report import Comparison, as_json, as_markdown, as_text
 from workloads import MIB, WORKLOADS, Workload, run
 
 CONTENDERS: tuple[type[Contender], ...] = (
@@ -37,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="half of the workloads")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a bar chart here")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a document here")
     parser.add_argument("--size", type=int, default=512, metavar="MIB", help="data per contender")
     parser.add_argument("--runs", type=int, default=3, help="interleaved runs of each cell")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of one fio run")
@@ -97,7 +98,7 @@ def machine() -> dict[str, object]:
         "cpu": model[0] if model else platform.machine(),
         "cpus": os.cpu_count(),
         "kernel": platform.release(),
-        "load_average": os.getloadavg(),
+        "load": round(os.getloadavg()[0], 2),
     }
 
 
@@ -134,6 +135,9 @@ def main() -> int:
         options.json.write_text(json.dumps(as_json(comparison, machine()), indent=1) + "\n")
     if options.svg:
         options.svg.write_text(svg(comparison))
+    if options.markdown:
+        chart = options.svg.name if options.svg else None
+        options.markdown.write_text(as_markdown(comparison, machine(), chart))
     return int(any(name.startswith("fusecrypt") for name in comparison.missing))
 
 

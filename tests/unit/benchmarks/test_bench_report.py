@@ -52,8 +52,17 @@ def test_a_missed_promise_is_said_and_a_missing_peer_too(comparison):
     workload = next(w for w in comparison.workloads if w.name == "1 MiB read direct")
     comparison.samples["fusecrypt 512", workload.name] = [Sample(15e6, 15.0, 9.0, 1.0)]
     text = as_text(comparison)
-    assert "MISSED 4 x qemu luks: fusecrypt 512, 1 MiB read direct: got 1.50" in text
+    assert "missed 4 x qemu luks: fusecrypt 512, 1 MiB read direct: got 1.50" in text
     assert "not measured: gone: not installed: gone" in text
+
+
+def test_the_document_has_every_workload_and_the_chart(comparison):
+    from report import as_markdown
+
+    text = as_markdown(comparison, {"cpus": 2, "cpu": "x", "kernel": "6", "load": 0.1}, "c.svg")
+    assert "![Throughput](c.svg)" in text
+    for workload in comparison.workloads:
+        assert f"| {workload.name} |" in text
 
 
 def test_json_keeps_every_run(comparison):
