@@ -1,4 +1,4 @@
-"""Bad crypttab lines: each costs its own entry, is told once with file and line, changes nothing."""
+"""Bad crypttab lines: each costs its own entry, is told once, and changes nothing on disk."""
 
 import hashlib
 import re
