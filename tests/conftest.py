@@ -1,6 +1,7 @@
 """Fixtures that more than one folder of tests uses."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,11 @@ import pytest
 
 from tests.lab import vm
 from tests.product import USER_ID, Instance, running, why_no_fuse
+
+
+def pytest_configure() -> None:
+    """A shell ignores SIGINT for what it starts in the background, and programs inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
