@@ -30,8 +30,11 @@ _PR_SET_DUMPABLE: Final = 4
 _LFLAG: Final = 3  # index of the local modes in what tcgetattr returns
 
 
-def ask(prompt: str, timeout: float) -> int:
-    """Show the prompt, read one line without echo, pass it on. Exit status."""
+def ask(prompt: str, timeout: float, woken: int) -> int:
+    """Show the prompt, read one line without echo, pass it on. Exit status.
+
+    ``woken`` becomes readable when a signal came, whose handler then runs.
+    """
     try:
         before = termios.tcgetattr(_TERMINAL)
     except termios.error:
@@ -43,7 +46,7 @@ def ask(prompt: str, timeout: float) -> int:
         # TCSAFLUSH drops what was typed before the prompt, for another question.
         termios.tcsetattr(_TERMINAL, termios.TCSAFLUSH, silent)
         os.write(_TERMINAL, prompt.encode())
-        ready, _, _ = select.select([_TERMINAL], [], [], timeout or None)
+        ready, _, _ = select.select([_TERMINAL, woken], [], [], timeout or None)
         if not ready:
             os.write(_TERMINAL, b"\n")
             return TIMED_OUT
@@ -65,10 +68,13 @@ def _end(number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     """Ask as the arguments say."""
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    # A signal between the prompt and select(2) would else not end the wait.
+    woken, wakes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wakes)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _end)
     try:
-        return ask(sys.argv[1], float(sys.argv[2]))
+        return ask(sys.argv[1], float(sys.argv[2]), woken)
     except OSError:
         return NO_TERMINAL
 
