@@ -71,6 +71,16 @@ static void answer_with_key(struct request *r, int rc, uint8_t *key, size_t size
     request_finish(r, rc, &token, sizeof token);
 }
 
+/* The secret that a request names, to be released; or NULL, and the request is answered. */
+static struct held_secret *use_secret(struct request *r, uint64_t handle)
+{
+    struct held_secret *held = secrets_use(&r->engine->secrets, handle);
+
+    if (held == NULL)
+        request_finish(r, -ENOENT, NULL, 0);
+    return held;
+}
+
 void key_open_keyslot(struct request *r)
 {
     struct wire_open_keyslot in;
@@ -78,11 +88,9 @@ void key_open_keyslot(struct request *r)
     int rc = -EINVAL;
 
     memcpy(&in, r->body, sizeof in);
-    struct held_secret *held = secrets_use(&r->engine->secrets, in.secret);
-    if (held == NULL) {
-        request_finish(r, -ENOENT, NULL, 0);
+    struct held_secret *held = use_secret(r, in.secret);
+    if (held == NULL)
         return;
-    }
     if (is_sound_keyslot(&in.keyslot) && is_sound_digest(&in.digest))
         rc = keyslot_open(r->fds[0], &in.keyslot, &in.digest, &held->secret, &key);
     secrets_release(&r->engine->secrets, held);
@@ -97,11 +105,9 @@ void key_create_keyslot(struct request *r)
     int rc = -EINVAL;
 
     memcpy(&in, r->body, sizeof in);
-    struct held_secret *held = secrets_use(&r->engine->secrets, in.secret);
-    if (held == NULL) {
-        request_finish(r, -ENOENT, NULL, 0);
+    struct held_secret *held = use_secret(r, in.secret);
+    if (held == NULL)
         return;
-    }
     if (is_sound_keyslot(&in.keyslot)) {
         rc = session_unwrap(&in.token, &key, &size);
         if (rc == 0) {
@@ -169,11 +175,9 @@ void key_plain(struct request *r)
     int rc = -EINVAL;
 
     memcpy(&in, r->body, sizeof in);
-    struct held_secret *held = secrets_use(&r->engine->secrets, in.secret);
-    if (held == NULL) {
-        request_finish(r, -ENOENT, NULL, 0);
+    struct held_secret *held = use_secret(r, in.secret);
+    if (held == NULL)
         return;
-    }
     if (is_terminated(in.hash) && in.key_size >= KEY_SIZE_LEAST && in.key_size <= KEY_SIZE_MOST)
         rc = plain_key(&in, &held->secret, &key);
     secrets_release(&r->engine->secrets, held);
