@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "arena.h"
@@ -87,12 +88,11 @@ static void *administrate(void *arg)
 
 int main(void)
 {
-    char path[] = "/tmp/fusecrypt-stress-XXXXXX";
     uint8_t key[64];
     pthread_t threads[WORKERS + 1];
     uint32_t slot;
 
-    int fd = mkstemp(path);
+    int fd = memfd_create("stress", MFD_CLOEXEC);
     if (fd < 0 || ftruncate(fd, SIZE) != 0 || arena_init(1 << 20, 4 << 20, true) != 0 || arena_init_gcrypt() != 0
         || session_init() != 0)
         return 2;
@@ -119,7 +119,6 @@ int main(void)
         fail("remove", rc);
     if (arena_info().used > 4096)
         fail("key memory left", (long)arena_info().used);
-    unlink(path);
     if (failures == 0)
         puts("ok");
     return failures == 0 ? 0 : 1;
