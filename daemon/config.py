@@ -8,6 +8,8 @@ is `/etc/fusecrypt/fusecrypt.toml` for root, `$XDG_CONFIG_HOME/fusecrypt/fusecry
     crypttab = "/srv/volumes.crypttab"      # replaces all default crypttabs, as --crypttab does
     zkey-repository = "/etc/zkey/repository"
     engine-threads = 4                      # I/O threads; without it, one for each processor
+    keystore-socket = "/run/keystore"       # where fusecrypt-keystored listens
+    host-key = "/etc/fusecrypt/host.key"    # seals the adapters' state
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ RUNTIME_DIR_VARIABLE: Final = "FUSECRYPT_RUNTIME_DIR"
 STATE_DIR_VARIABLE: Final = "FUSECRYPT_STATE_DIR"
 CRYPTTAB_VARIABLE: Final = "FUSECRYPT_CRYPTTAB"
 REPOSITORY_VARIABLE: Final = "ZKEY_REPOSITORY"
+KEYSTORE_VARIABLE: Final = "FUSECRYPT_KEYSTORE"
+HOST_KEY_VARIABLE: Final = "FUSECRYPT_HOST_KEY"
 
 SYSTEM_CONFIG_DIR: Final = Path("/etc/fusecrypt")
 SYSTEM_CRYPTTAB: Final = Path("/etc/crypttab")
@@ -33,7 +37,9 @@ _FILE_NAME: Final = "fusecrypt.toml"
 # unix(7): sun_path has 108 bytes, the terminating NUL included.
 _MAX_SOCKET_PATH: Final = 107
 
-_TEXT_SETTINGS: Final = ("runtime-dir", "state-dir", "crypttab", "zkey-repository")
+_TEXT_SETTINGS: Final = (
+    "runtime-dir", "state-dir", "crypttab", "zkey-repository", "keystore-socket", "host-key"
+)  # fmt: skip
 _MAX_THREADS: Final = 256
 
 
@@ -56,6 +62,9 @@ class Settings:
     zkey_repository: Path
     crypttabs: tuple[CrypttabSource, ...]
     engine_threads: int | None  # None: one for each processor
+    #: Where another user, or a service, runs fusecrypt-keystored; None: we start one ourselves.
+    named_keystore_socket: Path | None = None
+    named_host_key: Path | None = None
 
     @property
     def runtime_dir(self) -> Path:
@@ -72,6 +81,21 @@ class Settings:
     def control_socket(self) -> Path:
         """Where the daemon listens for the command line tool."""
         return self.runtime_dir / "control"
+
+    @property
+    def keystore_socket(self) -> Path:
+        """Where fusecrypt-keystored listens."""
+        return self.named_keystore_socket or self.runtime_dir / "keystore"
+
+    @property
+    def keystore_dir(self) -> Path:
+        """The virtual adapters' sealed state."""
+        return self.state_dir / "keystore"
+
+    @property
+    def host_key(self) -> Path:
+        """The key that seals them."""
+        return self.named_host_key or self.keystore_dir / "host.key"
 
     @property
     def device_dir(self) -> Path:
@@ -130,6 +154,8 @@ def load_settings(
         or (Path("/etc/zkey/repository") if user == 0 else config_dir / "zkey"),
         crypttabs=_find_crypttabs(named_crypttab, config_dir, is_root=user == 0),
         engine_threads=int(threads) if threads else None,
+        named_keystore_socket=choose(None, KEYSTORE_VARIABLE, "keystore-socket"),
+        named_host_key=choose(None, HOST_KEY_VARIABLE, "host-key"),
     )
     if runtime is not None:
         _check_socket_path(settings)

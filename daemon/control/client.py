@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,10 @@ class NoDaemonError(NotFoundError):
     """No daemon listens in the runtime directory; the caller may start one."""
 
 
+class NoAnswerError(AccessError):
+    """The call was not answered in time, or the connection ended; it may have been carried out."""
+
+
 class PassphraseRequiredError(MapperError):
     """The volume needs a passphrase; ``prompt`` is what to ask."""
 
@@ -48,23 +53,37 @@ class PassphraseRequiredError(MapperError):
 
 
 class ControlClient:
-    """A connection to a daemon. One call at a time."""
+    """A connection to a daemon, or to another server of its protocol. One call at a time."""
 
-    def __init__(self, path: Path) -> None:
-        """Connect.
+    def __init__(
+        self,
+        path: Path,
+        *,
+        interface: str = INTERFACE,
+        program: str = "daemon",
+        timeout: float | None = None,
+    ) -> None:
+        """Connect. ``timeout``: seconds for connecting and for each call; None: no end.
 
         Raises:
             NoDaemonError: nobody listens at ``path``.
+            NoAnswerError: so many wait there that connecting took too long.
             AccessError: it belongs to somebody else.
         """
-        self._where = f"daemon at {path}"
+        self._where = f"{program} at {path}"
+        self._interface = interface
+        self._timeout = timeout
         self._decoder = Decoder()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket.settimeout(timeout)
         try:
             self._socket.connect(os.fspath(path))
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             self._socket.close()
-            raise NoDaemonError(f"no daemon runs in {path.parent}") from None
+            raise NoDaemonError(f"no {program} runs in {path.parent}") from None
+        except TimeoutError:
+            self._socket.close()
+            raise self._make_late() from None
         except OSError as error:
             self._socket.close()
             raise AccessError(f"{self._where}: cannot connect: {error.strerror}") from None
@@ -85,22 +104,29 @@ class ControlClient:
         self._socket.close()
         self._decoder.close()
 
+    def detach(self) -> socket.socket:
+        """The connection itself; from now on the caller's to close."""
+        self._decoder.close()
+        return socket.socket(fileno=self._socket.detach())
+
     def call(
         self, method: str, parameters: Mapping[str, object], fds: Sequence[int] = ()
     ) -> Mapping[str, object]:
-        """Call ``io.fusecrypt.METHOD``; the descriptors stay the caller's. May take minutes (KDF).
+        """Call ``INTERFACE.METHOD``; the descriptors stay the caller's. May take minutes (KDF).
 
         Raises:
             ReportedError: the daemon's own error, with its exit code.
             PassphraseRequiredError: the method needs a key that was not given.
             UnsupportedError: the daemon, of another version, does not know the method.
-            AccessError: the daemon hung up.
+            NoAnswerError: the daemon hung up, or does not answer in time.
         """
         try:
-            self._send(Request(f"{INTERFACE}.{method}", parameters).pack(), fds)
+            self._send(Request(f"{self._interface}.{method}", parameters).pack(), fds)
             reply = self._receive()
+        except TimeoutError:
+            raise self._make_late() from None
         except OSError as error:
-            raise AccessError(f"{self._where}: {error.strerror or error}") from None
+            raise NoAnswerError(f"{self._where}: {error.strerror or error}") from None
         if reply.error is None:
             return reply.parameters
         raise self._make_error(method, reply)
@@ -112,7 +138,11 @@ class ControlClient:
             self._socket.sendall(data[sent:])
 
     def _receive(self) -> Reply:
+        deadline = time.monotonic() + (self._timeout or 0)
         while True:
+            if self._timeout is not None:
+                # Zero would mean "do not wait at all", which reports another error.
+                self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
             data, ancillary, _, _ = self._socket.recvmsg(
                 _CHUNK, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
             )
@@ -120,10 +150,13 @@ class ControlClient:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     close_fds(array.array("i", raw[: len(raw) // 4 * 4]))
             if not data:
-                raise AccessError(f"{self._where}: hung up without an answer")
+                raise NoAnswerError(f"{self._where}: hung up without an answer")
             messages = self._decoder.feed(data)
             if messages:
                 return Reply.parse(messages[0])
+
+    def _make_late(self) -> NoAnswerError:
+        return NoAnswerError(f"{self._where}: does not answer within {self._timeout:.0f} s")
 
     def _make_error(self, method: str, reply: Reply) -> MapperError:
         def text(name: str) -> str:

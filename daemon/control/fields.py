@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
@@ -58,6 +59,28 @@ class Fields:
             raise self._fail(name, " or ".join(allowed))
         return value
 
+    def texts(self, name: str) -> list[str]:
+        """A list of strings."""
+        value = self._content.get(name)
+        if not isinstance(value, list):
+            raise self._fail(name, "a list")
+        items = cast(list[object], value)
+        texts = [item for item in items if isinstance(item, str) and "\0" not in item]
+        if len(texts) != len(items):
+            raise self._fail(name, "a list of strings")
+        return texts
+
+    def data(self, name: str) -> bytes:
+        """Bytes, which JSON carries in base64."""
+        text = self.text(name)
+        try:
+            return binascii.a2b_base64(text.encode(), strict_mode=True)
+        except ValueError:
+            raise self._fail(name, "bytes in base64") from None
+
+    def optional_fd(self, name: str) -> int | None:
+        return None if self._content.get(name) is None else self.fd(name)
+
     def flag(self, name: str) -> bool:
         value = self._content.get(name, False)
         if not isinstance(value, bool):
@@ -103,6 +126,11 @@ class Fields:
 
     def _fail(self, name: str, wanted: str) -> ParameterError:
         return ParameterError(f"{self._path}.{name}", wanted)
+
+
+def pack_data(data: bytes) -> str:
+    """Bytes as `Fields.data` takes them."""
+    return binascii.b2a_base64(data, newline=False).decode()
 
 
 def pack_value(value: DataclassInstance) -> dict[str, object]:

@@ -182,7 +182,7 @@ def test_a_daemon_that_cannot_start_says_why(instance, image):
     instance.crypttab.unlink()
     result = instance.run("open", image, "v", stdin=PASSPHRASE)
     assert (result.status, result.stderr.count("\n")) == (4, 1)
-    assert "cannot start a daemon: " in result.stderr
+    assert "cannot start fusecryptd: " in result.stderr
     assert "no such file" in result.stderr
 
 

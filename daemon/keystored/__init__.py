@@ -1,0 +1,1 @@
+"""fusecrypt-keystored: the process that holds the adapters, and the way to it."""

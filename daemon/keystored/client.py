@@ -1,0 +1,167 @@
+"""The keystored as the daemon and the command line see it: plain blocking calls.
+
+Any thread may call; each call has a connection of its own.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from ...keystore import errors
+from ...keystore.coprocessor import AdapterInfo, Apqn, Transport, Validation
+from ...keystore.errors import CoprocessorError, MapperError
+from ...keystore.keys import SecureKey
+from ..control.client import ControlClient, NoAnswerError, NoDaemonError
+from ..control.fields import Fields, PassedFds, pack_data
+from ..exitcodes import ReportedError
+from ..start_on_demand import connect_or_start
+from .messages import (
+    INTERFACE,
+    PROGRAM,
+    GenerateRequest,
+    Info,
+    parse_adapters,
+    parse_apqns,
+    parse_token,
+    parse_transport,
+    parse_validation,
+)
+
+if TYPE_CHECKING:
+    from ...keystore.tokens import KeyType
+    from ..config import Settings
+
+#: Seconds that one call may take. An adapter answers in milliseconds; a backup derives a key.
+TIMEOUT: Final = 10.0
+
+
+class Keystore:
+    """The adapters and what they can do, in another process.
+
+    Every method raises a `MapperError`. Whatever is wrong with adapters, their master keys or the
+    process that holds them is a `CoprocessorError`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Does nothing yet: the first call connects, and starts the process if nobody runs one."""
+        self._settings = settings
+
+    def make_transport(self, key: SecureKey, public_key: bytes) -> Transport:
+        """A volume key for the engine that made ``public_key``; nobody else can use it."""
+        parameters = {"token": pack_data(key.token), "public_key": pack_data(public_key)}
+        return parse_transport(self._call("MakeTransport", parameters))
+
+    def generate(
+        self,
+        key_type: KeyType,
+        *,
+        key_bits: int,
+        xts: bool,
+        apqns: Sequence[Apqn] = (),
+        clear_key_fd: int | None = None,
+    ) -> SecureKey:
+        """A new secure key, random or made of a clear key that is read from a descriptor.
+
+        ``key_bits`` counts one half of an XTS key. ``apqns``: what may make it; empty: any.
+        """
+        fds = PassedFds()
+        request = GenerateRequest(key_type, key_bits, xts, tuple(apqns), clear_key_fd)
+        return parse_token(self._call("GenerateKey", request.pack(fds), fds.fds))
+
+    def validate(self, key: SecureKey) -> Validation:
+        """What a secure key is, and which master key wraps it.
+
+        Raises:
+            MasterKeyChangedError: no adapter holds its master key.
+        """
+        return parse_validation(self._call("ValidateKey", {"token": pack_data(key.token)}))
+
+    def get_info(self) -> Info:
+        """The process."""
+        return Info.parse(self._call("GetInfo", {}))
+
+    def list_adapters(self) -> tuple[AdapterInfo, ...]:
+        """All adapters, in the order of their APQNs."""
+        return parse_adapters(self._call("ListAdapters", {}))
+
+    def create_adapter(self, apqn: Apqn, mode: str, *, with_master_key: bool) -> AdapterInfo:
+        """Make a virtual adapter; ``with_master_key``: with a random one set."""
+        parameters = {"apqn": str(apqn), "mode": mode, "master_key": with_master_key}
+        (adapter,) = parse_adapters(self._call("CreateAdapter", parameters))
+        return adapter
+
+    def remove_adapter(self, apqn: Apqn) -> None:
+        """Forget an adapter and its master keys."""
+        self._call("RemoveAdapter", {"apqn": str(apqn)})
+
+    def backup(self, passphrase_fd: int) -> bytes:
+        """All adapters with their master keys, sealed with what the descriptor yields."""
+        fds = PassedFds()
+        parameters = {"passphrase": fds.add(passphrase_fd)}
+        reply = self._call("BackupAdapters", parameters, fds.fds)
+        return Fields("reply", reply).data("backup")
+
+    def restore(self, backup: bytes, passphrase_fd: int) -> tuple[Apqn, ...]:
+        """Make the adapters of a backup again; returns which."""
+        fds = PassedFds()
+        parameters = {"backup": pack_data(backup), "passphrase": fds.add(passphrase_fd)}
+        return parse_apqns(self._call("RestoreAdapters", parameters, fds.fds))
+
+    def attach(self) -> socket.socket:
+        """A connection that the daemon holds as long as it lives.
+
+        A keystored that was started on demand ends when the last such connection does.
+        """
+        with self._connect() as client:
+            self._ask(client, "Attach", {}, ())
+            connection = client.detach()
+        connection.settimeout(None)
+        return connection
+
+    def _call(
+        self, method: str, parameters: Mapping[str, object], fds: Sequence[int] = ()
+    ) -> Mapping[str, object]:
+        with self._connect() as client:
+            return self._ask(client, method, parameters, fds)
+
+    def _ask(
+        self,
+        client: ControlClient,
+        method: str,
+        parameters: Mapping[str, object],
+        fds: Sequence[int],
+    ) -> Mapping[str, object]:
+        try:
+            return client.call(method, parameters, fds)
+        except ReportedError as error:
+            raise _make_error(error) from None
+        except NoAnswerError as error:
+            raise CoprocessorError(str(error)) from None
+
+    def _connect(self) -> ControlClient:
+        settings = self._settings
+        try:
+            if settings.named_keystore_socket is not None:
+                return self._open()
+            lock = settings.runtime_dir / "keystore.start.lock"
+            return connect_or_start(settings, self._open, lock, PROGRAM, ())
+        except NoDaemonError:
+            where = settings.keystore_socket
+            raise CoprocessorError(f"{PROGRAM}: nobody listens at {where}; start it") from None
+        except MapperError as error:
+            raise CoprocessorError(str(error)) from None
+
+    def _open(self) -> ControlClient:
+        return ControlClient(
+            self._settings.keystore_socket, interface=INTERFACE, program=PROGRAM, timeout=TIMEOUT
+        )
+
+
+def _make_error(error: ReportedError) -> MapperError:
+    """The error as its own class, so that a caller need not care where it was raised."""
+    cls: object = getattr(errors, error.kind, None)
+    if isinstance(cls, type) and issubclass(cls, MapperError):
+        return cls(str(error))
+    return error

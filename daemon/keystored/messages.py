@@ -1,0 +1,231 @@
+"""What the methods of ``io.fusecrypt.Keystore`` take and return, as values.
+
+The interface, method by method, is described in docs/manual/fusecrypt-keystored.8.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from ...keystore.coprocessor import (
+    AdapterInfo,
+    Apqn,
+    MasterKeyRegister,
+    Register,
+    RegisterState,
+    Transport,
+    Validation,
+)
+from ...keystore.errors import MapperError
+from ...keystore.keys import SecureKey
+from ...keystore.tokens import KeyType
+from ..control.fields import Fields, ParameterError, PassedFds, pack_data, pack_value
+
+INTERFACE: Final = "io.fusecrypt.Keystore"
+PROGRAM: Final = "fusecrypt-keystored"
+
+_KEY_TYPES: Final = tuple(KeyType)
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """``GetInfo``: the process."""
+
+    version: str
+    pid: int
+    directory: str  # of the adapters' state
+    memory: str  # "locked" or "may be swapped"
+    adapters: int
+
+    def pack(self) -> dict[str, object]:
+        return pack_value(self)
+
+    @classmethod
+    def parse(cls, parameters: Mapping[str, object]) -> Self:
+        fields = Fields("reply", parameters)
+        return cls(
+            version=fields.text("version"),
+            pid=fields.integer("pid"),
+            directory=fields.text("directory"),
+            memory=fields.text("memory"),
+            adapters=fields.integer("adapters"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """``GenerateKey``: a new secure key."""
+
+    key_type: KeyType
+    key_bits: int  # of one half, if it is an XTS key
+    is_xts: bool
+    apqns: tuple[Apqn, ...] = ()  # what may make it; empty: any
+    clear_key_fd: int | None = None
+
+    def pack(self, fds: PassedFds) -> dict[str, object]:
+        """The parameters; the descriptor is added to ``fds``."""
+        content: dict[str, object] = {
+            "key_type": str(self.key_type),
+            "key_bits": self.key_bits,
+            "xts": self.is_xts,
+            "apqns": [str(apqn) for apqn in self.apqns],
+        }
+        if self.clear_key_fd is not None:
+            content["clear_key"] = fds.add(self.clear_key_fd)
+        return content
+
+    @classmethod
+    def parse(cls, parameters: Mapping[str, object], fds: Sequence[int]) -> Self:
+        fields = Fields("parameters", parameters, fds)
+        key_type = KeyType(fields.choice("key_type", _KEY_TYPES))
+        key_bits = fields.integer("key_bits")
+        return cls(
+            key_type,
+            key_bits,
+            fields.flag("xts"),
+            _take_apqns(fields),
+            fields.optional_fd("clear_key"),
+        )
+
+
+def parse_apqn(fields: Fields, name: str = "apqn") -> Apqn:
+    """An APQN that stands in a message."""
+    return _make_apqn(fields.text(name), name)
+
+
+def pack_apqns(apqns: Sequence[Apqn]) -> dict[str, object]:
+    """``RestoreAdapters``: which adapters are there again."""
+    return {"apqns": [str(apqn) for apqn in apqns]}
+
+
+def parse_apqns(parameters: Mapping[str, object]) -> tuple[Apqn, ...]:
+    """What `pack_apqns` made."""
+    return _take_apqns(Fields("reply", parameters))
+
+
+def parse_token(parameters: Mapping[str, object]) -> SecureKey:
+    """The secure key of a message."""
+    return SecureKey.parse(Fields("parameters", parameters).data("token"))
+
+
+def pack_adapters(adapters: Sequence[AdapterInfo]) -> dict[str, object]:
+    """``ListAdapters``: adapters as objects."""
+    return {"adapters": [describe_adapter(adapter) for adapter in adapters]}
+
+
+def describe_adapter(adapter: AdapterInfo) -> dict[str, object]:
+    """One adapter, as messages and ``--json`` show it."""
+    return {
+        "apqn": str(adapter.apqn),
+        "mode": adapter.mode,
+        "type": adapter.type,
+        "serial": adapter.serial,
+        "online": adapter.is_online,
+        "created": adapter.created,
+        **{
+            name: {"state": str(register.state), "mkvp": _hex(register.mkvp)}
+            for name, register in (
+                ("new", adapter.new),
+                ("current", adapter.current),
+                ("old", adapter.old),
+            )
+        },
+    }
+
+
+def parse_adapters(parameters: Mapping[str, object]) -> tuple[AdapterInfo, ...]:
+    """What `pack_adapters` made."""
+    return tuple(
+        AdapterInfo(
+            apqn=parse_apqn(item),
+            mode=item.text("mode"),
+            type=item.text("type"),
+            serial=item.text("serial"),
+            is_online=item.flag("online"),
+            new=_parse_register(item.object("new")),
+            current=_parse_register(item.object("current")),
+            old=_parse_register(item.object("old")),
+            created=item.text("created"),
+        )
+        for item in Fields("reply", parameters).objects("adapters")
+    )
+
+
+def pack_transport(transport: Transport) -> dict[str, object]:
+    """``MakeTransport``: what the engine imports."""
+    return {
+        "blob": pack_data(transport.blob),
+        "pattern": transport.pattern,
+        "key_size": transport.key_size,
+        "apqn": str(transport.apqn),
+        "register": str(transport.register),
+    }
+
+
+def parse_transport(parameters: Mapping[str, object]) -> Transport:
+    """What `pack_transport` made."""
+    fields = Fields("reply", parameters)
+    return Transport(
+        blob=fields.data("blob"),
+        pattern=fields.text("pattern"),
+        key_size=fields.integer("key_size"),
+        apqn=parse_apqn(fields),
+        register=Register(fields.choice("register", tuple(Register))),
+    )
+
+
+def pack_validation(validation: Validation) -> dict[str, object]:
+    """``ValidateKey``: what a secure key is."""
+    return {
+        "key_type": str(validation.key_type),
+        "xts": validation.is_xts,
+        "clear_bits": validation.clear_bits,
+        "register": str(validation.register),
+        "mkvp": validation.mkvp.hex(),
+        "pattern": validation.pattern,
+        "apqns": [str(apqn) for apqn in validation.apqns],
+    }
+
+
+def parse_validation(parameters: Mapping[str, object]) -> Validation:
+    """What `pack_validation` made."""
+    fields = Fields("reply", parameters)
+    return Validation(
+        key_type=KeyType(fields.choice("key_type", _KEY_TYPES)),
+        is_xts=fields.flag("xts"),
+        clear_bits=fields.integer("clear_bits"),
+        register=Register(fields.choice("register", tuple(Register))),
+        mkvp=_parse_hex(fields, "mkvp"),
+        pattern=fields.text("pattern"),
+        apqns=_take_apqns(fields),
+    )
+
+
+def _parse_register(fields: Fields) -> MasterKeyRegister:
+    state = RegisterState(fields.choice("state", tuple(RegisterState)))
+    mkvp = None if fields.optional_text("mkvp") is None else _parse_hex(fields, "mkvp")
+    return MasterKeyRegister(state, mkvp)
+
+
+def _take_apqns(fields: Fields) -> tuple[Apqn, ...]:
+    return tuple(_make_apqn(text, "apqns") for text in fields.texts("apqns"))
+
+
+def _make_apqn(text: str, name: str) -> Apqn:
+    try:
+        return Apqn.parse(text)
+    except MapperError as error:
+        raise ParameterError(name, str(error)) from None
+
+
+def _hex(mkvp: bytes | None) -> str | None:
+    return None if mkvp is None else mkvp.hex()
+
+
+def _parse_hex(fields: Fields, name: str) -> bytes:
+    try:
+        return bytes.fromhex(fields.text(name))
+    except ValueError:
+        raise ParameterError(name, "hexadecimal digits") from None
