@@ -1,0 +1,174 @@
+"""What a coprocessor is to its callers: an APQN, master-key registers, what it does with keys."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Protocol, Self
+
+from .errors import ConfigError
+from .keys import SecureKey
+from .tokens import KeyType
+
+MODE_CCA: Final = "cca"
+_APQN: Final = re.compile(r"([0-9a-fA-F]{1,2})\.([0-9a-fA-F]{1,4})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Apqn:
+    """An adjunct processor queue number: a card and a domain of it."""
+
+    card: int  # 0 to 0xff
+    domain: int  # 0 to 0xffff
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """An APQN as people write it: card and domain in hexadecimal, leading zeros optional.
+
+        Raises:
+            ConfigError: not of this form.
+        """
+        match = _APQN.fullmatch(text)
+        if match is None:
+            raise ConfigError(f"APQN {text!r}: wanted CARD.DOMAIN in hexadecimal, like 03.0039")
+        return cls(int(match[1], 16), int(match[2], 16))
+
+    def __str__(self) -> str:
+        return f"{self.card:02x}.{self.domain:04x}"
+
+
+class Register(StrEnum):
+    """The three registers for an AES master key."""
+
+    NEW = "NEW"
+    CURRENT = "CURRENT"
+    OLD = "OLD"
+
+
+class Fill(StrEnum):
+    """How a register is filled: NEW takes the first three values, the others the last two."""
+
+    EMPTY = "empty"
+    PARTIAL = "partial"  # some key parts are loaded
+    FULL = "full"
+    VALID = "valid"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterState:
+    """What may be told of a master-key register."""
+
+    state: Fill
+    mkvp: bytes | None = None  # 8 bytes when FULL or VALID
+
+    @property
+    def is_usable(self) -> bool:
+        """The register holds a whole master key."""
+        return self.mkvp is not None
+
+    def __str__(self) -> str:
+        return self.mkvp.hex() if self.mkvp else "-"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """What may be told of one adapter domain."""
+
+    apqn: Apqn
+    serial: str  # of the card: eight capitals and digits
+    is_online: bool
+    new: RegisterState
+    current: RegisterState
+    old: RegisterState
+    created: str  # UTC, like 2026-01-31T12:00:00Z
+    mode: str = MODE_CCA
+    type: str = "CEX8C"
+
+    def get_register(self, register: Register) -> RegisterState:
+        """The state of one register."""
+        return {
+            Register.NEW: self.new,
+            Register.CURRENT: self.current,
+            Register.OLD: self.old,
+        }[register]
+
+    def find_register(self, mkvp: bytes) -> Register | None:
+        """The register whose master key has this MKVP; CURRENT before OLD before NEW."""
+        for register in (Register.CURRENT, Register.OLD, Register.NEW):
+            if self.get_register(register).mkvp == mkvp:
+                return register
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """The effective key of a secure key on its way to one engine."""
+
+    blob: bytes = field(repr=False)  # only the engine whose public key it was made for can open it
+    pattern: str  # the verification pattern: 64 hexadecimal digits
+    key_size: int  # bytes of the clear key inside
+    apqn: Apqn
+    register: Register  # whose master key unwrapped it: CURRENT or OLD
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What the coprocessors say of a secure key that they can use."""
+
+    key_type: KeyType
+    is_xts: bool
+    clear_bits: int  # of the whole key
+    register: Register  # CURRENT when any adapter has its master key there, else OLD
+    mkvp: bytes
+    pattern: str  # 64 hexadecimal digits
+    apqns: tuple[Apqn, ...]  # every online adapter that can use the key
+
+
+class Coprocessor(Protocol):
+    """One APQN. Synchronous; no method leaves a clear key or a master key behind."""
+
+    def info(self) -> AdapterInfo:
+        """What may be told of it."""
+        ...
+
+    def generate(self, key_type: KeyType, key_bits: int, *, is_xts: bool) -> SecureKey:
+        """A random key, wrapped by the CURRENT master key; ``key_bits`` are of one half for XTS.
+
+        Raises:
+            UnsupportedError: a size that this type of key does not have.
+            MasterKeyChangedError: no CURRENT master key.
+        """
+        ...
+
+    def import_clear(self, key_type: KeyType, clear: bytearray, *, is_xts: bool) -> SecureKey:
+        """The caller's clear key wrapped by the CURRENT master key; the caller wipes.
+
+        Raises:
+            UnsupportedError: a size that this type of key does not have, or equal XTS halves.
+            MasterKeyChangedError: no CURRENT master key.
+        """
+        ...
+
+    def find_register(self, secure_key: SecureKey) -> Register | None:
+        """The register that has the key's master key; with NEW the key is not usable yet."""
+        ...
+
+    def to_transport(self, secure_key: SecureKey, public_key: bytes) -> Transport:
+        """The effective key for the engine that has this X25519 public key.
+
+        Raises:
+            MasterKeyChangedError: neither CURRENT nor OLD has the key's master key.
+            FormatError: the token was altered, or the public key is none.
+            CoprocessorError: the token forbids this use.
+        """
+        ...
+
+    def validate(self, secure_key: SecureKey) -> Validation:
+        """That the key unwraps here, and what it is.
+
+        Raises:
+            MasterKeyChangedError, FormatError, CoprocessorError: as `to_transport`.
+        """
+        ...
