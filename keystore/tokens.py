@@ -86,7 +86,7 @@ KMF1_CPACF_ONLY: Final = 0x08C8
 #: Key-management field 2: parts of the key are still missing.
 KMF2_INCOMPLETE: Final = 0xC000
 #: Key-management field 3, where the key came from: original and present method of creation.
-KMF3_UNKNOWN: Final = 0x0000
+KMF3_RANDOM: Final = 0x0202
 KMF3_CLEAR_COMPONENTS: Final = 0x0404
 
 
@@ -172,7 +172,7 @@ class AesCipherToken:
     usage2: int = KUF2_ANY_MODE
     management1: int = KMF1_CPACF_ONLY
     management2: int = 0
-    management3: int = KMF3_UNKNOWN
+    management3: int = KMF3_RANDOM
 
     @property
     def key_type(self) -> KeyType:

@@ -1,0 +1,43 @@
+"""Transport blobs: an effective key on its way from a coprocessor to one engine session.
+
+Source: dmcrypt/engine/src/session.h and transport.c, which open them. Kind 1: 01, ephemeral X25519
+public key (32), nonce (12), AES-256-GCM ciphertext and tag (16); the AES key is HKDF-SHA256 (RFC
+5869) of the shared secret, without salt; the additional data is the first 33 bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from .clear_bytes import wiped
+from .errors import FormatError
+from .gcm import NONCE_SIZE, encrypt
+
+PUBLIC_KEY_SIZE: Final = 32
+_KIND_X25519: Final = b"\x01"
+_INFO: Final = b"fusecrypt transport 1"
+
+
+def seal(clear: bytearray, public_key: bytes) -> bytes:
+    """The blob that only the holder of the private key of ``public_key`` (X25519) can open.
+
+    Raises:
+        FormatError: no public key of X25519.
+    """
+    if len(public_key) != PUBLIC_KEY_SIZE:
+        raise FormatError(f"public key: {len(public_key)} bytes, wanted {PUBLIC_KEY_SIZE} (X25519)")
+    ephemeral = X25519PrivateKey.generate()
+    head = _KIND_X25519 + ephemeral.public_key().public_bytes_raw()
+    try:
+        shared = ephemeral.exchange(X25519PublicKey.from_public_bytes(public_key))
+    except ValueError as error:  # RFC 7748 6.1: the shared secret would be all zeros
+        raise FormatError("public key: a point of small order, wanted a key of X25519") from error
+    with wiped(bytearray(32)) as aes_key:
+        HKDF(hashes.SHA256(), 32, None, _INFO + head[1:] + public_key).derive_into(shared, aes_key)
+        nonce = os.urandom(NONCE_SIZE)
+        return head + nonce + encrypt(clear, aes_key, nonce, head)
