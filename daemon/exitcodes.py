@@ -14,6 +14,7 @@ from ..keystore.errors import (
     FormatError,
     MapperError,
     NotFoundError,
+    PolicyError,
     UnlockError,
     UnsupportedError,
 )
@@ -47,6 +48,7 @@ _CODES: Final[dict[type[BaseException], ExitCode]] = {
     BusyError: ExitCode.BUSY,
     CoprocessorError: ExitCode.COPROCESSOR_UNAVAILABLE,
     FormatError: ExitCode.HEADER_DAMAGED,
+    PolicyError: ExitCode.REFUSED_BY_POLICY,
     UnsupportedError: ExitCode.UNSUPPORTED,
     KeyboardInterrupt: ExitCode.INTERRUPTED,
 }

@@ -20,11 +20,13 @@ from ..keystore.errors import (
 )
 from ..keystore.keys import ProtectedKey
 from .cipher_spec import CipherSpec
+from .effective_key import EffectiveKey, KeyService, get_effective_key
 from .engine.client import Engine, Secret
 from .engine.messages import DigestSpec, TargetKind
 from .luks2 import Luks2Header, digest, keyslot
 from .luks2.model import Segment as Luks2Segment
 from .luks2.requirement import check_requirements, find_unknown_flags
+from .luks2.token import find_verification_pattern
 from .plain import DEFAULTS_DIFFER, PlainParams, get_length, parse_hash, plain_table
 from .table import Segment, Table
 from .units import ENCRYPTION_SECTOR_SIZES, SECTOR_SIZE, Sector
@@ -45,6 +47,7 @@ class OpenedVolume:
     label: str = ""
     subsystem: str = ""
     keyslot: int | None = None
+    key_origin: str = "engine"  # what guards the key at rest, beside the passphrase
     notes: tuple[str, ...] = ()  # what a user should know of
 
 
@@ -82,17 +85,85 @@ def open_luks2(
     key_slot: int | None = None,
     data_size: int,
     read_only: bool,
+    key_service: KeyService | None = None,
 ) -> OpenedVolume:
     """Open a LUKS2 volume with a passphrase or key file.
 
-    ``header_fd`` is what `header` was read from: the volume itself or a detached header.
+    ``header_fd`` is what `header` was read from: the volume itself or a detached header;
+    ``key_service`` is needed for volumes whose key is a secure key.
 
     Raises:
         NoKeyError: no keyslot opens with this secret.
         UnlockError: there is no keyslot to try.
-        MapperError: as `check_luks2`, and what the engine raises.
+        MapperError: as `check_luks2` and `get_effective_key`, and what the engine raises.
     """
     plan = _plan(header, data_size, read_only=read_only)
+    key, number = _unlock(engine, header, plan, header_fd, secret, key_slot)
+    effective = _find_effective_key(engine, header, plan, key, key_service)
+    return _opened_luks2(header, plan, effective, number)
+
+
+def find_keyslot(
+    engine: Engine,
+    header: Luks2Header,
+    header_fd: int,
+    secret: Secret,
+    *,
+    key_slot: int | None = None,
+    data_size: int,
+) -> int:
+    """The keyslot that a passphrase or key file opens; nothing else is done.
+
+    Raises:
+        MapperError: as `open_luks2`.
+    """
+    plan = _plan(header, data_size, read_only=True)
+    return _unlock(engine, header, plan, header_fd, secret, key_slot)[1]
+
+
+def check_volume_key(engine: Engine, header: Luks2Header, key: ProtectedKey) -> None:
+    """Compare a volume key with the header's digest.
+
+    Raises:
+        DigestMismatchError: it is not this volume's key.
+    """
+    segment = header.metadata.regular_segments[0]
+    wanted = digest.make_spec(digest.get_digest(header.metadata, segment.id))
+    blank = DigestSpec(wanted.hash_name, wanted.iterations, wanted.salt, b"", wanted.digest_length)
+    if not hmac.compare_digest(engine.make_digest(key, blank), wanted.digest):
+        raise DigestMismatchError("volume key does not match the volume")
+
+
+def open_luks2_with_key(
+    engine: Engine,
+    header: Luks2Header,
+    key: ProtectedKey,
+    *,
+    data_size: int,
+    read_only: bool,
+    key_service: KeyService | None = None,
+) -> OpenedVolume:
+    """Open a LUKS2 volume with its volume key.
+
+    Raises:
+        DigestMismatchError: it is not this volume's key.
+        MapperError: as `check_luks2` and `get_effective_key`.
+    """
+    plan = _plan(header, data_size, read_only=read_only)
+    check_volume_key(engine, header, key)
+    effective = _find_effective_key(engine, header, plan, key, key_service)
+    return _opened_luks2(header, plan, effective, None)
+
+
+def _unlock(
+    engine: Engine,
+    header: Luks2Header,
+    plan: _LuksPlan,
+    header_fd: int,
+    secret: Secret,
+    key_slot: int | None,
+) -> tuple[ProtectedKey, int]:
+    """The volume key, and the number of the keyslot that gave it."""
     metadata = header.metadata
     candidates = keyslot.list_candidates(metadata, plan.segment.id, key_slot)
     wanted = digest.make_spec(digest.get_digest(metadata, plan.segment.id))
@@ -107,25 +178,19 @@ def open_luks2(
         except (FormatError, UnsupportedError, EngineMemoryError, ConfigError) as error:
             failure = failure or _in_keyslot(error, slot.id)
         else:
-            return _opened_luks2(header, plan, key, slot.id)
+            return key, slot.id
     raise failure or NoKeyError("no key available with this passphrase")
 
 
-def open_luks2_with_key(
-    engine: Engine, header: Luks2Header, key: ProtectedKey, *, data_size: int, read_only: bool
-) -> OpenedVolume:
-    """Open a LUKS2 volume with its volume key.
-
-    Raises:
-        DigestMismatchError: it is not this volume's key.
-        MapperError: as `check_luks2`.
-    """
-    plan = _plan(header, data_size, read_only=read_only)
-    wanted = digest.make_spec(digest.get_digest(header.metadata, plan.segment.id))
-    blank = DigestSpec(wanted.hash_name, wanted.iterations, wanted.salt, b"", wanted.digest_length)
-    if not hmac.compare_digest(engine.make_digest(key, blank), wanted.digest):
-        raise DigestMismatchError("volume key does not match the volume")
-    return _opened_luks2(header, plan, key, None)
+def _find_effective_key(
+    engine: Engine,
+    header: Luks2Header,
+    plan: _LuksPlan,
+    key: ProtectedKey,
+    service: KeyService | None,
+) -> EffectiveKey:
+    pattern = find_verification_pattern(header.metadata)
+    return get_effective_key(engine, key, plan.cipher, service, pattern=pattern)
 
 
 def get_key_size(header: Luks2Header) -> int:
@@ -150,6 +215,7 @@ def open_plain(
     keyfile: bool,
     data_size: int,
     read_only: bool,
+    key_service: KeyService | None = None,
 ) -> OpenedVolume:
     """Open a plain volume.
 
@@ -164,21 +230,25 @@ def open_plain(
     get_length(params, data_size)
     if not keyfile and not params.hash:
         raise ConfigError(f"plain mode: hash must be given; {DEFAULTS_DIFFER}")
-    key = engine.plain_key(
+    if not keyfile and params.spec.takes_secure_keys:
+        raise ConfigError(f"cipher {params.cipher}: wanted a key file, the secure key")
+    volume_key = engine.plain_key(
         secret,
         key_size=params.key_size,
         hash_name="" if keyfile else params.hash,
         xts=params.spec.is_xts,
     )
+    effective = get_effective_key(engine, volume_key, params.spec, key_service)
     return OpenedVolume(
-        table=plain_table(params, key, data_size, read_only=read_only),
+        table=plain_table(params, effective.key, data_size, read_only=read_only),
         type="plain",
         cipher=params.spec.dm_name,
         key_bits=params.key_bits,
         sector_size=params.sector_size,
         offset=params.offset * SECTOR_SIZE,
         iv_offset=Sector(params.skip),
-        notes=() if keyfile else _note_zero_key(params.hash),
+        key_origin=effective.origin,
+        notes=effective.notes if keyfile else _note_zero_key(params.hash),
     )
 
 
@@ -249,7 +319,7 @@ def _get_length(segment: Luks2Segment, data_size: int) -> int:
 
 
 def _opened_luks2(
-    header: Luks2Header, plan: _LuksPlan, key: ProtectedKey, number: int | None
+    header: Luks2Header, plan: _LuksPlan, effective: EffectiveKey, number: int | None
 ) -> OpenedVolume:
     segment = plan.segment
     target = Segment(
@@ -257,9 +327,9 @@ def _opened_luks2(
         length=plan.length,
         target=TargetKind.CRYPT,
         backing_offset=segment.offset,
-        cipher=plan.cipher,
+        cipher=plan.cipher.effective,
         iv_offset=Sector(segment.iv_tweak),
-        key=key,
+        key=effective.key,
     )
     key_size = get_key_size(header)
     if number is not None:
@@ -277,7 +347,8 @@ def _opened_luks2(
         label=header.binary.label,
         subsystem=header.binary.subsystem,
         keyslot=number,
-        notes=plan.notes,
+        key_origin=effective.origin,
+        notes=plan.notes + effective.notes,
     )
 
 

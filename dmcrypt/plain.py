@@ -195,7 +195,7 @@ def plain_table(
         length=length,
         target=TargetKind.CRYPT,
         backing_offset=params.offset * SECTOR_SIZE,
-        cipher=params.spec,
+        cipher=params.spec.effective,
         iv_offset=Sector(params.skip),
         iv_large_sectors=params.iv_large_sectors,
         key=key,

@@ -43,6 +43,10 @@ class ConfigError(MapperError):
     """A setting, option or crypttab line that cannot be taken as it stands."""
 
 
+class PolicyError(MapperError):
+    """Possible, but against a rule that keeps keys safe."""
+
+
 class EngineError(MapperError):
     """The engine process refused, failed, or is gone."""
 

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
+from ...dmcrypt.cipher_spec import CipherSpec
 from ...dmcrypt.luks2.format import (
     FormatParams,
     FormattedVolume,
@@ -70,9 +71,10 @@ def _make_params(args: Arguments) -> FormatParams:
         memory_kib=args.number("pbkdf-memory"),
         parallel=args.number("pbkdf-parallel"),
     )
+    cipher = args.text("cipher") or _DEFAULTS.cipher
     return FormatParams(
-        cipher=args.text("cipher") or _DEFAULTS.cipher,
-        key_bits=args.number("key-size"),
+        cipher=cipher,
+        key_bits=args.number("key-size") or _get_secure_key_bits(cipher, args),
         sector_size=sector_size,
         pbkdf=pbkdf,
         key_slot=args.number("key-slot") or 0,
@@ -83,6 +85,19 @@ def _make_params(args: Arguments) -> FormatParams:
         metadata_size=args.size("luks2-metadata-size"),
         keyslots_size=args.size("luks2-keyslots-size"),
     )
+
+
+def _get_secure_key_bits(cipher: str, args: Arguments) -> int | None:
+    """Of paes the size of its secure key, lest only the beginning of one is taken."""
+    if not CipherSpec.parse(cipher).takes_secure_keys:
+        return None
+    path = args.text("volume-key-file")
+    if path is None:
+        raise ConfigError(
+            f"--cipher {cipher}: wanted --volume-key-file, a secure key (fusecrypt zkey generate)"
+        )
+    with open_for_reading(path, "volume key file") as file:
+        return file.size * 8
 
 
 def _make_key_options(args: Arguments) -> KeyOptions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from ...dmcrypt.open_volume import OpenedVolume, get_key_size, open_luks2, open_luks2_with_key
+from ...dmcrypt.open_volume import check_volume_key, find_keyslot, get_key_size
 from ...keystore.errors import ConfigError
 from ..control.messages import KeyInput
 from ..exitcodes import ExitCode
@@ -42,22 +42,16 @@ def run(args: Arguments, output: Output) -> ExitCode:
             key_size = get_key_size(header)
             check_length(key_file, "volume key file", offset=0, size=key_size)
             key = engine.load_key(key_file.fd, key_size, xts=False)
-            open_luks2_with_key(engine, header, key, data_size=size, read_only=True)
+            check_volume_key(engine, header, key)
             return ExitCode.OK
 
-        def attempt(given: KeyInput) -> OpenedVolume:
+        def attempt(given: KeyInput) -> int:
             with load_secret(engine, given) as secret:
-                return open_luks2(
-                    engine,
-                    header,
-                    file.fd,
-                    secret,
-                    key_slot=key_slot,
-                    data_size=size,
-                    read_only=True,
+                return find_keyslot(
+                    engine, header, file.fd, secret, key_slot=key_slot, data_size=size
                 )
 
-        opened = try_keys(make_key_options(args), make_prompt(spec), attempt)
-    output.note(f"Key slot {opened.keyslot} unlocked.")
-    output.json({"keyslot": opened.keyslot})
+        number = try_keys(make_key_options(args), make_prompt(spec), attempt)
+    output.note(f"Key slot {number} unlocked.")
+    output.json({"keyslot": number})
     return ExitCode.OK

@@ -17,6 +17,7 @@ from ...keystore.errors import (
     FormatError,
     MapperError,
     NoKeyError,
+    ProtectedKeyExpiredError,
     UnlockError,
     UnsupportedError,
 )
@@ -28,10 +29,12 @@ from .messages import (
     DeviceStats,
     DigestSpec,
     EventKind,
+    ExportedKey,
     Hello,
     Kdf,
     KdfType,
     KeyslotSpec,
+    PkeyType,
     SecretMode,
     SegmentSpec,
 )
@@ -239,6 +242,26 @@ class Engine:
         _check(reply, "importing the key")
         return messages.parse_token(reply.body)
 
+    def export_key(self, key: ProtectedKey) -> ExportedKey:
+        """What a volume key is, and what may be shown of it: a secure key's tokens, no clear key.
+
+        Raises:
+            ProtectedKeyExpiredError: it consists of protected key tokens of another session.
+        """
+        reply = self._channel.call(Type.EXPORT_KEY, messages.pack_token(key))
+        if reply.status == -errno.EKEYEXPIRED:
+            raise ProtectedKeyExpiredError(
+                "protected key: made in another session of the engine, which nothing can use now"
+            )
+        _check(reply, "looking at the volume key")
+        return ExportedKey.parse(reply.body)
+
+    def make_pkey_token(self, kind: PkeyType) -> bytes:
+        """A random protected key of IBM Z's layout (80 bytes; XTS-128 80, XTS-256 112)."""
+        reply = self._channel.call(Type.MAKE_PKEY, messages.KEY_SIZE.pack(kind, 0))
+        _check(reply, "making a protected key")
+        return messages.parse_token(reply.body).token
+
     # Devices.
 
     def add_device(self, device: DeviceSpec, fds: Sequence[int]) -> int:
@@ -373,7 +396,7 @@ def _check_key(reply: Reply, got: int | None, wanted: int) -> None:
         errno.ENODATA: UnlockError(
             f"key file: {'too few' if got is None else got} bytes, wanted {wanted}"
         ),
-        errno.EINVAL: UnlockError(f"volume key: {wanted} bytes, possible are 16 to 128"),
+        errno.EINVAL: UnlockError(f"volume key: {wanted} bytes, possible are 16 to 272"),
     }
     if -reply.status in refusals:
         raise refusals[-reply.status]

@@ -7,7 +7,7 @@ the host's byte order, sizes and offsets in bytes unless a name says otherwise.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, Self
 
@@ -23,6 +23,7 @@ SALT_MAX: Final = 64
 DIGEST_MAX: Final = 512
 SEGMENTS_MAX: Final = 20
 BLOB_MAX: Final = 4096
+SECURE_KEY_MAX: Final = 272
 ENTRY_NAME_MAX: Final = 255
 
 HEADER: Final = struct.Struct("=IIiI")
@@ -47,6 +48,7 @@ MAKE_DIGEST: Final = struct.Struct(f"={TOKEN.size}s{DIGEST.size}s")
 DIGEST_VALUE: Final = struct.Struct(f"=I4x{DIGEST_MAX}s")
 BENCHMARK: Final = struct.Struct(f"={KDF.size}sII")
 BLOB: Final = struct.Struct(f"=II{BLOB_MAX}s")
+EXPORTED_KEY: Final = struct.Struct(f"=II{SECURE_KEY_MAX}s{TOKEN.size}s")
 EVENT: Final = struct.Struct("=I4x")
 STATS: Final = struct.Struct("=QQQQQQQQQqQ40x")
 
@@ -73,6 +75,7 @@ LAYOUTS: Final = {
     "wire_digest_value": DIGEST_VALUE,
     "wire_benchmark": BENCHMARK,
     "wire_blob": BLOB,
+    "wire_exported_key": EXPORTED_KEY,
     "wire_event": EVENT,
     "wire_stats": STATS,
 }
@@ -107,6 +110,8 @@ class MessageType(IntEnum):
     IMPORT_KEY = 19
     STATUS = 20
     SHUTDOWN = 21
+    EXPORT_KEY = 22
+    MAKE_PKEY = 23
     EVENT = 100
 
 
@@ -128,6 +133,25 @@ class SecretMode(IntEnum):
 
     LINE = 1
     ALL = 2
+
+
+class KeyKind(IntEnum):
+    """What a volume key turned out to be: ``enum wire_key_kind``."""
+
+    CLEAR = 1
+    SECURE = 2
+    PROTECTED = 3
+    FRAGMENT = 4
+
+
+class PkeyType(IntEnum):
+    """Protected key tokens of IBM Z's layout: ``enum session_key_type``."""
+
+    AES_128 = 1
+    AES_192 = 2
+    AES_256 = 3
+    AES_XTS_128 = 10
+    AES_XTS_256 = 11
 
 
 class KdfType(IntEnum):
@@ -326,6 +350,24 @@ class DeviceSpec:
             len(self.segments),
         )
         return head + b"".join(segment.pack() for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedKey:
+    """What the engine shows of a volume key: never a clear one."""
+
+    kind: KeyKind
+    secure: bytes = field(repr=False)  # the tokens of a secure key, else empty
+    protected: ProtectedKey | None  # what protected key tokens make
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Raises EngineError: a body of another length."""
+        if len(body) != EXPORTED_KEY.size:
+            raise EngineError(f"exported key: {len(body)} bytes, wanted {EXPORTED_KEY.size}")
+        kind, length, secure, token = EXPORTED_KEY.unpack(body)
+        protected = parse_token(token) if kind == KeyKind.PROTECTED else None
+        return cls(KeyKind(kind), secure[:length], protected)
 
 
 @dataclass(frozen=True, slots=True)

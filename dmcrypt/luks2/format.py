@@ -13,12 +13,12 @@ import uuid as uuids
 from dataclasses import dataclass
 from typing import Final
 
-from ...keystore.errors import AccessError, ConfigError, UnsupportedError
-from ...keystore.keys import ProtectedKey
+from ...keystore.errors import AccessError, ConfigError, PolicyError, UnsupportedError
+from ...keystore.keys import ProtectedKey, SecureKey
 from ..backing import get_size, locked, pread_from, pwrite, sync
 from ..cipher_spec import CipherSpec
 from ..engine.client import Engine, Secret
-from ..engine.messages import DigestSpec, Kdf, KdfType, KeyslotSpec
+from ..engine.messages import DigestSpec, Kdf, KdfType, KeyKind, KeyslotSpec
 from ..units import SECTOR_SIZE, UINT32_MAX
 from .binhdr import BINHDR_SIZE, LABEL_SIZE, SALT_SIZE, BinaryHeader
 from .json_area import JsonObject
@@ -31,6 +31,9 @@ KEYSLOTS_MAX: Final = 32
 _KDF_SALT_SIZE: Final = 32
 _DIGEST_MILLISECONDS: Final = 125
 _DIGEST_ITERATIONS_MIN: Final = 1000
+# lib/luks2/luks2_keyslot.c: the keyslot encryption of what is a wrapped key.
+_WRAPPED_AREA_CIPHER: Final = "aes-xts-plain64"
+_WRAPPED_AREA_KEY_SIZE: Final = 64
 _WIPE_STEP: Final = 1024 * 1024
 #: The hashes that a new volume may name, with the bytes of their digests.
 HASH_SIZES: Final = {
@@ -148,6 +151,8 @@ class FormatParams:
     def key_size(self) -> int:
         """Bytes of the volume key: 256 bits of AES unless told otherwise, twice that for XTS."""
         if self.key_bits is None:
+            if self.spec.takes_secure_keys:
+                raise ConfigError(f"cipher {self.cipher}: the key size must be given: the token's")
             return 64 if self.spec.is_xts else 32
         if self.key_bits % 8:
             raise ConfigError(f"key size {self.key_bits}: not a multiple of 8 bits")
@@ -204,11 +209,14 @@ def format_volume(
         UnsupportedError: the engine has no such hash.
         AccessError: the backing store is too small, or refuses.
         BusyError: another process holds the header's lock.
+        PolicyError: paes with what is not the whole of a secure key.
         EngineError: the engine failed; EngineMemoryError: for want of memory.
     """
     layout = plan_format(params, fd, header_fd)
     target = fd if header_fd is None else header_fd
     # All that can be refused is refused before the first byte is written.
+    if params.spec.takes_secure_keys:
+        _check_secure_key(engine, params.spec, volume_key)
     key = volume_key or engine.generate_key(params.key_size, xts=params.spec.is_xts)
     slot = _make_keyslot(engine, params, layout)
     digest = _make_digest(engine, params, key)
@@ -233,6 +241,23 @@ def format_volume(
     return FormattedVolume(header, layout.notes)
 
 
+def _check_secure_key(engine: Engine, spec: CipherSpec, key: ProtectedKey | None) -> None:
+    """Refuse what would not be a secure key for ever after; the engine looks at it, not we."""
+    if key is None:
+        raise ConfigError(f"cipher {spec.dm_name}: wanted a secure key (--volume-key-file)")
+    exported = engine.export_key(key)
+    if exported.kind is not KeyKind.SECURE:
+        what = {
+            KeyKind.CLEAR: "no secure key",
+            KeyKind.FRAGMENT: "only the beginning of a secure key, everybody who has it could read",
+            KeyKind.PROTECTED: "a protected key, void as soon as the engine ends",
+        }[exported.kind]
+        raise PolicyError(f"volume key file: is {what}; wanted: the whole secure key")
+    if SecureKey.parse(exported.secure).is_xts != spec.is_xts:
+        wanted = "a pair for XTS (zkey generate --xts)" if spec.is_xts else "one without --xts"
+        raise PolicyError(f"volume key file: does not fit {spec.dm_name}; wanted: {wanted}")
+
+
 def _parse_uuid(text: str) -> str:
     try:
         return str(uuids.UUID(text))
@@ -252,15 +277,17 @@ def _make_keyslot(engine: Engine, params: FormatParams, layout: Layout) -> Keysl
         kdf = Kdf(kind, salt, pbkdf.iterations or 0, pbkdf.memory, pbkdf.lanes)
     if pbkdf.iterations is None:
         kdf = engine.benchmark_kdf(kdf, key_size=params.key_size, milliseconds=pbkdf.milliseconds)
-    # The area takes the data's cipher and key size, as cryptsetup does without --keyslot-cipher.
+    # The area takes the data's cipher and key size, as cryptsetup does without --keyslot-cipher;
+    # for paes its defaults, since a token is no key for the area.
+    is_token = params.spec.takes_secure_keys
     return KeyslotSpec(
         key_size=params.key_size,
         stripes=STRIPES,
         af_hash=pbkdf.hash_name,
         area_offset=layout.keyslots.offset,
         area_length=get_area_size(params.key_size),
-        area_cipher=params.spec.dm_name,
-        area_key_size=params.key_size,
+        area_cipher=_WRAPPED_AREA_CIPHER if is_token else params.spec.dm_name,
+        area_key_size=_WRAPPED_AREA_KEY_SIZE if is_token else params.key_size,
         kdf=kdf,
     )
 

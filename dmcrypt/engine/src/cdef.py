@@ -24,6 +24,7 @@ OPAQUE: Final = (
     "wire_make_digest",
     "wire_digest_value",
     "wire_blob",
+    "wire_exported_key",
     "wire_event",
     "wire_stats",
 )

@@ -6,7 +6,7 @@ against them (API mode).
 
 from typing import Final
 
-HEADERS: Final = ("arena.h", "cipher.h", "af.h", "keyslot.h", "session.h", "selftest.h")
+HEADERS: Final = ("arena.h", "cipher.h", "af.h", "keyslot.h", "secure_key.h", "session.h", "selftest.h")
 
 CDEF: Final = """
 struct wire_token {
@@ -117,7 +117,12 @@ const uint8_t *session_public_key(void);
 const uint8_t *session_pattern(void);
 int session_wrap(const uint8_t *key, size_t size, struct wire_token *token);
 int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size);
+int session_make_pkey(uint32_t key_type, struct wire_token *token);
+int session_join_pkeys(const uint8_t *bytes, size_t size, struct wire_token *token);
 int session_import(const uint8_t *blob, size_t length, size_t key_size, struct wire_token *token);
+
+bool secure_key_is_whole(const uint8_t *bytes, size_t size);
+bool secure_key_is_fragment(const uint8_t *bytes, size_t size);
 
 int selftest_run(const char **failed);
 """

@@ -6,10 +6,11 @@
 #include "arena.h"
 #include "keyslot.h"
 #include "random.h"
+#include "secure_key.h"
 #include "session.h"
 
 #define KEY_SIZE_LEAST 16u
-#define KEY_SIZE_MOST 128u
+#define KEY_SIZE_MOST SESSION_KEY_MAX
 
 void key_load_secret(struct request *r)
 {
@@ -228,5 +229,45 @@ void key_import(struct request *r)
 
     if (in->length <= sizeof in->bytes)
         rc = session_import(in->bytes, in->length, in->key_size, &token);
+    request_finish(r, rc, &token, sizeof token);
+}
+
+void key_export(struct request *r)
+{
+    struct wire_token in;
+    struct wire_exported_key out = { .kind = WIRE_CLEAR };
+    uint8_t *key;
+    size_t size;
+
+    memcpy(&in, r->body, sizeof in);
+    int rc = session_unwrap(&in, &key, &size);
+    if (rc != 0) {
+        request_finish(r, rc, NULL, 0);
+        return;
+    }
+    if (size <= sizeof out.secure && secure_key_is_whole(key, size)) {
+        out.kind = WIRE_SECURE;
+        out.length = (uint32_t)size;
+        memcpy(out.secure, key, size);
+    } else if (secure_key_is_fragment(key, size)) {
+        out.kind = WIRE_FRAGMENT;
+    } else {
+        rc = session_join_pkeys(key, size, &out.token);
+        if (rc == 0)
+            out.kind = WIRE_PROTECTED;
+        else if (rc == -EINVAL)
+            rc = 0;
+    }
+    arena_free(key);
+    request_finish(r, rc, &out, sizeof out);
+}
+
+void key_make_pkey(struct request *r)
+{
+    struct wire_key_size in;
+    struct wire_token token = { 0 };
+
+    memcpy(&in, r->body, sizeof in);
+    int rc = session_make_pkey(in.size, &token);
     request_finish(r, rc, &token, sizeof token);
 }

@@ -15,8 +15,9 @@
 #define WRAPPING_KEY_SIZE 64u /* AES-256-XTS */
 #define PATTERN_SIZE 32u
 #define KEY_SIZE_MIN 16u
-#define KEY_SIZE_MAX 128u
+#define DATA_KEY_MAX 128u /* bytes; what a coprocessor sends is no token */
 #define TOKEN_HEADER 16u
+#define AES_DATA 64u /* bytes behind the header of a single AES key's token, whatever the key's size */
 
 /** What a token begins with; then the wrapped key and the pattern. Big-endian. */
 struct token_header {
@@ -25,10 +26,10 @@ struct token_header {
     uint8_t version; /* 1 */
     uint8_t zero_too[3];
     uint32_t key_type;
-    uint32_t length; /* of the wrapped key, bytes */
+    uint32_t length; /* of the wrapped key and the pattern, bytes */
 };
 _Static_assert(sizeof(struct token_header) == TOKEN_HEADER, "token header");
-_Static_assert(TOKEN_HEADER + KEY_SIZE_MAX + PATTERN_SIZE <= WIRE_TOKEN_MAX, "a token fits the wire");
+_Static_assert(TOKEN_HEADER + SESSION_KEY_MAX + PATTERN_SIZE <= WIRE_TOKEN_MAX, "a token fits the wire");
 
 static struct {
     pthread_mutex_t lock; /* of the handle: it keeps a tweak */
@@ -80,46 +81,97 @@ static int wrap_bytes(uint8_t *out, const uint8_t *in, size_t size, const struct
     return hash_errno(error);
 }
 
-int session_wrap(const uint8_t *key, size_t size, struct wire_token *token)
+/* Bytes of key in a token of a type of IBM Z's; 0: no such type. */
+static size_t pkey_size(uint32_t key_type)
 {
-    if (size < KEY_SIZE_MIN || size > KEY_SIZE_MAX)
-        return -EINVAL;
+    switch (key_type) {
+    case SESSION_AES_128:
+        return 16;
+    case SESSION_AES_192:
+        return 24;
+    case SESSION_AES_256:
+    case SESSION_AES_XTS_128:
+        return 32;
+    case SESSION_AES_XTS_256:
+        return 64;
+    default:
+        return 0;
+    }
+}
+
+static size_t data_size(uint32_t key_type, size_t size)
+{
+    return key_type >= SESSION_AES_128 && key_type <= SESSION_AES_256 ? AES_DATA : size + PATTERN_SIZE;
+}
+
+static int wrap_as(uint32_t key_type, const uint8_t *key, size_t size, struct wire_token *token)
+{
     struct token_header header = {.type = 0,
                                   .version = 1,
-                                  .key_type = htobe32(SESSION_VOLUME_KEY),
-                                  .length = htobe32((uint32_t)size)};
+                                  .key_type = htobe32(key_type),
+                                  .length = htobe32((uint32_t)(size + PATTERN_SIZE))};
     memset(token, 0, sizeof(*token));
     int error = wrap_bytes(token->bytes + TOKEN_HEADER, key, size, &header, true);
     if (error)
         return error;
     memcpy(token->bytes, &header, TOKEN_HEADER);
     memcpy(token->bytes + TOKEN_HEADER + size, session.pattern, PATTERN_SIZE);
-    token->length = (uint32_t)(TOKEN_HEADER + size + PATTERN_SIZE);
+    token->length = (uint32_t)(TOKEN_HEADER + data_size(key_type, size));
     return 0;
+}
+
+int session_wrap(const uint8_t *key, size_t size, struct wire_token *token)
+{
+    if (size < KEY_SIZE_MIN || size > SESSION_KEY_MAX)
+        return -EINVAL;
+    return wrap_as(SESSION_VOLUME_KEY, key, size, token);
+}
+
+/* The header of the token that `bytes` begin with, and the sizes of its key and of itself. */
+static int parse_token(const uint8_t *bytes, size_t room, struct token_header *header, size_t *size,
+                       size_t *token_size)
+{
+    static const uint8_t zero[3];
+    if (room < TOKEN_HEADER)
+        return -EINVAL;
+    memcpy(header, bytes, TOKEN_HEADER);
+    if (header->type != 0 || memcmp(header->zero, zero, 3) != 0 || header->version != 1
+        || memcmp(header->zero_too, zero, 3) != 0)
+        return -EINVAL;
+    const uint32_t length = be32toh(header->length);
+    if (length < KEY_SIZE_MIN + PATTERN_SIZE || length > SESSION_KEY_MAX + PATTERN_SIZE)
+        return -EINVAL;
+    *size = length - PATTERN_SIZE;
+    *token_size = TOKEN_HEADER + data_size(be32toh(header->key_type), *size);
+    return *token_size <= room ? 0 : -EINVAL;
+}
+
+/* `out` has room for `size` bytes. */
+static int unwrap_into(uint8_t *out, const uint8_t *bytes, const struct token_header *header, size_t size)
+{
+    if (!equal_const_time(bytes + TOKEN_HEADER + size, session.pattern, PATTERN_SIZE))
+        return -EKEYEXPIRED;
+    return wrap_bytes(out, bytes + TOKEN_HEADER, size, header, false);
 }
 
 int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size)
 {
-    static const uint8_t zero[3];
     struct token_header header;
+    size_t length, token_size;
     *key = NULL;
     *size = 0;
-    if (token->length < TOKEN_HEADER + KEY_SIZE_MIN + PATTERN_SIZE
-        || token->length > TOKEN_HEADER + KEY_SIZE_MAX + PATTERN_SIZE)
+    if (token->length > WIRE_TOKEN_MAX)
         return -EINVAL;
-    size_t length = token->length - TOKEN_HEADER - PATTERN_SIZE;
-    memcpy(&header, token->bytes, TOKEN_HEADER);
-    if (header.type != 0 || memcmp(header.zero, zero, 3) != 0 || header.version != 1
-        || memcmp(header.zero_too, zero, 3) != 0 || be32toh(header.key_type) != SESSION_VOLUME_KEY
-        || be32toh(header.length) != length)
-        return -EINVAL;
-    if (!equal_const_time(token->bytes + TOKEN_HEADER + length, session.pattern, PATTERN_SIZE))
-        return -EKEYEXPIRED;
+    int error = parse_token(token->bytes, token->length, &header, &length, &token_size);
+    if (!error && (token_size != token->length || be32toh(header.key_type) != SESSION_VOLUME_KEY))
+        error = -EINVAL;
+    if (error)
+        return error;
 
     uint8_t *bytes = arena_alloc(length);
     if (!bytes)
         return -ENOSPC;
-    int error = wrap_bytes(bytes, token->bytes + TOKEN_HEADER, length, &header, false);
+    error = unwrap_into(bytes, token->bytes, &header, length);
     if (error) {
         arena_free(bytes);
         return error;
@@ -129,11 +181,52 @@ int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size)
     return 0;
 }
 
+int session_make_pkey(uint32_t key_type, struct wire_token *token)
+{
+    const size_t size = pkey_size(key_type);
+    if (size == 0)
+        return -EINVAL;
+    uint8_t *key = arena_alloc(size);
+    int error = key ? random_fill(key, size) : -ENOSPC;
+    if (!error)
+        error = wrap_as(key_type, key, size, token);
+    arena_free(key);
+    return error;
+}
+
+int session_join_pkeys(const uint8_t *bytes, size_t size, struct wire_token *token)
+{
+    struct token_header header;
+    size_t part = 0, token_size = 0, joined = 0;
+    uint32_t first_type = 0;
+    uint8_t *key = arena_alloc(2 * AES_DATA);
+    int error = key ? 0 : -ENOSPC;
+
+    for (size_t at = 0; at < size && !error; at += token_size) {
+        error = parse_token(bytes + at, size - at, &header, &part, &token_size);
+        if (error)
+            break;
+        const uint32_t key_type = be32toh(header.key_type);
+        /* A second one belongs to a pair for XTS: the two are of one size, and single keys. */
+        if (pkey_size(key_type) != part
+            || (at != 0 && (at + token_size != size || key_type != first_type || key_type > SESSION_AES_256)))
+            error = -EINVAL;
+        first_type = key_type;
+        if (!error)
+            error = unwrap_into(key + joined, bytes + at, &header, part);
+        joined += part;
+    }
+    if (!error)
+        error = session_wrap(key, joined, token); /* nothing at all is too short */
+    arena_free(key);
+    return error;
+}
+
 int session_import(const uint8_t *blob, size_t length, size_t key_size, struct wire_token *token)
 {
     uint8_t *key = NULL;
     size_t size = 0;
-    int error = transport_open(blob, length, KEY_SIZE_MAX, &key, &size);
+    int error = transport_open(blob, length, DATA_KEY_MAX, &key, &size);
     if (!error && (size < KEY_SIZE_MIN || (key_size && key_size != size)))
         error = -EINVAL;
     if (!error)

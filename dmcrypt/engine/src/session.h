@@ -1,10 +1,11 @@
 /** The session: what makes a protected key, and what alone can use one.
  *
  * A token: 00 000000, version 01, 000000, u32 key type, u32 data length (both big-endian), wrapped key, and
- * the 32-byte pattern of the session's wrapping key. The wrapping key never leaves the arena and dies with
- * the process; the pattern tells a token of another session (as IBM Z's WKVP does).
+ * the 32-byte pattern of the session's wrapping key; the data of a single AES key are padded to 64 bytes
+ * (pkey.h, struct protaeskeytoken). The wrapping key never leaves the arena and dies with the process; the
+ * pattern tells a token of another session (as IBM Z's WKVP does).
  * Wrapping is AES-256-XTS over the whole key with the key type and length as tweak: it keeps the length
- * and takes 16 to 128 bytes.
+ * and takes 16 to SESSION_KEY_MAX bytes.
  */
 #ifndef FUSECRYPT_SESSION_H
 #define FUSECRYPT_SESSION_H
@@ -17,13 +18,25 @@
 /** Key type of a volume key of any length; 1 to 12 are IBM Z's (pkey.h). */
 #define SESSION_VOLUME_KEY 0x46435601u
 
+/** Bytes: the secure key of an XTS volume, two CCA-AESCIPHER tokens, is what the largest volume key is. */
+#define SESSION_KEY_MAX 272u
+
+/** IBM Z's key types of protected AES keys: PKEY_KEYTYPE_AES_128 and so on (pkey.h). */
+enum session_key_type {
+    SESSION_AES_128 = 1,
+    SESSION_AES_192 = 2,
+    SESSION_AES_256 = 3,
+    SESSION_AES_XTS_128 = 10, /* both keys in one token */
+    SESSION_AES_XTS_256 = 11,
+};
+
 /** Make wrapping key, pattern and X25519 pair. Once. @return 0 or a negative errno */
 int session_init(void);
 
 const uint8_t *session_public_key(void); /* 32 bytes */
 const uint8_t *session_pattern(void);    /* 32 bytes */
 
-/** Wrap a clear key of 16 to 128 bytes. @return 0, -EINVAL: size */
+/** Wrap a clear key of 16 to SESSION_KEY_MAX bytes. @return 0, -EINVAL: size */
 int session_wrap(const uint8_t *key, size_t size, struct wire_token *token);
 
 /** Unwrap. On success *key is arena memory of *size bytes that the caller frees.
@@ -31,6 +44,18 @@ int session_wrap(const uint8_t *key, size_t size, struct wire_token *token);
  * @return 0; -EINVAL: not a token; -EKEYEXPIRED: a token of another session; -ENOSPC: the arena is full
  */
 int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size);
+
+/** A random key as a protected key token of IBM Z's layout: what a read of the pkey attributes gives there.
+ *
+ * @return 0; -EINVAL: not one of session_key_type
+ */
+int session_make_pkey(uint32_t key_type, struct wire_token *token);
+
+/** The volume key that protected key tokens of IBM Z's layout make: one, or for XTS two AES ones.
+ *
+ * @return 0; -EINVAL: no such tokens; -EKEYEXPIRED: of another session; -ENOSPC: the arena is full
+ */
+int session_join_pkeys(const uint8_t *bytes, size_t size, struct wire_token *token);
 
 /** Take the key out of a transport blob, and wrap it.
  *

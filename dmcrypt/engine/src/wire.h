@@ -43,6 +43,8 @@ enum wire_type {
     WIRE_IMPORT_KEY = 19,   /* wire_blob (a transport blob) -> wire_token */
     WIRE_STATUS = 20,       /* -> wire_hello */
     WIRE_SHUTDOWN = 21,     /* drain, fdatasync everything, wipe, reply, exit 0 */
+    WIRE_EXPORT_KEY = 22,   /* wire_token -> wire_exported_key: what may be shown of a volume key */
+    WIRE_MAKE_PKEY = 23,    /* wire_key_size, size being a session_key_type -> wire_token of IBM Z's layout */
     WIRE_EVENT = 100,       /* from the engine, id 0: wire_event */
 };
 
@@ -226,6 +228,22 @@ struct wire_blob {
     uint32_t length;
     uint32_t key_size; /* wanted, bytes; 0: any */
     uint8_t bytes[4096];
+};
+
+#define WIRE_SECURE_KEY_MAX 272u
+
+enum wire_key_kind {
+    WIRE_CLEAR = 1,     /* no token: nothing of it is shown */
+    WIRE_SECURE = 2,    /* well-formed secure key tokens: shown, since only a coprocessor can use them */
+    WIRE_PROTECTED = 3, /* protected key tokens of this session: the volume key that they make */
+    WIRE_FRAGMENT = 4,  /* the beginning of a secure key token: readable by all, so no key */
+};
+
+struct wire_exported_key {
+    uint32_t kind;   /* enum wire_key_kind */
+    uint32_t length; /* of the secure key */
+    uint8_t secure[WIRE_SECURE_KEY_MAX];
+    struct wire_token token; /* of a protected key */
 };
 
 enum wire_event_kind { WIRE_EVENT_UNMOUNTED = 1 };

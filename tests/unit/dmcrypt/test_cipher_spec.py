@@ -37,7 +37,8 @@ def test_short_forms_mean_cbc_plain_as_for_dm_crypt(name):
         ("aes:64-cbc-lmk", "aes:64-cbc-lmk"),
         ("aes-cbc-essiv:sha512", "sha512"),
         ("xchacha20,aes-adiantum-plain64", "xchacha20,aes"),
-        ("paes-xts-plain64", "paes"),
+        ("paes-cbc-essiv:sha256", "essiv"),
+        ("paes-ecb", "ecb"),
     ],
 )
 def test_what_we_do_not_serve_is_named(name, what):
@@ -72,3 +73,27 @@ def test_any_name_is_read_or_refused(name):
     except MapperError:
         return
     assert CipherSpec.parse(spec.dm_name) == spec
+
+
+def test_paes_is_aes_with_another_kind_of_key():
+    spec = CipherSpec.parse("paes-xts-plain64")
+    assert spec.takes_secure_keys
+    assert spec.dm_name == "paes-xts-plain64"
+    assert spec.effective.dm_name == "aes-xts-plain64"
+    assert not spec.effective.takes_secure_keys
+    # The --key-size values of the tools: CCA-AESDATA, CCA-AESCIPHER, protected keys.
+    for bits in (1024, 2176, 1280, 896, 640):
+        spec.check_key_size(bits // 8)
+    for bits in (512, 1088, 640):
+        CipherSpec.parse("paes-cbc-plain64").check_key_size(bits // 8)
+
+
+@pytest.mark.parametrize("bits", [5120, 5376])
+def test_an_ep11_key_is_named(bits):
+    with pytest.raises(UnsupportedError, match="EP11-AES secure key"):
+        CipherSpec.parse("paes-xts-plain64").check_key_size(bits // 8)
+
+
+def test_other_sizes_are_no_keys_of_paes():
+    with pytest.raises(ConfigError, match="a key of 1088 bits, wanted 1024, 2176"):
+        CipherSpec.parse("paes-xts-plain64").check_key_size(136)

@@ -22,6 +22,7 @@ from tests.unit.engine.crypto_library import (
 
 RANDOM = random.Random(4)
 SIZES = [16, 17, 24, 31, 32, 48, 64, 96, 127, 128]
+WRAPPED_SIZES = [*SIZES, 129, 136, 271, 272]
 
 
 def session_public_key():
@@ -40,23 +41,25 @@ def seal(key, *, ephemeral=None, info=b"fusecrypt transport 1", kind=1, to=None)
     return head + nonce + AESGCM(aes_key).encrypt(nonce, key, head)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", WRAPPED_SIZES)
 def test_a_wrapped_key_comes_back(size):
     key = RANDOM.randbytes(size)
     assert unwrap(wrap(key)) == key
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", WRAPPED_SIZES)
 def test_a_token_has_the_layout_of_the_header_file(size):
     key = RANDOM.randbytes(size)
     token = wrap(key)
     assert len(token) == 16 + size + 32
-    assert token[:16] == bytes.fromhex("00000000 01000000 46435601") + size.to_bytes(4, "big")
+    assert token[:16] == bytes.fromhex("00000000 01000000 46435601") + (size + 32).to_bytes(
+        4, "big"
+    )
     assert token[-32:] == bytes(ffi.buffer(lib.session_pattern(), 32))
     assert key not in token
 
 
-@pytest.mark.parametrize("size", [0, 1, 15, 129, 4096])
+@pytest.mark.parametrize("size", [0, 1, 15, 273, 4096])
 def test_a_key_of_another_size_is_not_wrapped(size):
     with refused(errno.EINVAL):
         wrap(bytes(size))
@@ -90,6 +93,89 @@ def test_a_token_longer_than_its_field_is_none():
     key, size = ffi.new("uint8_t **"), ffi.new("size_t *")
     assert lib.session_unwrap(token, key, size) == -errno.EINVAL
     assert key[0] == ffi.NULL
+
+
+AES_128, AES_192, AES_256, XTS_128, XTS_256 = 1, 2, 3, 10, 11
+
+
+def make_pkey(kind):
+    start()
+    token = ffi.new("struct wire_token *")
+    assert lib.session_make_pkey(kind, token) == 0
+    return bytes(ffi.buffer(token.bytes, token.length))
+
+
+def join(*tokens):
+    """The volume key that protected key tokens make."""
+    start()
+    data = b"".join(tokens)
+    out = ffi.new("struct wire_token *")
+    status = lib.session_join_pkeys(data, len(data), out)
+    if status:
+        raise OSError(-status, "session_join_pkeys")
+    return unwrap(bytes(ffi.buffer(out.bytes, out.length)))
+
+
+# pkey.h and pkey_sysfs.c of Linux 6.x: type number, bytes of the key, bytes of the token.
+PKEYS = [
+    (AES_128, 16, 80),
+    (AES_192, 24, 80),
+    (AES_256, 32, 80),
+    (XTS_128, 32, 80),
+    (XTS_256, 64, 112),
+]
+
+
+@pytest.mark.parametrize(("kind", "key_size", "size"), PKEYS)
+def test_a_protected_key_token_has_the_layout_of_pkey(kind, key_size, size):
+    token, other = make_pkey(kind), make_pkey(kind)
+    assert len(token) == size
+    assert token[:8] == bytes.fromhex("00000000 01000000")
+    assert int.from_bytes(token[8:12], "big") == kind
+    assert int.from_bytes(token[12:16], "big") == key_size + 32
+    pattern = bytes(ffi.buffer(lib.session_pattern(), 32))
+    assert token[16 + key_size : 16 + key_size + 32] == pattern
+    assert not any(token[16 + key_size + 32 :])
+    assert token != other
+    assert len(join(token)) == key_size
+
+
+def test_two_single_tokens_make_an_xts_key_in_their_order():
+    for kind in (AES_128, AES_256):
+        first, second = make_pkey(kind), make_pkey(kind)
+        assert join(first, second) == join(first) + join(second)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(AES_128, AES_256), (AES_256, XTS_128), (XTS_256, XTS_256), (AES_256, AES_256, AES_256)],
+)
+def test_tokens_that_make_no_pair_are_refused(parts):
+    with refused(errno.EINVAL):
+        join(*(make_pkey(kind) for kind in parts))
+
+
+def test_a_protected_key_token_of_another_session_has_expired():
+    token = bytearray(make_pkey(AES_256))
+    token[16 + 32] ^= 1
+    with refused(errno.EKEYEXPIRED):
+        join(bytes(token))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 15, 16, 47, 79])
+def test_a_cut_protected_key_token_is_none(cut):
+    with refused(errno.EINVAL):
+        join(make_pkey(AES_256)[:cut])
+
+
+def test_random_bytes_are_no_protected_key():
+    for _ in range(2000):
+        data = bytearray(make_pkey(RANDOM.choice((AES_128, XTS_256))))
+        for _ in range(RANDOM.randrange(1, 4)):
+            data[RANDOM.randrange(16)] = RANDOM.randrange(256)
+        out = ffi.new("struct wire_token *")
+        status = lib.session_join_pkeys(bytes(data), len(data), out)
+        assert status in (0, -errno.EINVAL, -errno.EKEYEXPIRED)
 
 
 @pytest.mark.parametrize("size", SIZES)

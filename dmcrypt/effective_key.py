@@ -1,0 +1,91 @@
+"""The key that sectors are enciphered with: what a volume key stands for.
+
+The volume key of an ``aes`` volume is that key itself. That of a ``paes`` volume is a token: a
+secure key, which a coprocessor turns into a key for this one session of the engine, or a protected
+key of this session. arch/s390/crypto/paes_s390.c takes clear keys as well, and so do we, with a
+note.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ..keystore.coprocessor import Transport
+from ..keystore.errors import ConfigError, PolicyError, UnlockError
+from ..keystore.keys import ProtectedKey, SecureKey
+from .cipher_spec import CipherSpec
+from .engine.client import Engine
+from .engine.messages import KeyKind
+
+_TRAP: Final = (
+    "the volume was made with only the beginning of a secure key, as if that were a clear key; "
+    "this happens without --key-size (XTS: 1024 for CCA-AESDATA, 2176 for CCA-AESCIPHER), and "
+    "whoever has the secure key's file reads the volume. Wanted: a volume made with the whole key"
+)
+
+
+class KeyService(Protocol):
+    """Where secure keys are turned into keys for an engine."""
+
+    def make_transport(self, key: SecureKey, public_key: bytes) -> Transport:
+        """The effective key, wrapped for the engine with this public key.
+
+        Raises:
+            CoprocessorError: nobody can, or will, do it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveKey:
+    """A key for the engine, and where it came from."""
+
+    key: ProtectedKey
+    origin: str = "engine"  # for people: what guards it at rest
+    notes: tuple[str, ...] = ()
+
+
+def get_effective_key(
+    engine: Engine,
+    volume_key: ProtectedKey,
+    spec: CipherSpec,
+    service: KeyService | None,
+    *,
+    pattern: str | None = None,
+) -> EffectiveKey:
+    """What ``volume_key`` stands for in a volume with this cipher.
+
+    ``pattern`` is the verification pattern that the effective key must have, where it is known.
+
+    Raises:
+        PolicyError: a fragment of a secure key is used as a clear key.
+        UnlockError: the key is no token that paes takes, or has another verification pattern.
+        CoprocessorError: no coprocessor turns the secure key into a protected one.
+        ProtectedKeyExpiredError: a protected key of another session.
+    """
+    if not spec.takes_secure_keys:
+        return EffectiveKey(volume_key)
+    exported = engine.export_key(volume_key)
+    if exported.kind is KeyKind.PROTECTED and exported.protected is not None:
+        return EffectiveKey(exported.protected, "protected key of this session")
+    if exported.kind is KeyKind.CLEAR:
+        note = "paes with a clear key: no coprocessor guards this volume"
+        return EffectiveKey(volume_key, "engine", (note,))
+    if exported.kind is KeyKind.FRAGMENT:
+        raise PolicyError(_TRAP)
+    secure = SecureKey.parse(exported.secure)
+    if spec.is_xts and not secure.is_xts:
+        raise PolicyError(_TRAP)
+    if secure.is_xts and not spec.is_xts:
+        raise ConfigError(f"cipher {spec.dm_name}: takes one secure key, not a pair for XTS")
+    if service is None:
+        raise UnlockError("a secure key, and no keystored to turn it into a protected one")
+    transport = service.make_transport(secure, engine.hello.public_key)
+    if pattern is not None and pattern != transport.pattern:
+        raise UnlockError(
+            f"secure key: its verification pattern {transport.pattern} is not the one in the "
+            f"header, {pattern}; it is the key of another volume"
+        )
+    key = engine.import_key(transport.blob, key_size=transport.key_size)
+    return EffectiveKey(key, f"{secure.key_type} by adapter {transport.apqn}")

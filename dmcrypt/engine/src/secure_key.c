@@ -1,0 +1,95 @@
+#include "secure_key.h"
+
+#include <string.h>
+
+#define CCA_INTERNAL 0x01u
+#define VERSION_AESDATA 0x04u
+#define VERSION_AESCIPHER 0x05u
+#define AESDATA_SIZE 64u
+#define AESCIPHER_SIZE 136u
+#define AESCIPHER_HEAD 56u /* bytes before the wrapped payload */
+#define ENCRYPTED_WITH_MKVP 0xc0u
+#define MKVP_SIZE 8u
+
+static unsigned get16(const uint8_t *p)
+{
+    return (unsigned)p[0] << 8 | p[1];
+}
+
+static uint32_t get32(const uint8_t *p)
+{
+    return (uint32_t)get16(p) << 16 | get16(p + 2);
+}
+
+static bool is_zero(const uint8_t *p, size_t n)
+{
+    while (n > 0 && *p == 0) {
+        p++;
+        n--;
+    }
+    return n == 0;
+}
+
+static bool is_key_bits(unsigned bits)
+{
+    return bits == 128 || bits == 192 || bits == 256;
+}
+
+static bool is_aesdata(const uint8_t *t)
+{
+    uint32_t sum = 0;
+
+    for (unsigned at = 0; at < 60; at += 4)
+        sum += get32(t + at);
+    return t[0] == CCA_INTERNAL && is_zero(t + 1, 3) && t[4] == VERSION_AESDATA && t[5] == 0
+           && t[6] == ENCRYPTED_WITH_MKVP && is_zero(t + 48, 8) && is_key_bits(get16(t + 56)) && get16(t + 58) == 32
+           && sum == get32(t + 60);
+}
+
+/* Stricter than a Z kernel (cca_check_secaescipherkey): what is reserved is zero, and so is the padding. */
+static bool is_aescipher(const uint8_t *t)
+{
+    const unsigned length = get16(t + 2), payload_bits = get16(t + 38);
+
+    return t[0] == CCA_INTERNAL && t[1] == 0 && t[4] == VERSION_AESCIPHER && is_zero(t + 5, 3) && t[8] == 3
+           && t[9] == 1 && is_zero(t + 18, 8) && t[26] == 2 && t[27] == 2 && t[28] <= 1 && t[29] == 0
+           && t[30] == 1 && t[31] == 0 && get16(t + 32) == 26 && is_zero(t + 34, 4) && t[40] == 0 && t[41] == 2 && get16(t + 42) == 1 && t[44] == 2 && t[49] == 3
+           && (payload_bits == 640 || (t[28] == 0 && (payload_bits == 512 || payload_bits == 576)))
+           && length == AESCIPHER_HEAD + payload_bits / 8 && is_zero(t + length, AESCIPHER_SIZE - length);
+}
+
+/* The size of the one token that the bytes begin with; 0: none. */
+static size_t token_size(const uint8_t *bytes, size_t room)
+{
+    if (room >= AESDATA_SIZE && is_aesdata(bytes))
+        return AESDATA_SIZE;
+    if (room >= AESCIPHER_SIZE && is_aescipher(bytes))
+        return AESCIPHER_SIZE;
+    return 0;
+}
+
+bool secure_key_is_whole(const uint8_t *bytes, size_t size)
+{
+    const size_t first = token_size(bytes, size);
+
+    if (first == 0 || first == size)
+        return first != 0;
+    if (size != 2 * first || token_size(bytes + first, first) != first)
+        return false;
+    /* One master key wraps both, of one size that XTS has and one version; equal keys would be no XTS. */
+    const bool is_data = first == AESDATA_SIZE;
+    const size_t mkvp = is_data ? 8 : 10, bits = is_data ? 56 : 38;
+    return memcmp(bytes + mkvp, bytes + first + mkvp, MKVP_SIZE) == 0
+           && memcmp(bytes + bits, bytes + first + bits, 2) == 0 && get16(bytes + bits) != (is_data ? 192 : 576)
+           && (is_data || bytes[28] == bytes[first + 28]) && memcmp(bytes, bytes + first, first) != 0;
+}
+
+bool secure_key_is_fragment(const uint8_t *bytes, size_t size)
+{
+    if (size < 16 || secure_key_is_whole(bytes, size) || bytes[0] != CCA_INTERNAL || bytes[1] != 0)
+        return false;
+    if (bytes[4] == VERSION_AESDATA)
+        return is_zero(bytes + 2, 2) && bytes[5] == 0 && bytes[6] == ENCRYPTED_WITH_MKVP;
+    return bytes[4] == VERSION_AESCIPHER && is_zero(bytes + 5, 3) && bytes[8] == 3 && get16(bytes + 2) >= 120
+           && get16(bytes + 2) <= AESCIPHER_SIZE;
+}

@@ -1,0 +1,116 @@
+"""What the volume key of a paes volume stands for; coprocessor and engine are the real ones."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fusecrypt.dmcrypt.cipher_spec import CipherSpec
+from fusecrypt.dmcrypt.effective_key import get_effective_key
+from fusecrypt.dmcrypt.engine.messages import DigestSpec, PkeyType
+from fusecrypt.keystore.coprocessor import Apqn
+from fusecrypt.keystore.coprocessors import Coprocessors
+from fusecrypt.keystore.errors import (
+    ConfigError,
+    MasterKeyChangedError,
+    PolicyError,
+    UnlockError,
+)
+from fusecrypt.keystore.tokens import KeyType
+from fusecrypt.keystore.verification import make_pattern
+
+XTS = CipherSpec.parse("paes-xts-plain64")
+CBC = CipherSpec.parse("paes-cbc-plain64")
+CLEAR = bytes(range(64))
+
+
+@pytest.fixture
+def adapters(tmp_path: Path):
+    coprocessors = Coprocessors(tmp_path / "keystore")
+    coprocessors.create(Apqn.parse("03.0039"))
+    return coprocessors
+
+
+class Service:
+    """What keystored does, without its process."""
+
+    def __init__(self, coprocessors):
+        self.coprocessors = coprocessors
+
+    def make_transport(self, key, public_key):
+        return self.coprocessors.to_transport(key, public_key)
+
+
+@pytest.fixture
+def load_key(engine, open_file):
+    """Bytes of a key file to a volume key."""
+    return lambda data: engine.load_key(open_file(data), len(data), xts=False)
+
+
+def digest(engine, key):
+    """What tells two keys in the engine apart without showing either."""
+    return engine.make_digest(key, DigestSpec("sha256", 1000, bytes(32), b"", 32))
+
+
+@pytest.mark.parametrize("key_type", list(KeyType))
+@pytest.mark.parametrize(("spec", "clear"), [(XTS, CLEAR), (XTS, CLEAR[:32]), (CBC, CLEAR[:24])])
+def test_a_secure_key_becomes_the_key_that_it_was_made_of(
+    engine, load_key, adapters, key_type, spec, clear
+):
+    secure = adapters.import_clear(key_type, bytearray(clear), is_xts=spec.is_xts)
+    pattern = make_pattern(bytearray(clear), is_xts=spec.is_xts)
+    volume_key = load_key(secure.token)
+    effective = get_effective_key(engine, volume_key, spec, Service(adapters), pattern=pattern)
+    assert digest(engine, effective.key) == digest(engine, load_key(clear))
+    assert effective.origin == f"{key_type} by adapter 03.0039"
+    assert clear[:16] not in effective.key.token
+
+
+def test_the_key_of_another_volume_is_told_by_its_pattern(engine, load_key, adapters):
+    secure = adapters.import_clear(KeyType.CCA_AESDATA, bytearray(CLEAR), is_xts=True)
+    volume_key = load_key(secure.token)
+    with pytest.raises(UnlockError, match=r"cd6b1032.* is not the one in the header, 0000"):
+        get_effective_key(engine, volume_key, XTS, Service(adapters), pattern="0" * 64)
+
+
+@pytest.mark.parametrize("key_type", list(KeyType))
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_beginning_of_a_secure_key_is_no_key(engine, load_key, adapters, key_type, size):
+    secure = adapters.generate(key_type, 256, is_xts=True)
+    with pytest.raises(PolicyError, match="only the beginning of a secure key"):
+        get_effective_key(engine, load_key(secure.token[:size]), XTS, Service(adapters))
+
+
+def test_a_pair_is_no_key_for_cbc(engine, load_key, adapters):
+    secure = adapters.generate(KeyType.CCA_AESDATA, 256, is_xts=True)
+    with pytest.raises(ConfigError, match="takes one secure key"):
+        get_effective_key(engine, load_key(secure.token), CBC, Service(adapters))
+
+
+def test_a_key_of_another_master_key_names_both(engine, load_key, adapters, tmp_path):
+    others = Coprocessors(tmp_path / "others")
+    others.create(Apqn.parse("03.0039"))
+    secure = others.generate(KeyType.CCA_AESDATA, 256, is_xts=True)
+    with pytest.raises(MasterKeyChangedError, match=secure.mkvp.hex()) as refusal:
+        get_effective_key(engine, load_key(secure.token), XTS, Service(adapters))
+    assert adapters.list_info()[0].current.mkvp.hex() in str(refusal.value)
+
+
+def test_a_clear_key_is_taken_as_the_kernel_takes_it_with_a_note(engine, load_key):
+    key = load_key(CLEAR)
+    effective = get_effective_key(engine, key, XTS, None)
+    assert effective.key == key
+    assert "clear key" in effective.notes[0]
+
+
+def test_protected_keys_of_this_session_are_joined(engine, load_key):
+    first, second = (engine.make_pkey_token(PkeyType.AES_256) for _ in range(2))
+    effective = get_effective_key(engine, load_key(first + second), XTS, None)
+    assert effective.origin == "protected key of this session"
+    other = get_effective_key(engine, load_key(second + first), XTS, None)
+    assert digest(engine, effective.key) != digest(engine, other.key)
+
+
+def test_an_aes_volume_asks_nobody(engine, load_key):
+    key = load_key(os.urandom(64))
+    assert get_effective_key(engine, key, CipherSpec.parse("aes-xts-plain64"), None).key == key
