@@ -138,7 +138,7 @@ class Coprocessor(Protocol):
 
         Raises:
             UnsupportedError: a size that this type of key does not have.
-            MasterKeyChangedError: no CURRENT master key.
+            CoprocessorError: no CURRENT master key, or offline.
         """
         ...
 
@@ -146,8 +146,8 @@ class Coprocessor(Protocol):
         """The caller's clear key wrapped by the CURRENT master key; the caller wipes.
 
         Raises:
-            UnsupportedError: a size that this type of key does not have, or equal XTS halves.
-            MasterKeyChangedError: no CURRENT master key.
+            FormatError: no AES key, or an XTS key whose halves are equal.
+            CoprocessorError: no CURRENT master key, or offline.
         """
         ...
 

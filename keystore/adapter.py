@@ -1,0 +1,150 @@
+"""An adapter at rest: what may be told of it, and its master keys; the two as files hold them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .cca import MASTER_KEY_SIZE
+from .clear_bytes import wipe
+from .coprocessor import MODE_CCA, AdapterInfo, Apqn, Fill, Register, RegisterState
+from .errors import FormatError
+from .json_object import JsonObject
+from .tokens import MKVP_SIZE
+from .verification import make_mkvp
+
+#: The order in which files hold the registers.
+_ORDER: Final = (Register.NEW, Register.CURRENT, Register.OLD)
+MASTER_KEYS_SIZE: Final = len(_ORDER) * MASTER_KEY_SIZE
+_FILLS: Final = {
+    Register.NEW: (Fill.EMPTY, Fill.PARTIAL, Fill.FULL),
+    Register.CURRENT: (Fill.INVALID, Fill.VALID),
+    Register.OLD: (Fill.INVALID, Fill.VALID),
+}
+_WHOLE: Final = (Fill.FULL, Fill.VALID)  # these have an MKVP
+_NOTHING: Final = (Fill.EMPTY, Fill.INVALID)
+_SERIAL: Final = re.compile("[0-9A-Z]{8}")
+_CREATED: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+CARD_TYPES: Final = ("CEX8C",)
+
+
+class MasterKeys:
+    """The content of the three registers of one adapter, for the length of one operation."""
+
+    def __init__(self, content: bytearray | None = None) -> None:
+        self.content = bytearray(MASTER_KEYS_SIZE) if content is None else content
+
+    def copy(self, register: Register) -> bytearray:
+        """The content of one register; the caller wipes it."""
+        start = _ORDER.index(register) * MASTER_KEY_SIZE
+        return self.content[start : start + MASTER_KEY_SIZE]
+
+    def put(self, register: Register, master_key: bytearray) -> None:
+        """Fill one register."""
+        assert len(master_key) == MASTER_KEY_SIZE
+        start = _ORDER.index(register) * MASTER_KEY_SIZE
+        self.content[start : start + MASTER_KEY_SIZE] = master_key
+
+    def wipe(self) -> None:
+        """Make them zeros."""
+        wipe(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter as it is stored, and its master keys while they are unsealed."""
+
+    info: AdapterInfo
+    driver: str
+    master_keys: MasterKeys
+
+    def check(self, where: str) -> None:
+        """That the registers hold what is told of them.
+
+        Raises:
+            FormatError: they do not; ``where`` names the file.
+        """
+        for register in _ORDER:
+            state = self.info.get_register(register)
+            key = self.master_keys.copy(register)
+            is_right = make_mkvp(key) == state.mkvp if state.mkvp else True
+            if state.state in _NOTHING and any(key):
+                is_right = False
+            wipe(key)
+            if not is_right:
+                raise FormatError(f"{where}: register {register} does not hold what is told of it")
+
+
+def pack_public(info: AdapterInfo, driver: str) -> dict[str, Any]:
+    """The members of a JSON object that tell all but the master keys."""
+    registers = {
+        register.lower(): {
+            "state": str(info.get_register(register).state),
+            "mkvp": (info.get_register(register).mkvp or b"").hex(),
+        }
+        for register in _ORDER
+    }
+    return {
+        "apqn": str(info.apqn),
+        "driver": driver,
+        "mode": info.mode,
+        "type": info.type,
+        "serial": info.serial,
+        "online": info.is_online,
+        "created": info.created,
+        "registers": registers,
+    }
+
+
+def take_public(json: JsonObject, where: str) -> tuple[AdapterInfo, str]:
+    """What `pack_public` packed: information and driver.
+
+    Raises:
+        FormatError: a member is missing, or has a value that it cannot have.
+    """
+    registers = json.take_object("registers")
+    states = {register: _take_register(registers, register, where) for register in _ORDER}
+    registers.finish()
+    driver = json.take_str("driver")
+    text, mode, card_type = json.take_str("apqn"), json.take_str("mode"), json.take_str("type")
+    serial, created = json.take_str("serial"), json.take_str("created")
+    if mode != MODE_CCA or card_type not in CARD_TYPES:
+        raise FormatError(f"{where}: mode {mode!r} and type {card_type!r}, wanted cca and CEX8C")
+    if not _SERIAL.fullmatch(serial) or not _CREATED.fullmatch(created):
+        raise FormatError(f"{where}: serial {serial!r} or time {created!r} not as they are written")
+    info = AdapterInfo(
+        apqn=parse_canonical_apqn(text, where),
+        serial=serial,
+        is_online=json.take_bool("online"),
+        new=states[Register.NEW],
+        current=states[Register.CURRENT],
+        old=states[Register.OLD],
+        created=created,
+        mode=mode,
+        type=card_type,
+    )
+    return info, driver
+
+
+def parse_canonical_apqn(text: str, where: str) -> Apqn:
+    """An APQN in the one spelling that files have.
+
+    Raises:
+        FormatError: another spelling, or none.
+    """
+    if re.fullmatch(r"[0-9a-f]{2}\.[0-9a-f]{4}", text) is None:
+        raise FormatError(f"{where}: {text!r} is no APQN like 03.0039")
+    return Apqn.parse(text)
+
+
+def _take_register(registers: JsonObject, register: Register, where: str) -> RegisterState:
+    json = registers.take_object(register.lower())
+    text, mkvp = json.take_str("state"), json.take_hex("mkvp")
+    json.finish()
+    fills = [fill for fill in _FILLS[register] if fill == text]
+    if not fills:
+        raise FormatError(f"{where}: register {register} is {text!r}")
+    if len(mkvp) != (MKVP_SIZE if fills[0] in _WHOLE else 0):
+        raise FormatError(f"{where}: register {register} is {text} and has MKVP {mkvp.hex()!r}")
+    return RegisterState(fills[0], mkvp or None)

@@ -1,0 +1,102 @@
+"""The virtual Crypto Express adapter: CCA in software, its master keys sealed in its file."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from .. import cca, transport
+from ..adapter import Adapter
+from ..adapter_store import AdapterStore
+from ..clear_bytes import make_random, wiped
+from ..coprocessor import AdapterInfo, Apqn, Register, Transport, Validation
+from ..errors import CoprocessorError, MasterKeyChangedError, UnsupportedError
+from ..keys import SecureKey
+from ..tokens import KEY_BITS, XTS_KEY_BITS, KeyType
+from ..verification import make_pattern
+
+
+class SoftCoprocessor:
+    """One APQN of the store; master keys are unsealed for each operation and wiped after it."""
+
+    def __init__(self, store: AdapterStore, apqn: Apqn) -> None:
+        self._store = store
+        self._apqn = apqn
+
+    def info(self) -> AdapterInfo:
+        with self._store.opened(self._apqn) as adapter:
+            return adapter.info
+
+    def generate(self, key_type: KeyType, key_bits: int, *, is_xts: bool) -> SecureKey:
+        wanted = XTS_KEY_BITS if is_xts else KEY_BITS
+        if key_bits not in wanted:
+            sizes = " or ".join(map(str, wanted))
+            kind = "half of an XTS key" if is_xts else "key"
+            raise UnsupportedError(f"{key_type}: a {kind} of {key_bits} bits, wanted {sizes}")
+        size = key_bits // 8 * (2 if is_xts else 1)
+        with self._current() as master_key, wiped(make_random(size)) as clear:
+            return cca.wrap_key(key_type, clear, master_key, is_xts=is_xts)
+
+    def import_clear(self, key_type: KeyType, clear: bytearray, *, is_xts: bool) -> SecureKey:
+        with self._current() as master_key:
+            return cca.wrap_key(key_type, clear, master_key, is_xts=is_xts, is_random=False)
+
+    def find_register(self, secure_key: SecureKey) -> Register | None:
+        return self.info().find_register(secure_key.mkvp)
+
+    def to_transport(self, secure_key: SecureKey, public_key: bytes) -> Transport:
+        with self._unwrapped(secure_key) as (clear, register):
+            return Transport(
+                blob=transport.seal(clear, public_key),
+                pattern=make_pattern(clear, is_xts=secure_key.is_xts),
+                key_size=len(clear),
+                apqn=self._apqn,
+                register=register,
+            )
+
+    def validate(self, secure_key: SecureKey) -> Validation:
+        with self._unwrapped(secure_key) as (clear, register):
+            return Validation(
+                key_type=secure_key.key_type,
+                is_xts=secure_key.is_xts,
+                clear_bits=len(clear) * 8,
+                register=register,
+                mkvp=secure_key.mkvp,
+                pattern=make_pattern(clear, is_xts=secure_key.is_xts),
+                apqns=(self._apqn,),
+            )
+
+    @contextmanager
+    def _online(self) -> Generator[Adapter, None, None]:
+        with self._store.opened(self._apqn) as adapter:
+            if not adapter.info.is_online:
+                raise CoprocessorError(f"adapter {self._apqn}: offline")
+            yield adapter
+
+    @contextmanager
+    def _current(self) -> Generator[bytearray, None, None]:
+        """The CURRENT master key for the length of a block."""
+        with self._online() as adapter:
+            if not adapter.info.current.is_usable:
+                raise CoprocessorError(f"adapter {self._apqn}: no CURRENT master key")
+            with wiped(adapter.master_keys.copy(Register.CURRENT)) as master_key:
+                yield master_key
+
+    @contextmanager
+    def _unwrapped(
+        self, secure_key: SecureKey
+    ) -> Generator[tuple[bytearray, Register], None, None]:
+        """The clear key for the length of a block, and the register that had its master key."""
+        with self._online() as adapter:
+            register = adapter.info.find_register(secure_key.mkvp)
+            if register is None or register is Register.NEW:  # NEW waits for being set
+                raise MasterKeyChangedError(
+                    f"adapter {self._apqn}: key wrapped by master key MKVP "
+                    f"{secure_key.mkvp.hex()} ({secure_key.key_type}); it has "
+                    f"CURRENT {adapter.info.current}, OLD {adapter.info.old}"
+                )
+            with (
+                wiped(adapter.master_keys.copy(register)) as master_key,
+                wiped(cca.unwrap_key(secure_key, master_key)) as clear,
+            ):
+                yield clear, register
