@@ -27,7 +27,7 @@ def open_standard_descriptors() -> None:
     os.close(fd)
 
 
-def go_background(log_file: Path) -> Report:
+def go_background(log_file: Path, program: str = "fusecryptd") -> Report:
     """Return in a child process that has left the terminal; the caller's process waits and exits.
 
     To be called before there are threads. Standard error becomes ``log_file`` (0600), unless it is
@@ -37,7 +37,7 @@ def go_background(log_file: Path) -> Report:
     child = os.fork()
     if child:
         os.close(writable)
-        _wait_for_report(child, readable, log_file)
+        _wait_for_report(child, readable, log_file, program)
     os.close(readable)
     os.setsid()
     os.chdir("/")
@@ -70,7 +70,7 @@ def _redirect(log_file: Path) -> None:
     os.close(null)
 
 
-def _wait_for_report(child: int, readable: int, log_file: Path) -> NoReturn:
+def _wait_for_report(child: int, readable: int, log_file: Path, program: str) -> NoReturn:
     def stop(_number: int, _frame: object) -> None:
         os.kill(child, signal.SIGTERM)
 
@@ -80,18 +80,18 @@ def _wait_for_report(child: int, readable: int, log_file: Path) -> NoReturn:
     with os.fdopen(readable, "rb") as pipe:
         data = pipe.read()
     if not data:
-        _say(f"ended during its start; see {log_file}")
+        _say(program, f"ended during its start; see {log_file}")
         os._exit(ExitCode.WRONG_PARAMETERS)
     content = cast("dict[str, object]", json.loads(data))
     for message in cast("list[str]", content["messages"]):
-        _say(message)
+        _say(program, message)
     # Not sys.exit: what is to be cleaned up belongs to the child.
     os._exit(parse_exit_code(cast("int", content["status"])))
 
 
-def _say(message: str) -> None:
+def _say(program: str, message: str) -> None:
     # Not by sys.stderr, which is None when descriptor 2 was closed at the start.
-    os.write(_STDERR, f"fusecryptd: {message}\n".encode(errors="backslashreplace"))
+    os.write(_STDERR, f"{program}: {message}\n".encode(errors="backslashreplace"))
 
 
 def open_terminal() -> int | None:

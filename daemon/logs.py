@@ -30,7 +30,7 @@ def is_journal(fd: int) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def start_logging(*, is_debug: bool, has_times: bool) -> None:
+def start_logging(*, is_debug: bool, has_times: bool, program: str = "fusecryptd") -> None:
     """Log to standard error, from INFO or DEBUG up; ``has_times``: it is a file."""
     # Python has none when it was started with descriptor 2 closed.
     stream = sys.stderr or os.fdopen(_STDERR, "w", closefd=False)
@@ -38,10 +38,10 @@ def start_logging(*, is_debug: bool, has_times: bool) -> None:
     if is_journal(_STDERR):
         handler.setFormatter(_JournalFormatter("%(message)s"))
     elif has_times:
-        text = "%(asctime)s fusecryptd[%(process)d] %(levelname)s: %(message)s"
+        text = f"%(asctime)s {program}[%(process)d] %(levelname)s: %(message)s"
         handler.setFormatter(logging.Formatter(text))
     else:
-        handler.setFormatter(logging.Formatter("fusecryptd: %(message)s"))
+        handler.setFormatter(logging.Formatter(f"{program}: %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if is_debug else logging.INFO)

@@ -86,7 +86,7 @@ class ControlClient:
             raise self._make_late() from None
         except OSError as error:
             self._socket.close()
-            raise AccessError(f"{self._where}: cannot connect: {error.strerror}") from None
+            raise AccessError(f"{self._where}: cannot connect: {error.strerror or error}") from None
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,8 @@ import socket
 import struct
 import threading
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -36,8 +38,8 @@ log = logging.getLogger(__name__)
 #: A method takes a call, whose descriptors stay the server's, and returns the reply's parameters.
 Method = Callable[[Request], Awaitable[Mapping[str, object]]]
 
-# Nobody but this user connects; the bound keeps a runaway script from taking all descriptors.
-_MAX_CONNECTIONS: Final = 64
+# The bound keeps a runaway script from taking all descriptors.
+MAX_CONNECTIONS: Final = 64
 #: Seconds for a message to be complete once its first byte has come.
 _MESSAGE_TIMEOUT: Final = 30.0
 #: Seconds between attempts to accept a connection when the system is out of descriptors.
@@ -48,6 +50,23 @@ _OWN_FILE: Final = (
     " a daemon with another --runtime-dir can open it"
 )
 _UCRED: Final = struct.Struct("3i")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a connection."""
+
+    pid: int
+    uid: int
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether it is this process's own user, or root."""
+        return self.uid in (os.geteuid(), 0)
+
+
+#: What a peer may call as long as its connection lasts. None: it is hung up on.
+Session = Callable[[Peer], AbstractContextManager[Mapping[str, Method] | None]]
 
 
 class RefusedError(MapperError):
@@ -69,17 +88,24 @@ async def serve_control(
 
     ``own_device`` is the st_dev of files that only this process itself answers for.
     """
-    with _listen(path) as listener:
+
+    @contextlib.contextmanager
+    def open_session(peer: Peer) -> Generator[Mapping[str, Method] | None, None, None]:
+        yield methods if peer.is_owner else None
+
+    with listen(path) as stdlib_listener:
+        listener = trio.socket.from_stdlib_socket(stdlib_listener)
         async with trio.open_nursery() as nursery:
             task_status.started()
-            slots = trio.Semaphore(_MAX_CONNECTIONS)
+            slots = trio.Semaphore(MAX_CONNECTIONS)
             while True:
                 await slots.acquire()
-                connection = await _accept(listener)
-                nursery.start_soon(_serve, connection, methods, own_device, slots)
+                connection = await accept(listener)
+                nursery.start_soon(_serve, connection, open_session, own_device, slots)
 
 
-async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
+async def accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
+    """The next connection, however long it takes."""
     while True:
         try:
             connection, _ = await listener.accept()
@@ -92,29 +118,43 @@ async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
 
 
 @contextlib.contextmanager
-def _listen(path: Path) -> Generator[trio.socket.SocketType, None, None]:
+def listen(path: Path) -> Generator[socket.socket, None, None]:
+    """A socket (0600) at ``path``, which is free, and free again afterwards."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         # The umask is 077: nobody else can connect between bind and chmod.
         listener.bind(str(path))
         try:
             path.chmod(0o600)
-            listener.listen(_MAX_CONNECTIONS)
-            yield trio.socket.from_stdlib_socket(listener)
+            listener.listen(MAX_CONNECTIONS)
+            yield listener
         finally:
             path.unlink(missing_ok=True)
 
 
 async def _serve(
     connection: trio.socket.SocketType,
-    methods: Mapping[str, Method],
+    open_session: Session,
     own_device: int,
     slots: trio.Semaphore,
 ) -> None:
-    """One connection; another of the three places where every error is caught."""
+    try:
+        await serve_connection(connection, open_session, own_device=own_device)
+    finally:
+        slots.release()
+
+
+async def serve_connection(
+    connection: trio.socket.SocketType, open_session: Session, *, own_device: int = 0
+) -> None:
+    """Answer the calls of one connection; another of the three places where every error is caught.
+
+    Closes it at the end.
+    """
     decoder = Decoder()
     try:
-        with connection:
-            if not _is_allowed(connection):
+        with connection, open_session(peer := _get_peer(connection)) as methods:
+            if methods is None:
+                log.warning("control connection from user %d (pid %d) refused", peer.uid, peer.pid)
                 return
             while (messages := await _receive(connection, decoder)) is not None:
                 for message in messages:
@@ -126,16 +166,12 @@ async def _serve(
         log.exception("control connection failed")
     finally:
         decoder.close()
-        slots.release()
 
 
-def _is_allowed(connection: trio.socket.SocketType) -> bool:
+def _get_peer(connection: trio.socket.SocketType) -> Peer:
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, _ = _UCRED.unpack(credentials)
-    if uid in (os.geteuid(), 0):
-        return True
-    log.warning("control connection from user %d (pid %d) refused", uid, pid)
-    return False
+    return Peer(pid, uid)
 
 
 async def _receive(connection: trio.socket.SocketType, decoder: Decoder) -> list[Message] | None:

@@ -12,7 +12,7 @@ from typing import Final, Self
 from ...keystore.coprocessor import (
     AdapterInfo,
     Apqn,
-    MasterKeyRegister,
+    Fill,
     Register,
     RegisterState,
     Transport,
@@ -37,7 +37,6 @@ class Info:
     pid: int
     directory: str  # of the adapters' state
     memory: str  # "locked" or "may be swapped"
-    adapters: int
 
     def pack(self) -> dict[str, object]:
         return pack_value(self)
@@ -50,7 +49,6 @@ class Info:
             pid=fields.integer("pid"),
             directory=fields.text("directory"),
             memory=fields.text("memory"),
-            adapters=fields.integer("adapters"),
         )
 
 
@@ -125,7 +123,10 @@ def describe_adapter(adapter: AdapterInfo) -> dict[str, object]:
         "online": adapter.is_online,
         "created": adapter.created,
         **{
-            name: {"state": str(register.state), "mkvp": _hex(register.mkvp)}
+            name: {
+                "state": str(register.state),
+                "mkvp": register.mkvp.hex() if register.mkvp else None,
+            }
             for name, register in (
                 ("new", adapter.new),
                 ("current", adapter.current),
@@ -203,10 +204,10 @@ def parse_validation(parameters: Mapping[str, object]) -> Validation:
     )
 
 
-def _parse_register(fields: Fields) -> MasterKeyRegister:
-    state = RegisterState(fields.choice("state", tuple(RegisterState)))
+def _parse_register(fields: Fields) -> RegisterState:
+    state = Fill(fields.choice("state", tuple(Fill)))
     mkvp = None if fields.optional_text("mkvp") is None else _parse_hex(fields, "mkvp")
-    return MasterKeyRegister(state, mkvp)
+    return RegisterState(state, mkvp)
 
 
 def _take_apqns(fields: Fields) -> tuple[Apqn, ...]:
@@ -218,10 +219,6 @@ def _make_apqn(text: str, name: str) -> Apqn:
         return Apqn.parse(text)
     except MapperError as error:
         raise ParameterError(name, str(error)) from None
-
-
-def _hex(mkvp: bytes | None) -> str | None:
-    return None if mkvp is None else mkvp.hex()
 
 
 def _parse_hex(fields: Fields, name: str) -> bytes:

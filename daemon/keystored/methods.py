@@ -1,0 +1,173 @@
+"""What the keystored can be asked: the interface ``io.fusecrypt.Keystore`` over the adapters."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from ...keystore.errors import AccessError, CoprocessorError, FormatError
+from ..control.fields import Fields, pack_data
+from ..control.protocol import Request
+from ..control.server import Method, Peer
+from ..version import VERSION
+from .messages import (
+    INTERFACE,
+    GenerateRequest,
+    Info,
+    pack_adapters,
+    pack_apqns,
+    pack_transport,
+    pack_validation,
+    parse_apqn,
+    parse_token,
+)
+from .secret import read_secret
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ...keystore.coprocessors import Coprocessors
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+#: Bytes; the two halves of an XTS-256 key.
+_MAX_CLEAR_KEY: Final = 64
+#: Bytes; more than anybody types, and what a pipe holds.
+_MAX_PASSPHRASE: Final = 65536
+
+
+class Methods:
+    """Takes parameters apart, lets the adapters work, puts the answer together."""
+
+    def __init__(self, coprocessors: Coprocessors, directory: Path, *, memory: str) -> None:
+        self._coprocessors = coprocessors
+        self._directory = directory
+        self._memory = memory
+        # One at a time: they share one directory of state.
+        self._limiter = trio.CapacityLimiter(1)
+
+    def get_table(self, peer: Peer) -> dict[str, Method]:
+        """What this peer may call, by full name; the rest refuses.
+
+        Others than the owner come in where a service's socket lets them: they may use the
+        adapters, and neither change them nor hand in clear keys.
+        """
+        usable: dict[str, Method] = {
+            "GetInfo": self.get_info,
+            "ListAdapters": self.list_adapters,
+            "GenerateKey": self.generate_key if peer.is_owner else self.generate_random_key,
+            "ValidateKey": self.validate_key,
+            "MakeTransport": self.make_transport,
+        }
+        owned: dict[str, Method] = {
+            "CreateAdapter": self.create_adapter,
+            "RemoveAdapter": self.remove_adapter,
+            "BackupAdapters": self.backup_adapters,
+            "RestoreAdapters": self.restore_adapters,
+        }
+        if not peer.is_owner:
+            owned = dict.fromkeys(owned, _refuse)
+        return {f"{INTERFACE}.{name}": method for name, method in {**usable, **owned}.items()}
+
+    async def get_info(self, _call: Request) -> Mapping[str, object]:
+        await trio.lowlevel.checkpoint()
+        return Info(VERSION, os.getpid(), str(self._directory), self._memory).pack()
+
+    async def list_adapters(self, _call: Request) -> Mapping[str, object]:
+        def work() -> Mapping[str, object]:
+            try:
+                return pack_adapters(self._coprocessors.list_info())
+            except (FormatError, AccessError) as error:
+                raise CoprocessorError(str(error)) from None
+
+        return await self._work(work)
+
+    async def create_adapter(self, call: Request) -> Mapping[str, object]:
+        fields = Fields("parameters", call.parameters)
+        apqn, mode = parse_apqn(fields), fields.text("mode")
+        has_master_key = fields.flag("master_key")
+        info = await self._work(
+            lambda: self._coprocessors.create(apqn, mode, with_master_key=has_master_key)
+        )
+        log.info("%s: created, MKVP %s", apqn, info.current)
+        return pack_adapters([info])
+
+    async def remove_adapter(self, call: Request) -> Mapping[str, object]:
+        apqn = parse_apqn(Fields("parameters", call.parameters))
+        await self._work(lambda: self._coprocessors.remove(apqn))
+        log.info("%s: removed, with its master keys", apqn)
+        return {}
+
+    async def backup_adapters(self, call: Request) -> Mapping[str, object]:
+        fd = Fields("parameters", call.parameters, call.fds).fd("passphrase")
+
+        def work() -> bytes:
+            with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
+                return self._coprocessors.backup(passphrase)
+
+        return {"backup": pack_data(await self._work(work))}
+
+    async def restore_adapters(self, call: Request) -> Mapping[str, object]:
+        fields = Fields("parameters", call.parameters, call.fds)
+        backup, fd = fields.data("backup"), fields.fd("passphrase")
+
+        def work() -> Mapping[str, object]:
+            with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
+                apqns = self._coprocessors.restore(backup, passphrase)
+            for apqn in apqns:
+                log.info("%s: restored from a backup", apqn)
+            return pack_apqns(apqns)
+
+        return await self._work(work)
+
+    async def generate_random_key(self, call: Request) -> Mapping[str, object]:
+        if call.parameters.get("clear_key") is not None:
+            return await _refuse(call)
+        return await self.generate_key(call)
+
+    async def generate_key(self, call: Request) -> Mapping[str, object]:
+        request = GenerateRequest.parse(call.parameters, call.fds)
+
+        def work() -> bytes:
+            if request.clear_key_fd is None:
+                return self._coprocessors.generate(
+                    request.key_type,
+                    request.key_bits,
+                    is_xts=request.is_xts,
+                    apqns=request.apqns,
+                ).token
+            with read_secret(request.clear_key_fd, "clear key", limit=_MAX_CLEAR_KEY) as clear:
+                return self._coprocessors.import_clear(
+                    request.key_type, clear, is_xts=request.is_xts, apqns=request.apqns
+                ).token
+
+        return {"token": pack_data(await self._work(work))}
+
+    async def validate_key(self, call: Request) -> Mapping[str, object]:
+        key = parse_token(call.parameters)
+        return pack_validation(await self._work(lambda: self._coprocessors.validate(key)))
+
+    async def make_transport(self, call: Request) -> Mapping[str, object]:
+        key = parse_token(call.parameters)
+        public_key = Fields("parameters", call.parameters).data("public_key")
+        return pack_transport(
+            await self._work(lambda: self._coprocessors.to_transport(key, public_key))
+        )
+
+    async def _work(self, function: Callable[[], Result]) -> Result:
+        # Abandoned at the end only: what it writes to the disk is whole or not there.
+        return await trio.to_thread.run_sync(
+            function, limiter=self._limiter, abandon_on_cancel=True
+        )
+
+
+async def _refuse(call: Request) -> Mapping[str, object]:
+    await trio.lowlevel.checkpoint()
+    what = call.method.rpartition(".")[2]
+    raise AccessError(f"{what}: only root and user {os.geteuid()} may do this")
