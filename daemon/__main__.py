@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from ..keystore.errors import MapperError
+from ..keystore.errors import ConfigError, MapperError
 from .background import (
     describe_error,
     go_background,
@@ -15,8 +15,8 @@ from .background import (
     open_terminal,
     report_nowhere,
 )
-from .config import load_settings, prepare_runtime_dir
-from .crypttab import load_crypttabs
+from .config import CRYPTTAB_VARIABLE, Settings, load_settings, prepare_runtime_dir
+from .crypttab_files import CrypttabFiles, OwnRights
 from .exitcodes import ExitCode, get_exit_code
 from .hardening import harden
 from .logs import start_logging
@@ -51,7 +51,8 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(given: argparse.Namespace) -> ExitCode:
     settings = load_settings(runtime_dir=given.runtime_dir, crypttab=given.crypttab)
     prepare_runtime_dir(settings)
-    crypttab = load_crypttabs(settings.crypttabs)
+    files = _choose_files(settings)
+    crypttab = files.load()
     terminal = open_terminal()
     report = go_background(settings.log_file) if given.fork else report_nowhere
     try:
@@ -63,12 +64,26 @@ def _run(given: argparse.Namespace) -> ExitCode:
         from .prompt import Prompter
         from .supervisor import Plan, run_daemon
 
-        prompter = Prompter(terminal)
-        plan = Plan(settings, crypttab, prompter, report, opens_entries=not given.no_crypttab)
+        prompter = Prompter(terminal, settings.mountd)
+        is_opening = not given.no_crypttab
+        plan = Plan(settings, files, crypttab, prompter, report, opens_entries=is_opening)
         return run_daemon(plan)
     except BaseException as error:
         report([describe_error(error)], get_exit_code(error))
         raise
+
+
+def _choose_files(settings: Settings) -> CrypttabFiles:
+    if settings.mountd is None:
+        return OwnRights(settings.crypttabs)
+    if settings.is_crypttab_named:
+        raise ConfigError(
+            f"--crypttab and {CRYPTTAB_VARIABLE}: fusecrypt-mountd reads the crypttab;"
+            " wanted: crypttab in /etc/fusecrypt/fusecrypt.toml"
+        )
+    from .mountd.client import MountdFiles
+
+    return MountdFiles(settings.mountd)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,6 +29,7 @@ CRYPTTAB_VARIABLE: Final = "FUSECRYPT_CRYPTTAB"
 REPOSITORY_VARIABLE: Final = "ZKEY_REPOSITORY"
 KEYSTORE_VARIABLE: Final = "FUSECRYPT_KEYSTORE"
 HOST_KEY_VARIABLE: Final = "FUSECRYPT_HOST_KEY"
+MOUNTD_VARIABLE: Final = "FUSECRYPT_MOUNTD"
 
 SYSTEM_CONFIG_DIR: Final = Path("/etc/fusecrypt")
 SYSTEM_CRYPTTAB: Final = Path("/etc/crypttab")
@@ -65,6 +66,11 @@ class Settings:
     #: Where another user, or a service, runs fusecrypt-keystored; None: we start one ourselves.
     named_keystore_socket: Path | None = None
     named_host_key: Path | None = None
+    #: Where fusecrypt-mountd listens: it mounts, and opens what the crypttab names, for a daemon
+    #: without rights. None: we do it ourselves.
+    mountd: Path | None = None
+    is_system: bool = False  # the machine's own instance, not a user's
+    is_crypttab_named: bool = False  # by the command line or the environment
 
     @property
     def runtime_dir(self) -> Path:
@@ -135,7 +141,9 @@ def load_settings(
     """
     env = os.environ if environment is None else environment
     user = os.geteuid() if uid is None else uid
-    config_dir = SYSTEM_CONFIG_DIR if user == 0 else _get_user_config_dir(env)
+    # The unit of the system's daemon names its mountd, and only that.
+    is_system = user == 0 or bool(env.get(MOUNTD_VARIABLE))
+    config_dir = SYSTEM_CONFIG_DIR if is_system else _get_user_config_dir(env)
     file = _load_file(config_dir / _FILE_NAME)
 
     def choose(argument: str | None, variable: str, key: str) -> Path | None:
@@ -148,14 +156,19 @@ def load_settings(
     named_crypttab = choose(crypttab, CRYPTTAB_VARIABLE, "crypttab")
     threads = file.get("engine-threads")
     settings = Settings(
-        runtime_place=runtime or _find_default_runtime_dir(env, user),
-        state_dir=choose(None, STATE_DIR_VARIABLE, "state-dir") or _get_state_dir(env, user),
+        runtime_place=runtime or _find_default_runtime_dir(env, user, is_system=is_system),
+        state_dir=choose(None, STATE_DIR_VARIABLE, "state-dir")
+        or _get_state_dir(env, is_system=is_system),
         zkey_repository=choose(None, REPOSITORY_VARIABLE, "zkey-repository")
-        or (Path("/etc/zkey/repository") if user == 0 else config_dir / "zkey"),
-        crypttabs=_find_crypttabs(named_crypttab, config_dir, is_root=user == 0),
+        or (Path("/etc/zkey/repository") if is_system else config_dir / "zkey"),
+        crypttabs=_find_crypttabs(named_crypttab, config_dir, is_system=is_system),
         engine_threads=int(threads) if threads else None,
         named_keystore_socket=choose(None, KEYSTORE_VARIABLE, "keystore-socket"),
         named_host_key=choose(None, HOST_KEY_VARIABLE, "host-key"),
+        # Not in the file: which file is read depends on it.
+        mountd=Path(env[MOUNTD_VARIABLE]) if env.get(MOUNTD_VARIABLE) else None,
+        is_system=is_system,
+        is_crypttab_named=bool(crypttab or env.get(CRYPTTAB_VARIABLE)),
     )
     if runtime is not None:
         _check_socket_path(settings)
@@ -179,7 +192,7 @@ def prepare_runtime_dir(settings: Settings) -> None:
         ConfigError: it is not a directory, not ours, or writable by others.
     """
     path = settings.runtime_dir
-    mode = 0o755 if os.geteuid() == 0 else 0o700
+    mode = 0o755 if settings.is_system else 0o700
     try:
         if not path.is_dir():
             path.mkdir(mode=mode)
@@ -190,9 +203,10 @@ def prepare_runtime_dir(settings: Settings) -> None:
     except OSError as error:
         raise AccessError(f"runtime directory {path}: cannot make it: {error.strerror}") from None
     if status.st_uid != os.geteuid():
+        hint = "; the service's daemon is started by systemctl" if os.geteuid() == 0 else ""
         raise ConfigError(
             f"runtime directory {path}: belongs to user {status.st_uid};"
-            f" wanted: one of user {os.geteuid()} ({RUNTIME_DIR_VARIABLE})"
+            f" wanted: one of user {os.geteuid()} ({RUNTIME_DIR_VARIABLE}){hint}"
         )
     if status.st_mode & 0o022:
         raise ConfigError(
@@ -202,12 +216,12 @@ def prepare_runtime_dir(settings: Settings) -> None:
 
 
 def _find_crypttabs(
-    named: Path | None, config_dir: Path, *, is_root: bool
+    named: Path | None, config_dir: Path, *, is_system: bool
 ) -> tuple[CrypttabSource, ...]:
     if named is not None:
         return (CrypttabSource(named, whole=True, required=True),)
     own = CrypttabSource(config_dir / "crypttab", whole=True, required=False)
-    if not is_root:
+    if not is_system:
         return (own,)
     parts = sorted((config_dir / "crypttab.d").glob("*.conf"))
     return (
@@ -217,8 +231,10 @@ def _find_crypttabs(
     )
 
 
-def _find_default_runtime_dir(env: Mapping[str, str], uid: int) -> Path | ConfigError:
-    if uid == 0:
+def _find_default_runtime_dir(
+    env: Mapping[str, str], uid: int, *, is_system: bool
+) -> Path | ConfigError:
+    if is_system:
         return Path("/run/fusecrypt")
     named = env.get("XDG_RUNTIME_DIR", "")
     # XDG Base Directory Specification: a relative path is invalid and is to be ignored.
@@ -241,8 +257,8 @@ def _no_runtime_dir(reason: str) -> ConfigError:
     )
 
 
-def _get_state_dir(env: Mapping[str, str], uid: int) -> Path:
-    if uid == 0:
+def _get_state_dir(env: Mapping[str, str], *, is_system: bool) -> Path:
+    if is_system:
         return Path("/var/lib/fusecrypt")
     return _get_xdg_dir(env, "XDG_STATE_HOME", ".local/state") / "fusecrypt"
 

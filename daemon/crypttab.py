@@ -7,8 +7,9 @@ option; it costs one entry, never the others.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -167,8 +168,16 @@ def parse_crypttab(text: str, file: str, *, whole: bool) -> Crypttab:
     return _merge([Crypttab(tuple(entries), tuple(problems))])
 
 
-def load_crypttabs(sources: Iterable[CrypttabSource]) -> Crypttab:
+def _open_file(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def load_crypttabs(
+    sources: Iterable[CrypttabSource], open_file: Callable[[Path], int] = _open_file
+) -> Crypttab:
     """Read all the files and put them together; what is missing and not required is skipped.
+
+    ``open_file`` gives a descriptor, which is closed here.
 
     Raises:
         NotFoundError: a file that the user named does not exist.
@@ -177,15 +186,15 @@ def load_crypttabs(sources: Iterable[CrypttabSource]) -> Crypttab:
     """
     tables: list[Crypttab] = []
     for source in sources:
-        text = _read(source)
+        text = _read(source, open_file)
         if text is not None:
             tables.append(parse_crypttab(text, str(source.path), whole=source.whole))
     return _merge(tables)
 
 
-def _read(source: CrypttabSource) -> str | None:
+def _read(source: CrypttabSource, open_file: Callable[[Path], int]) -> str | None:
     try:
-        with Path(source.path).open("rb") as file:
+        with os.fdopen(open_file(source.path), "rb") as file:
             raw = file.read(MAX_FILE_SIZE + 1)
     except FileNotFoundError:
         if not source.required:

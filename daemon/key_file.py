@@ -12,6 +12,7 @@ from typing import Final
 
 from ..keystore.errors import AccessError, ConfigError, NotFoundError, UnsupportedError
 from .crypttab import KEY_FILE_HASH, CrypttabEntry, is_unhashed
+from .entry_files import Find, find_path, reopen
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,12 @@ class KeyFile:
     fd: int
 
 
-def open_key_file(entry: CrypttabEntry, key_dirs: Sequence[Path] = KEY_DIRS) -> KeyFile | None:
-    """The entry's key file, or None when the passphrase must be asked for. May block (a FIFO).
+def open_key_file(
+    entry: CrypttabEntry, key_dirs: Sequence[Path] = KEY_DIRS, *, find: Find = find_path
+) -> KeyFile | None:
+    """The entry's key file, or None when the passphrase must be asked for. Blocks.
+
+    Of a FIFO only the reading end is opened: whoever reads waits for its writer.
 
     Raises:
         NotFoundError: the file that the line names does not exist.
@@ -37,7 +42,7 @@ def open_key_file(entry: CrypttabEntry, key_dirs: Sequence[Path] = KEY_DIRS) -> 
         ConfigError: a discovered file for a plain volume whose line has a hash.
     """
     if entry.key_file is not None:
-        return _open(entry, entry.key_file)
+        return _open(entry, entry.key_file, find)
     for key_dir in key_dirs:
         path = key_dir / f"{entry.name}.key"
         if path.exists():
@@ -45,19 +50,23 @@ def open_key_file(entry: CrypttabEntry, key_dirs: Sequence[Path] = KEY_DIRS) -> 
                 raise ConfigError(
                     f"{entry.name}: {path}: {KEY_FILE_HASH.format(entry.options.hash)}"
                 )
-            return _open(entry, str(path))
+            return _open(entry, str(path), find)
     return None
 
 
-def _open(entry: CrypttabEntry, path: str) -> KeyFile:
+def _open(entry: CrypttabEntry, path: str, find: Find) -> KeyFile:
     where = f"{entry.name}: key file {path}"
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 - before opening: a socket cannot be opened
-        if stat.S_ISSOCK(mode):
-            raise UnsupportedError(f"{where}: not supported: a socket that sends the key")
-        if stat.S_ISDIR(mode):
-            raise AccessError(f"{where}: is a directory; wanted: a file")
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        found = find(path)
+        try:
+            mode = os.fstat(found).st_mode
+            if stat.S_ISSOCK(mode):
+                raise UnsupportedError(f"{where}: not supported: a socket that sends the key")
+            if stat.S_ISDIR(mode):
+                raise AccessError(f"{where}: is a directory; wanted: a file")
+            fd = reopen(found, os.O_RDONLY)
+        finally:
+            os.close(found)
     except FileNotFoundError:
         raise NotFoundError(f"{where}: no such file") from None
     except OSError as error:

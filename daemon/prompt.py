@@ -19,15 +19,20 @@ import trio
 
 from ..keystore.errors import UnlockError
 from . import ask
+from .mountd.client import Question
 
 log = logging.getLogger(__name__)
 
 
 class Prompter:
-    """Asks for passphrases, on the terminal, which it owns, or by systemd's agents."""
+    """Asks for passphrases, on the terminal, which it owns, or by systemd's agents.
 
-    def __init__(self, terminal: int | None) -> None:
+    Only root may ask systemd's agents: for a daemon without rights ``mountd`` does it.
+    """
+
+    def __init__(self, terminal: int | None, mountd: Path | None = None) -> None:
         self._terminal = terminal
+        self._mountd = mountd
         self._turn = trio.Lock()
 
     def close(self) -> None:
@@ -42,16 +47,25 @@ class Prompter:
 
     @contextlib.asynccontextmanager
     async def ask(
-        self, message: str, *, identity: str, time_limit: float
+        self, message: str, *, name: str, identity: str, time_limit: float
     ) -> AsyncGenerator[int, None]:
         """A pipe from which the passphrase can be read as a line.
 
-        ``identity`` names the volume to password agents; ``time_limit`` in seconds, 0 for none.
+        ``name`` is the volume's; ``identity`` names it to password agents; ``time_limit`` in
+        seconds, 0 for none.
         Only one question is out at a time.
 
         Raises:
             UnlockError: nobody answered.
         """
+        if self._terminal is None and self._mountd is not None:
+            async with self._turn:
+                readable = await _ask_by_mountd(self._mountd, name)
+            try:
+                yield readable
+            finally:
+                os.close(readable)
+            return
         text = "".join(c if c.isprintable() else "?" for c in message)
         readable, writable = os.pipe2(os.O_CLOEXEC)
         try:
@@ -81,6 +95,15 @@ class Prompter:
             ]
             stdin = subprocess.DEVNULL
         return await _run_to_end(command, stdin=stdin, stdout=writable)
+
+
+async def _ask_by_mountd(path: Path, name: str) -> int:
+    question = Question(path, name)
+    try:
+        return await trio.to_thread.run_sync(question.ask, abandon_on_cancel=True)
+    except trio.Cancelled:
+        question.take_back()
+        raise
 
 
 async def _run_to_end(command: Sequence[str], *, stdin: int, stdout: int) -> int:

@@ -67,8 +67,8 @@ def clear_leftovers(settings: Settings) -> None:
     """End what a killed daemon left running, and take away its mounts and its socket."""
     for name in RECORDED:
         _end_orphan(settings.runtime_dir / f"{name}.pid")
-    # Mounts may lie on top of each other; each unmount takes the topmost.
-    while find_device(settings.device_dir) is not None:
+    # Mounts may lie on top of each other; each unmount takes the topmost. mountd sees to its own.
+    while settings.mountd is None and find_device(settings.device_dir) is not None:
         log.warning("%s: taking away the mount of a daemon that is gone", settings.device_dir)
         unmount(settings.device_dir)
     settings.control_socket.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""fusecrypt-mountd: the one privileged part of the service, asked by the daemon, and its client."""

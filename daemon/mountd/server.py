@@ -1,0 +1,245 @@
+"""Answers the daemon: one thread a connection, few connections, four kinds of requests.
+
+Nothing in a request but the name of an entry and a number says what is done; all else is in root's
+own files and in this process's configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ...keystore.errors import AccessError, ConfigError, MapperError
+from . import mounting, packets
+from .opening import Opened, Opener, get_name
+
+log = logging.getLogger(__name__)
+
+#: The daemon has one connection for the mount, and one for each file it waits for.
+_MAX_CONNECTIONS: Final = 64
+_MAX_CLONES: Final = 16  # what an engine takes
+_UCRED: Final = struct.Struct("3i")
+_ASK: Final = "systemd-ask-password"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Whom mountd serves beside root, and to whom it mounts."""
+
+    uid: int
+    gid: int
+
+
+class Server:
+    """Serves one listening socket."""
+
+    def __init__(self, client: Client, mount_point: Path, opener: Opener) -> None:
+        self._client = client
+        self._mount_point = mount_point
+        self._opener = opener
+        self._slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        self._count = _MAX_CONNECTIONS  # free slots
+        self._lock = threading.Lock()
+
+    def serve(self, listener: socket.socket, *, idle: float | None = None) -> None:
+        """Answer until ``idle`` seconds have passed without a connection; for ever without it."""
+        listener.settimeout(idle)
+        while True:
+            self._slots.acquire()
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                self._slots.release()
+                with self._lock:
+                    if self._count == _MAX_CONNECTIONS:
+                        return
+                continue
+            except OSError as error:
+                self._slots.release()
+                log.warning("cannot accept: %s", error.strerror)
+                continue
+            with self._lock:
+                self._count -= 1
+            threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
+
+    def _serve_one(self, connection: socket.socket) -> None:
+        """One of the places where every error is caught: the others go on being served."""
+        session = _Session(self._client, self._mount_point, self._opener, connection)
+        try:
+            try:
+                with connection:
+                    connection.settimeout(None)
+                    if self._is_allowed(connection):
+                        session.answer_all()
+            finally:
+                session.wait_for_engine()
+        except (OSError, packets.PacketError) as error:
+            log.info("connection closed: %s", error)
+        except Exception:
+            log.exception("connection failed")
+        finally:
+            with self._lock:
+                self._count += 1
+            self._slots.release()
+
+    def _is_allowed(self, connection: socket.socket) -> bool:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, _ = _UCRED.unpack(credentials)
+        if uid in (0, self._client.uid):
+            return True
+        log.warning("connection from user %d (pid %d) refused", uid, pid)
+        return False
+
+
+@dataclass(slots=True)
+class _Session:
+    """One connection, and the mount that was made for it."""
+
+    client: Client
+    mount_point: Path
+    opener: Opener
+    connection: socket.socket
+    mount: mounting.Mount | None = None
+    engine: int = -1  # read end of a pipe whose other end the engine holds
+    _calls: dict[str, Callable[[Mapping[str, object]], Opened]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._calls = {
+            "mount": self._make_mount,
+            "mounted": self._note_mounted,
+            "unmount": self._unmount,
+            "crypttab": lambda _request: self.opener.open_crypttab(),
+            "entry": lambda request: self.opener.open_entry(get_name(request)),
+            "key": lambda request: self.opener.open_key_file(get_name(request)),
+            "ask": self._ask,
+        }
+
+    def answer_all(self) -> None:
+        """Until the peer hangs up.
+
+        Raises:
+            PacketError: what came is no request.
+        """
+        while True:
+            data, _ = packets.receive(self.connection)
+            if not data:
+                return
+            try:
+                opened = self._answer(packets.parse(data))
+            except packets.PacketError:
+                raise
+            except MapperError as error:
+                log.info("%s", error)
+                packets.send(self.connection, packets.pack_error(error))
+                continue
+            try:
+                packets.send(self.connection, packets.pack(opened.content), opened.fds)
+            finally:
+                for fd in opened.fds:
+                    os.close(fd)
+
+    def wait_for_engine(self) -> None:
+        """The daemon is gone: the mount goes when the engine is, too."""
+        if self.mount is not None:
+            poll = select.poll()
+            poll.register(self.engine, select.POLLIN)
+            poll.poll()
+            log.warning("%s: daemon and engine are gone", self.mount_point)
+        self._forget()
+
+    def _answer(self, request: Mapping[str, object]) -> Opened:
+        call = request.get("call")
+        handler = self._calls.get(call) if isinstance(call, str) else None
+        if handler is None:
+            raise ConfigError("request: no such call")
+        return handler(request)
+
+    def _make_mount(self, request: Mapping[str, object]) -> Opened:
+        count = request.get("clones")
+        if type(count) is not int or not 0 <= count <= _MAX_CLONES:
+            raise ConfigError(f"mount: clones {count!r}; wanted: 0 to {_MAX_CLONES}")
+        self._forget()
+        fds: list[int] = []
+        try:
+            for _ in range(1 + count):
+                fds.append(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))  # noqa: PERF401
+            self.mount = mounting.mount(self.mount_point, fds[0], self.client.uid, self.client.gid)
+            self.engine, engines_end = os.pipe2(os.O_CLOEXEC)
+            fds.insert(1, engines_end)
+        except BaseException as error:
+            for fd in fds:
+                os.close(fd)
+            if isinstance(error, OSError):
+                raise AccessError(
+                    f"/dev/fuse: {error.strerror}; is the fuse module loaded?"
+                ) from None
+            raise
+        log.info("%s: mounted for user %d", self.mount_point, self.client.uid)
+        return Opened({}, tuple(fds))
+
+    def _note_mounted(self, _request: Mapping[str, object]) -> Opened:
+        if self.mount is None:
+            raise ConfigError("mounted: nothing is")
+        return Opened({"read_ahead_kb": self.mount.set_read_ahead()})
+
+    def _unmount(self, _request: Mapping[str, object]) -> Opened:
+        self._forget()
+        # One that an earlier process of ours made.
+        mounting.take_away_all(self.mount_point)
+        return Opened({})
+
+    def _forget(self) -> None:
+        if self.mount is not None:
+            self.mount.take_away()
+            self.mount = None
+            os.close(self.engine)
+            self.engine = -1
+
+    def _ask(self, request: Mapping[str, object]) -> Opened:
+        """Ask the console for an entry's passphrase; it comes out of a pipe, unread."""
+        entry = self.opener.find_entry(get_name(request))
+        text = f"Please enter passphrase for disk {entry.source} ({entry.name}):"
+        command = [
+            _ASK,
+            f"--timeout={entry.options.timeout or 0:.0f}",
+            f"--id=cryptsetup:{entry.source_path}",
+            "--icon=drive-harddisk",
+            "".join(c if c.isprintable() else "?" for c in text),
+        ]
+        readable, writable = os.pipe2(os.O_CLOEXEC)
+        try:
+            try:
+                asking = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writable)
+            except OSError as error:
+                raise AccessError(f"{_ASK}: cannot start it: {error.strerror}") from None
+            finally:
+                os.close(writable)
+            return Opened({"status": self._wait(asking)}, (readable,))
+        except BaseException:
+            os.close(readable)
+            raise
+
+    def _wait(self, asking: subprocess.Popen[bytes]) -> int:
+        """Its exit status; a question whose asker has hung up is taken back."""
+        pidfd = os.pidfd_open(asking.pid)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.register(self.connection, select.POLLHUP | select.POLLRDHUP)
+        try:
+            poll.poll()
+        finally:
+            os.close(pidfd)
+            if asking.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    asking.terminate()
+        return asking.wait()
