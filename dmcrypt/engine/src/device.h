@@ -17,8 +17,9 @@
 #include "range_lock.h"
 #include "wire.h"
 
-/** Most bytes of one request. */
-#define DEVICE_IO_MAX (1u << 20)
+/** Most bytes of one request. The kernel splits what is larger and sends the parts at once, so that several
+ * threads work at one read(2) or write(2): with 1 MiB only one did (docs/performance.md). */
+#define DEVICE_IO_MAX (256u << 10)
 #define DEVICE_SECTOR_MAX 4096u
 
 struct backing {

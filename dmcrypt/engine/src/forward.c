@@ -10,6 +10,7 @@
 #include "thread.h"
 
 #define READER_SHIFT 56
+#define READ_AHEAD (1u << 20) /* bytes */
 
 struct queued {
     struct queued *next;
@@ -201,7 +202,7 @@ int forward_notify(struct forward *f, const void *message, size_t length, void (
     return queued ? 0 : -ENOMEM;
 }
 
-/* What pyfuse3 cannot set. The sizes of INIT are the kernel's largest. */
+/* What pyfuse3 cannot set. */
 static void edit_reply(struct forward *f, const struct outstanding *request, uint8_t *body, size_t length)
 {
     if (request->opcode == FUSE_INIT && length >= FUSE_COMPAT_22_INIT_OUT_SIZE) {
@@ -212,8 +213,9 @@ static void edit_reply(struct forward *f, const struct outstanding *request, uin
         init.flags &= ~(uint32_t)(FUSE_ATOMIC_O_TRUNC | FUSE_WRITEBACK_CACHE | FUSE_AUTO_INVAL_DATA);
         /* Else the kernel asks for security.capability before each write (no device has any, nor suid bits). */
         init.flags |= FUSE_HANDLE_KILLPRIV_V2;
-        init.max_readahead = DEVICE_IO_MAX;
+        init.max_readahead = READ_AHEAD;
         init.max_write = DEVICE_IO_MAX;
+        init.max_pages = (uint16_t)(DEVICE_IO_MAX / (unsigned)getpagesize());
         init.max_background = 64;
         init.congestion_threshold = 48;
         memcpy(body, &init, length < sizeof init ? length : sizeof init);
