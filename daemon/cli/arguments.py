@@ -1,17 +1,23 @@
 """The command line of ``fusecrypt``: options anywhere, as cryptsetup takes them.
 
 cryptsetup's options may stand before the action, between its arguments and after them; short flags
-may be joined, a value may be joined to its option. No abbreviations.
+may be joined, a value may be joined to its option. No abbreviations. After ``zkey`` and
+``lszcrypt`` the words are those tools' own: another vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from ...dmcrypt.units import UINT64_MAX, parse_size
 from ...keystore.errors import ConfigError, UnsupportedError
-from .options import ALIASES, OPTIONS, SHORT_NAMES, UNSUPPORTED, Kind
+from .options import CRYPTSETUP, Kind, Vocabulary
+from .zkey_options import LSZCRYPT, ZKEY
+
+#: Tools whose command lines follow their names.
+VOCABULARIES: Final = {"zkey": ZKEY, "lszcrypt": LSZCRYPT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     """
     words: list[str] = []
     options: dict[str, str] = {}
+    vocabulary = CRYPTSETUP
     rest = list(argv)
     while rest:
         word = rest.pop(0)
@@ -92,35 +99,47 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             words += rest
             break
         if word.startswith("--"):
-            _take_long(word[2:], rest, options)
+            _take_long(word[2:], rest, options, vocabulary)
         elif word.startswith("-") and word != "-":
-            _take_short(word[1:], rest, options)
+            _take_short(word[1:], rest, options, vocabulary)
         else:
+            if not words:
+                vocabulary = VOCABULARIES.get(word, vocabulary)
             words.append(word)
     return Arguments(words[0] if words else "", tuple(words[1:]), options)
 
 
-def _take_long(text: str, rest: list[str], options: dict[str, str]) -> None:
+def _take_long(text: str, rest: list[str], options: dict[str, str], vocabulary: Vocabulary) -> None:
     name, equals, value = text.partition("=")
-    _take(ALIASES.get(name, name), f"--{name}", value if equals else None, rest, options)
+    full = vocabulary.find(name)
+    _take(full, f"--{name}", value if equals else None, rest, options, vocabulary)
 
 
-def _take_short(letters: str, rest: list[str], options: dict[str, str]) -> None:
+def _take_short(
+    letters: str, rest: list[str], options: dict[str, str], vocabulary: Vocabulary
+) -> None:
     while letters:
         letter, letters = letters[0], letters[1:]
-        name = SHORT_NAMES.get(letter, "")
-        if name in OPTIONS and OPTIONS[name].kind is Kind.VALUE and letters:
-            _take(name, f"-{letter}", letters.removeprefix("="), rest, options)
+        name = vocabulary.short_names.get(letter, "")
+        option = vocabulary.options.get(name)
+        if option is not None and option.kind is Kind.VALUE and letters:
+            value = letters.removeprefix("=")
+            _take(name, f"-{letter}", value, rest, options, vocabulary)
             return
-        _take(name, f"-{letter}", None, rest, options)
+        _take(name, f"-{letter}", None, rest, options, vocabulary)
 
 
 def _take(
-    name: str, shown: str, value: str | None, rest: list[str], options: dict[str, str]
+    name: str,
+    shown: str,
+    value: str | None,
+    rest: list[str],
+    options: dict[str, str],
+    vocabulary: Vocabulary,
 ) -> None:
-    if name in UNSUPPORTED:
+    if name in vocabulary.unsupported:
         raise UnsupportedError(f"{shown}: not supported")
-    option = OPTIONS.get(name)
+    option = vocabulary.options.get(name)
     if option is None:
         raise ConfigError(f"{shown}: unknown option; fusecrypt --help lists them")
     if option.kind is Kind.FLAG:

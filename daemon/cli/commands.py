@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from ...keystore.errors import ConfigError, UnsupportedError
-from ..config import Settings, load_settings
+from ..config import load_settings
 from ..exitcodes import ExitCode
-from .arguments import Arguments
-from .options import COMMON, OPTIONS, Kind
+from .arguments import VOCABULARIES, Arguments
+from .command import Action, Command
+from .keystore_commands import KEYSTORE_COMMANDS, ZKEY_WORDS
+from .options import COMMON, CRYPTSETUP, Kind, Option
 from .output import Output, format_table
 
-Action = Callable[[Arguments, Settings, Output], ExitCode]
-
 _KEY_OPTIONS: Final = frozenset({"key-file", "keyfile-offset", "keyfile-size", "tries", "timeout"})
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One action."""
-
-    usage: str
-    help: str
-    load: Callable[[], Action]
-    options: frozenset[str] = frozenset()
-    minimum: int = 0
-    maximum: int = 0
 
 
 def _load_open() -> Action:
@@ -183,14 +169,17 @@ COMMANDS: Final[dict[str, Command]] = {
         minimum=1,
         maximum=1,
     ),
-    "crypttab": Command(
+    "crypttab check": Command(
         "crypttab check [FILE]",
         "Say what is wrong in a crypttab",
         _load_crypttab,
-        minimum=1,
-        maximum=2,
+        maximum=1,
     ),
+    **KEYSTORE_COMMANDS,
 }
+
+#: First words of actions that have two.
+_GROUPS: Final = frozenset(name.partition(" ")[0] for name in COMMANDS if " " in name)
 
 # cryptsetup's older names; the second part is the --type that the name implies.
 _ALIASES: Final = {
@@ -250,15 +239,15 @@ def run(args: Arguments, output: Output) -> ExitCode:
     if args.has("version"):
         _show_version(output)
         return ExitCode.OK
-    args = _resolve_alias(args)
+    args = _resolve_group(_resolve_alias(args))
     command = COMMANDS.get(args.verb)
     if args.has("help"):
-        _show_help(output, command)
+        _show_help(output, args.verb)
         return ExitCode.OK
     if command is None:
         raise _refuse_verb(args.verb)
     args.check(
-        command.options | COMMON,
+        command.options | (COMMON if command.common is None else command.common),
         minimum=command.minimum,
         maximum=command.maximum,
         usage=command.usage,
@@ -277,11 +266,34 @@ def _resolve_alias(args: Arguments) -> Arguments:
     return Arguments(verb, args.positionals, {**args.options, "type": given})
 
 
+def _resolve_group(args: Arguments) -> Arguments:
+    """Make one verb of an action's two words; zkey's may be cut short, in any case."""
+    group = args.verb
+    if group not in _GROUPS or not args.positionals:
+        return args
+    word, *rest = args.positionals
+    if group == "zkey":
+        word = _complete_zkey(word)
+    return Arguments(f"{group} {word}", tuple(rest), args.options)
+
+
+def _complete_zkey(word: str) -> str:
+    """The whole name of a command of zkey that may have been cut short."""
+    for full, shortest in ZKEY_WORDS.items():
+        if full.startswith(word.lower()) and len(word) >= shortest:
+            return full
+    return word
+
+
 def _refuse_verb(verb: str) -> ConfigError | UnsupportedError:
     if not verb:
         return ConfigError("no action; wanted: fusecrypt ACTION …; fusecrypt --help lists them")
-    if verb in _UNSUPPORTED:
+    group, _, word = verb.partition(" ")
+    if verb in _UNSUPPORTED or (group == "zkey" and word in ZKEY_WORDS):
         return UnsupportedError(f"{verb}: not supported")
+    if group in _GROUPS:
+        usages = [c.usage for name, c in COMMANDS.items() if name.startswith(f"{group} ")]
+        return ConfigError(f"{verb}: wanted: fusecrypt {' | '.join(usages)}")
     return ConfigError(f"{verb}: unknown action; fusecrypt --help lists them")
 
 
@@ -292,22 +304,27 @@ def _show_version(output: Output) -> None:
     output.json({"version": VERSION})
 
 
-def _show_help(output: Output, command: Command | None) -> None:
-    names: frozenset[str] = command.options if command is not None else frozenset()
+def _show_help(output: Output, verb: str) -> None:
+    group = verb.partition(" ")[0]
+    vocabulary = VOCABULARIES.get(group, CRYPTSETUP)
+    command = COMMANDS.get(verb)
     if command is not None:
+        names = command.options | (COMMON if command.common is None else command.common)
         lines = [f"Usage: fusecrypt {command.usage}", "", f"{command.help}.", ""]
     else:
-        lines = ["Usage: fusecrypt [OPTIONS] ACTION [ARGUMENTS]", ""]
-        lines += format_table([(f"  {c.usage}", c.help) for c in COMMANDS.values()])
+        of_group = group in _GROUPS
+        shown = {n: c for n, c in COMMANDS.items() if not of_group or n.startswith(f"{group} ")}
+        names = COMMON
+        lines = [f"Usage: fusecrypt {group if of_group else '[OPTIONS]'} ACTION [ARGUMENTS]", ""]
+        lines += format_table([(f"  {c.usage}", c.help) for c in shown.values()])
         lines.append("")
-    rows = [_describe_option(name) for name in OPTIONS if name in names | COMMON]
+    rows = [_describe_option(n, o) for n, o in vocabulary.options.items() if n in names]
     for line in lines + format_table(rows):
         output.line(line)
     output.json({"usage": lines[0].removeprefix("Usage: ")})
 
 
-def _describe_option(name: str) -> tuple[str, str]:
-    option = OPTIONS[name]
+def _describe_option(name: str, option: Option) -> tuple[str, str]:
     short = f"-{option.short}, " if option.short else "    "
     value = {Kind.FLAG: "", Kind.VALUE: f" {option.metavar}", Kind.OPTIONAL: f"[={option.metavar}]"}
     return f"  {short}--{name}{value[option.kind]}", option.help

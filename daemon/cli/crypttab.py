@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...keystore.errors import ConfigError
 from ..config import Settings, load_settings
 from ..crypttab import load_crypttabs
 from ..exitcodes import ExitCode
@@ -12,11 +11,9 @@ from .output import Output, format_table
 
 def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """List our entries and every problem; status 1 if there is one, even a warning."""
-    verb, *files = args.positionals
-    if verb != "check":
-        raise ConfigError(f"crypttab: got {verb!r}; wanted: fusecrypt crypttab check [FILE]")
-    if files:
-        settings = load_settings(runtime_dir=str(settings.runtime_dir), crypttab=files[0])
+    if args.positionals:
+        (file,) = args.positionals
+        settings = load_settings(runtime_dir=str(settings.runtime_dir), crypttab=file)
     crypttab = load_crypttabs(settings.crypttabs)
     problems = crypttab.own_problems
     entries = crypttab.own_entries

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -25,8 +26,37 @@ class Option:
     kind: Kind = Kind.VALUE
 
 
-def _flag(text: str, short: str = "") -> Option:
+def make_flag(text: str, short: str = "") -> Option:
+    """An option without a value."""
     return Option(text, short=short, kind=Kind.FLAG)
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The options of one tool."""
+
+    options: Mapping[str, Option]
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: Options of the real tool: refused by name, whichever action they are given to.
+    unsupported: frozenset[str] = frozenset()
+    #: Flags that this tool has and we do not, or that mean an option of another letter.
+    more_short_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    is_abbreviated: bool = False  # long options may be cut short, as getopt_long(3) has it
+
+    @property
+    def short_names(self) -> dict[str, str]:
+        """Letters to long names."""
+        own = {option.short: name for name, option in self.options.items() if option.short}
+        return {**self.more_short_names, **own}
+
+    def find(self, name: str) -> str:
+        """The full name of an option as it was written; ``name`` itself when there is none."""
+        name = self.aliases.get(name, name)
+        if self.is_abbreviated and name and name not in self.options:
+            known = [full for full in (*self.options, *self.unsupported) if full.startswith(name)]
+            if len(known) == 1:
+                return known[0]
+        return name
 
 
 OPTIONS: Final[dict[str, Option]] = {
@@ -35,11 +65,11 @@ OPTIONS: Final[dict[str, Option]] = {
     "crypttab": Option("Read this crypttab instead of the default ones", "FILE"),
     "json": Option("Print JSON: pretty, short or off", "MODE", kind=Kind.OPTIONAL),
     # of every action
-    "help": _flag("Show this help", "?"),
-    "version": _flag("Show the version", "V"),
-    "verbose": _flag("Say what was done", "v"),
-    "debug": _flag("Show where an error came from"),
-    "batch-mode": _flag("Do not ask for confirmation", "q"),
+    "help": make_flag("Show this help", "?"),
+    "version": make_flag("Show the version", "V"),
+    "verbose": make_flag("Say what was done", "v"),
+    "debug": make_flag("Show where an error came from"),
+    "batch-mode": make_flag("Do not ask for confirmation", "q"),
     # where the key comes from
     "key-file": Option("Read the passphrase from a file; - is standard input", "FILE", "d"),
     "keyfile-offset": Option("Skip so much of the key file", "BYTES"),
@@ -48,12 +78,12 @@ OPTIONS: Final[dict[str, Option]] = {
     "key-slot": Option("Use only this keyslot; luksFormat: make this one", "N", "S"),
     "tries": Option("How often a passphrase may be typed", "N", "T"),
     "timeout": Option("Wait so long for a passphrase to be typed", "SECONDS", "t"),
-    "verify-passphrase": _flag("Ask for the passphrase twice", "y"),
-    "test-passphrase": _flag("Only try the passphrase, open nothing"),
+    "verify-passphrase": make_flag("Ask for the passphrase twice", "y"),
+    "test-passphrase": make_flag("Only try the passphrase, open nothing"),
     # what is opened
     "type": Option("luks, luks2 or plain", "TYPE", "M"),
     "header": Option("The LUKS header is in this file", "FILE"),
-    "readonly": _flag("Open for reading only", "r"),
+    "readonly": make_flag("Open for reading only", "r"),
     "cipher": Option("Cipher, as in aes-xts-plain64", "CIPHER", "c"),
     "key-size": Option("Size of the volume key", "BITS", "s"),
     "hash": Option(
@@ -64,7 +94,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "size": Option("Size of the data", "SECTORS", "b"),
     "device-size": Option("Size of the data, with a unit", "SIZE"),
     "sector-size": Option("Encrypt in sectors of 512, 1024, 2048 or 4096", "BYTES"),
-    "iv-large-sectors": _flag("Count IVs in sectors of the sector size"),
+    "iv-large-sectors": make_flag("Count IVs in sectors of the sector size"),
     # luksFormat
     "pbkdf": Option("argon2id, argon2i or pbkdf2", "TYPE"),
     "pbkdf-memory": Option("Memory of Argon2", "KILOBYTES"),
@@ -76,27 +106,24 @@ OPTIONS: Final[dict[str, Option]] = {
     "uuid": Option("UUID of the volume", "UUID"),
     "luks2-metadata-size": Option("Size of each metadata area", "SIZE"),
     "luks2-keyslots-size": Option("Size of the keyslots area", "SIZE"),
-    "force-password": _flag("Accepted; passwords are not rated"),
-    "use-random": _flag("Accepted; keys come from the kernel's one generator"),
-    "use-urandom": _flag("Accepted; keys come from the kernel's one generator"),
+    "force-password": make_flag("Accepted; passwords are not rated"),
+    "use-random": make_flag("Accepted; keys come from the kernel's one generator"),
+    "use-urandom": make_flag("Accepted; keys come from the kernel's one generator"),
     # other actions
-    "deferred": _flag("Close when the last user is gone"),
-    "dump-json-metadata": _flag("Print the JSON area of the header"),
+    "deferred": make_flag("Close when the last user is gone"),
+    "dump-json-metadata": make_flag("Print the JSON area of the header"),
+    "mode": Option("Kind of an adapter: cca", "MODE"),
+    "no-master-key": make_flag("Leave the adapter's master-key registers empty"),
     # of the kernel's dm-crypt only
-    "disable-keyring": _flag("Accepted; the kernel's keyring is never used"),
-    "disable-external-tokens": _flag("Accepted; no token plugins are loaded"),
-    "perf-same_cpu_crypt": _flag("Accepted; tunes the kernel's dm-crypt only"),
-    "perf-submit_from_crypt_cpus": _flag("Accepted; tunes the kernel's dm-crypt only"),
-    "perf-no_read_workqueue": _flag("Accepted; tunes the kernel's dm-crypt only"),
-    "perf-no_write_workqueue": _flag("Accepted; tunes the kernel's dm-crypt only"),
+    "disable-keyring": make_flag("Accepted; the kernel's keyring is never used"),
+    "disable-external-tokens": make_flag("Accepted; no token plugins are loaded"),
+    "perf-same_cpu_crypt": make_flag("Accepted; tunes the kernel's dm-crypt only"),
+    "perf-submit_from_crypt_cpus": make_flag("Accepted; tunes the kernel's dm-crypt only"),
+    "perf-no_read_workqueue": make_flag("Accepted; tunes the kernel's dm-crypt only"),
+    "perf-no_write_workqueue": make_flag("Accepted; tunes the kernel's dm-crypt only"),
 }
 
 ALIASES: Final = {"master-key-file": "volume-key-file", "read-only": "readonly"}
-
-SHORT_NAMES: Final = {
-    **{option.short: name for name, option in OPTIONS.items() if option.short},
-    "j": "json",
-}
 
 # cryptsetup 2.8's other options: refused by name, whichever action they are given to.
 UNSUPPORTED: Final = frozenset(
@@ -171,6 +198,8 @@ UNSUPPORTED: Final = frozenset(
         "write-log",
     }
 )
+
+CRYPTSETUP: Final = Vocabulary(OPTIONS, ALIASES, UNSUPPORTED, {"j": "json"})
 
 # Taken by every action, for scripts that give them everywhere.
 COMMON: Final = frozenset(

@@ -10,7 +10,7 @@ from typing import Literal, TextIO
 
 from ...keystore.errors import ConfigError
 from ..exitcodes import ExitCode, get_exit_code, get_kind
-from .arguments import Arguments
+from .arguments import VOCABULARIES, Arguments
 
 JsonMode = Literal["off", "short", "pretty"]
 
@@ -108,7 +108,8 @@ def make_output(args: Arguments) -> Output:
                 mode = "off"
             case other:
                 raise ConfigError(f"--json: got {other!r}; wanted: pretty, short or off")
-    return Output(mode, is_verbose=args.has("verbose"), is_quiet=args.has("batch-mode"))
+    is_verbose = args.has("verbose") and args.verb not in VOCABULARIES  # means more columns there
+    return Output(mode, is_verbose=is_verbose, is_quiet=args.has("batch-mode"))
 
 
 def format_table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -1,14 +1,15 @@
 """The command line: options anywhere, names as in cryptsetup, refusals by name."""
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusecrypt.daemon.cli.arguments import Arguments, parse_arguments
-from fusecrypt.daemon.cli.commands import COMMANDS, run
-from fusecrypt.daemon.cli.options import COMMON, OPTIONS, UNSUPPORTED
+from fusecrypt.daemon.cli.arguments import VOCABULARIES, Arguments, parse_arguments
+from fusecrypt.daemon.cli.commands import COMMANDS, _resolve_group, run
+from fusecrypt.daemon.cli.options import COMMON, CRYPTSETUP, OPTIONS, UNSUPPORTED
 from fusecrypt.daemon.cli.output import Output, make_output
 from fusecrypt.keystore.errors import ConfigError, MapperError, UnsupportedError
 
@@ -126,8 +127,10 @@ def test_refusals(line: str, error: type[MapperError], message: str, tmp_path: o
 
 
 def test_every_option_of_an_action_is_described() -> None:
-    for command in COMMANDS.values():
-        assert command.options | COMMON <= OPTIONS.keys()
+    for name, command in COMMANDS.items():
+        vocabulary = VOCABULARIES.get(name.partition(" ")[0], CRYPTSETUP)
+        common = COMMON if command.common is None else command.common
+        assert command.options | common <= vocabulary.options.keys()
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
@@ -143,6 +146,58 @@ def test_json_modes() -> None:
         assert make_output(parse(f"list {text}")).json_mode == mode
     with pytest.raises(ConfigError, match="--json: got"):
         make_output(parse("list --json=xml"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "zkey generate k -xk 256 -K CCA-AESDATA -c key",
+        "--runtime-dir=r zkey gen k --xts --keyb=256 --key-t CCA-AESDATA --clear key",
+        "zkey GENER -x -k256 -KCCA-AESDATA -c=key k",
+    ],
+)
+def test_zkeys_options_are_its_own_and_may_be_cut_short(line: str) -> None:
+    args = parse(line)
+    assert args.verb == "zkey"
+    assert args.options == {
+        "xts": "", "keybits": "256", "key-type": "CCA-AESDATA", "clearkey": "key",
+        **({"runtime-dir": "r"} if line.startswith("--") else {}),
+    }  # fmt: skip
+    assert _resolve_group(args).verb == "zkey generate"
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "message"),
+    [
+        ("zkey", ConfigError, "wanted: fusecrypt zkey generate"),
+        ("zkey reencipher x", UnsupportedError, "zkey reencipher: not supported"),
+        ("zkey crypts", UnsupportedError, "zkey cryptsetup: not supported"),
+        ("zkey dance", ConfigError, "zkey dance: wanted: fusecrypt zkey"),
+        ("zkey list --key-file x", UnsupportedError, "--key-file: not supported"),
+        ("zkey gen -N x -L", UnsupportedError, "-L: not supported"),
+        ("zkey gen x --volume", ConfigError, "--volume: unknown option"),
+        ("zkey list -x", ConfigError, "--xts: not an option of zkey list"),
+        ("zkey generate", ConfigError, "wanted: --name, or the file name"),
+        ("zkey gen f -N n", ConfigError, "--name: only for a key of the repository"),
+        ("zkey gen f -K AES", ConfigError, "--key-type: got 'AES'"),
+        ("zkey gen f -K ep11-aes", UnsupportedError, "--key-type EP11-AES: not supported"),
+        ("zkey gen -N n --no-apqn-check", ConfigError, "--no-apqn-check: only with --apqns"),
+        ("zkey gen -N n -a 3", ConfigError, "APQN '3'"),
+        ("zkey gen -N n -l v", ConfigError, "volume 'v': wanted PATH:DMNAME"),
+        ("zkey validate f -N n", ConfigError, "--name: only for keys of the repository"),
+        ("lszcrypt -b", UnsupportedError, "-b: not supported"),
+        ("adapter", ConfigError, "wanted: fusecrypt adapter create"),
+        ("adapter create 3.39 --mode ep11", UnsupportedError, "--mode ep11: not supported"),
+        ("adapter create 3.39 --mode x", ConfigError, "--mode: got 'x'"),
+        ("adapter create 3", ConfigError, "wanted CARD.DOMAIN"),
+    ],
+)
+def test_refusals_before_anybody_is_asked(
+    line: str, error: type[MapperError], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        run(parse(f"--runtime-dir {tmp_path}/none {line}"), Output())
+    assert not (tmp_path / "none").exists()
 
 
 @given(st.lists(st.text(max_size=12) | st.sampled_from([f"--{n}" for n in OPTIONS])))

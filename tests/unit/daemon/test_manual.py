@@ -6,14 +6,19 @@ from pathlib import Path
 import pytest
 
 from fusecrypt.daemon import crypttab_options as options
+from fusecrypt.daemon.cli.arguments import VOCABULARIES
 from fusecrypt.daemon.cli.commands import COMMANDS
 from fusecrypt.daemon.cli.options import ALIASES, OPTIONS
 from fusecrypt.daemon.config import load_settings
 from fusecrypt.daemon.exitcodes import ExitCode
+from fusecrypt.daemon.keystored import __main__ as keystored_main
+from fusecrypt.daemon.keystored import client
 
 MANUAL = Path(__file__).resolve().parents[3] / "docs/manual"
 COMMAND = (MANUAL / "fusecrypt.8.md").read_text()
 DAEMON = (MANUAL / "fusecryptd.8.md").read_text()
+KEYSTORED = (MANUAL / "fusecrypt-keystored.8.md").read_text()
+ZKEY = (MANUAL / "fusecrypt-zkey.1.md").read_text()
 CRYPTTAB = (MANUAL / "fusecrypt-crypttab.5.md").read_text()
 
 
@@ -33,6 +38,21 @@ def test_every_short_option_is_described() -> None:
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_action_is_in_the_synopsis(name: str) -> None:
     assert f"    fusecrypt [OPTIONS] {name}" in COMMAND
+
+
+def test_every_option_of_zkey_and_lszcrypt_is_described() -> None:
+    described = set(re.findall(r"--([a-z][a-z0-9_-]+)", ZKEY))
+    options = {**VOCABULARIES["zkey"].options, **VOCABULARIES["lszcrypt"].options}
+    # The example makes an adapter.
+    assert described - {"mode"} == options.keys()
+    for option in options.values():
+        assert not option.short or f"**-{option.short}**" in ZKEY
+
+
+def test_every_method_of_the_keystore_is_described() -> None:
+    source = (Path(client.__file__).with_name("methods.py")).read_text()
+    for name in re.findall(r'^            "([A-Z][A-Za-z]+)": self', source, re.MULTILINE):
+        assert f"| `{name}` |" in KEYSTORED, name
 
 
 def test_every_exit_code_is_described() -> None:
@@ -59,3 +79,9 @@ def test_every_option_of_the_daemon_is_described() -> None:
     source = Path(main.__file__).read_text()
     for name in re.findall(r'"(--[a-z-]+)"', source):
         assert f"**{name}**" in DAEMON, name
+
+
+def test_every_option_of_the_keystored_is_described() -> None:
+    source = Path(keystored_main.__file__).read_text()
+    for name in re.findall(r'"(--[a-z-]+)"', source):
+        assert f"**{name}**" in KEYSTORED, name

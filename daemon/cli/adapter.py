@@ -1,0 +1,107 @@
+"""``fusecrypt adapter create|list|show|remove``: virtual adapters."""
+
+from __future__ import annotations
+
+from ...keystore.coprocessor import MODE_CCA, AdapterInfo, Apqn
+from ...keystore.errors import ConfigError, NotFoundError, UnsupportedError
+from ..config import Settings
+from ..exitcodes import ExitCode
+from ..keystored.client import Keystore
+from ..keystored.messages import describe_adapter, pack_adapters
+from .arguments import Arguments
+from .output import Output, format_table
+from .passphrase import ask_terminal
+
+_OTHER_MODES = ("accel", "ep11")
+
+
+def run_create(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Make an adapter, and say what its master key is worth."""
+    apqn = Apqn.parse(args.positionals[0])
+    mode = args.text("mode") or MODE_CCA
+    if mode in _OTHER_MODES:
+        raise UnsupportedError(f"--mode {mode}: not supported")
+    if mode != MODE_CCA:
+        raise ConfigError(f"--mode: got {mode!r}; wanted: {MODE_CCA}")
+    has_master_key = not args.has("no-master-key")
+    adapter = Keystore(settings).create_adapter(apqn, mode, with_master_key=has_master_key)
+    output.json(describe_adapter(adapter))
+    if has_master_key:
+        output.line(f"Adapter {apqn} has a new random master key, MKVP {adapter.current}.")
+        output.warn(
+            f"the master key of {apqn} is on this machine only. If it is lost, all data of all"
+            " volumes under it is lost. Make a copy now, and keep it elsewhere: fusecrypt adapter"
+            " backup FILE"
+        )
+    else:
+        output.line(f"Adapter {apqn} has no master key yet: it cannot make or use keys.")
+    return ExitCode.OK
+
+
+def run_list(_args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """All adapters, a line each."""
+    adapters = Keystore(settings).list_adapters()
+    output.json(pack_adapters(adapters))
+    rows = [("APQN", "MODE", "TYPE", "SERIAL", "STATUS", "NEW", "CURRENT", "OLD")]
+    rows += [
+        (
+            str(adapter.apqn),
+            adapter.mode,
+            adapter.type,
+            adapter.serial,
+            get_status(adapter),
+            str(adapter.new),
+            str(adapter.current),
+            str(adapter.old),
+        )
+        for adapter in adapters
+    ]
+    if adapters:
+        for line in format_table(rows):
+            output.line(line)
+    return ExitCode.OK
+
+
+def run_show(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """One adapter."""
+    apqn = Apqn.parse(args.positionals[0])
+    adapter = next((a for a in Keystore(settings).list_adapters() if a.apqn == apqn), None)
+    if adapter is None:
+        raise NotFoundError(f"adapter {apqn}: does not exist")
+    output.json(describe_adapter(adapter))
+    for line in (
+        f"Adapter {apqn}",
+        f"  mode:        {adapter.mode}",
+        f"  type:        {adapter.type}, in software",
+        f"  serial:      {adapter.serial}",
+        f"  status:      {get_status(adapter)}",
+        f"  created:     {adapter.created}",
+        "  AES master key registers:",
+        f"    NEW:       {adapter.new.state} {adapter.new}",
+        f"    CURRENT:   {adapter.current.state} {adapter.current}",
+        f"    OLD:       {adapter.old.state} {adapter.old}",
+    ):
+        output.line(line)
+    return ExitCode.OK
+
+
+def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Forget an adapter with its master keys."""
+    apqn = Apqn.parse(args.positionals[0])
+    if not output.is_quiet:
+        answer = ask_terminal(
+            f"\nWARNING!\n========\nThis will remove the master keys of {apqn} irrevocably. Volumes"
+            " under a master key that no other\nadapter and no backup has are lost.\n\n"
+            "Are you sure? (Type 'yes' in capital letters): "
+        )
+        if answer != b"YES":
+            raise ConfigError(f"adapter {apqn}: not removed; wanted: YES")
+    Keystore(settings).remove_adapter(apqn)
+    output.json({"apqn": str(apqn)})
+    output.note(f"Adapter {apqn} removed.")
+    return ExitCode.OK
+
+
+def get_status(adapter: AdapterInfo) -> str:
+    """As lszcrypt calls it."""
+    return "online" if adapter.is_online else "offline"

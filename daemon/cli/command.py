@@ -1,0 +1,26 @@
+"""What an action is: its words, its options, and where it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..config import Settings
+from ..exitcodes import ExitCode
+from .arguments import Arguments
+from .output import Output
+
+Action = Callable[[Arguments, Settings, Output], ExitCode]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One action."""
+
+    usage: str
+    help: str
+    load: Callable[[], Action]
+    options: frozenset[str] = frozenset()
+    minimum: int = 0
+    maximum: int = 0
+    common: frozenset[str] | None = None  # options of every action of its tool; None: cryptsetup's
