@@ -7,15 +7,14 @@ import ctypes
 import logging
 import os
 import pwd
-import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from ...keystore.errors import ConfigError, MapperError
 from ..config import load_settings
 from ..exitcodes import ExitCode, get_exit_code
+from ..keystored.passed_socket import find_passed_listener
 from ..logs import start_logging
 from ..notify import notify
 from ..version import VERSION
@@ -24,8 +23,6 @@ from .server import Client, Server
 
 log = logging.getLogger(__name__)
 
-#: sd_listen_fds(3)
-_LISTENER: Final = 3
 #: Seconds without a connection after which it ends; systemd starts it again.
 _IDLE: Final = 60.0
 _PR_SET_DUMPABLE: Final = 4
@@ -43,20 +40,16 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(user: str) -> None:
-    # systemd's variables go with exec(2); a child is not to take them for its own.
-    listening = os.environ.pop("LISTEN_PID", "") == str(os.getpid())
-    if os.environ.pop("LISTEN_FDS", "") != "1" or not listening:
+    listener = find_passed_listener()
+    if listener is None:
         raise ConfigError("no socket was passed; wanted: a start by fusecrypt-mountd.socket")
     try:
         account = pwd.getpwnam(user)
     except KeyError:
         raise ConfigError(f"user {user}: there is none; systemd-sysusers makes it") from None
     mount_point = load_settings().device_dir
-    with socket.socket(fileno=_LISTENER) as listener:
-        listener.set_inheritable(False)
-        server = Server(
-            Client(account.pw_uid, account.pw_gid), mount_point, Opener(Path(mount_point))
-        )
+    with listener:
+        server = Server(Client(account.pw_uid, account.pw_gid), mount_point, Opener(mount_point))
         notify("READY=1", f"STATUS=serving user {user}")
         server.serve(listener, idle=_IDLE)
 

@@ -1,0 +1,82 @@
+"""fusecrypt-mountd in a thread, with directories and a crypttab of its own."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fusecrypt.daemon import keeper
+from fusecrypt.daemon.config import CrypttabSource
+from fusecrypt.daemon.mountd import client
+from fusecrypt.daemon.mountd.opening import Opener
+from fusecrypt.daemon.mountd.server import Client, Server
+from tests.product import mounts_below
+
+DAEMON = 65534  # nobody stands for the user fusecrypt
+STRANGER = 65533
+
+
+class Mountd:
+    """The server, and how to ask it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.socket = directory / "mountd.sock"
+        self.run = directory / "run"
+        self.run.mkdir(mode=0o755)
+        self.mount_point = self.run / "dev"
+        self.mount_point.mkdir(mode=0o755)
+        for path in (self.run, self.mount_point):
+            os.chown(path, DAEMON, DAEMON)
+        self.crypttab = directory / "crypttab"
+        self.crypttab.write_text("")
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(str(self.socket))
+        self.socket.chmod(0o666)
+        self.listener.listen(8)
+        sources = (CrypttabSource(self.crypttab, whole=True, required=False),)
+        server = Server(Client(DAEMON, DAEMON), self.mount_point, Opener(self.mount_point, sources))
+        threading.Thread(target=server.serve, args=(self.listener,), daemon=True).start()
+
+    def write_crypttab(self, *lines: str) -> None:
+        self.crypttab.write_text("".join(f"{line}\n" for line in lines))
+
+    def file(self, name: str, owner: int = 0, content: bytes = b"x" * 4096) -> Path:
+        path = self.directory / name
+        path.write_bytes(content)
+        os.chown(path, owner, owner)
+        path.chmod(0o400)
+        return path
+
+    def call(self, method: str, **fields: object) -> client.Answer:
+        return client.call(self.socket, method, timeout=10, **fields)
+
+    def device(self) -> str | None:
+        return keeper.find_mount(Path("/proc/self/mountinfo").read_bytes(), str(self.mount_point))
+
+
+@contextmanager
+def running_mountd() -> Iterator[Mountd]:
+    # Below /run, whose directories are root's as the service's are; /tmp is everybody's.
+    directory = Path(tempfile.mkdtemp(prefix="fusecrypt-test.", dir="/run"))
+    directory.chmod(0o755)
+    made = Mountd(directory)
+    try:
+        yield made
+    finally:
+        made.listener.close()
+        for place in mounts_below(directory):
+            subprocess.run(["umount", "-l", place], check=True)
+        shutil.rmtree(directory)
+
+
+def read_all(fds: list[int]) -> list[bytes]:
+    contents = [os.pread(fd, 100, 0) for fd in fds]
+    for fd in fds:
+        os.close(fd)
+    return contents
