@@ -81,10 +81,10 @@ install: build
 	$(PYTHON) -m venv $(DESTDIR)$(PREFIX)
 	$(DESTDIR)$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --force-reinstall dist/fusecrypt-*.whl
 	install -d $(DESTDIR)/usr/local/bin
-	for name in fusecrypt fusecryptd; do ln -sfn $(PREFIX)/bin/$$name $(DESTDIR)/usr/local/bin/$$name; done
+	for name in fusecrypt fusecryptd fusecrypt-keystored; do ln -sfn $(PREFIX)/bin/$$name $(DESTDIR)/usr/local/bin/$$name; done
 
 uninstall:
-	for name in fusecrypt fusecryptd; do \
+	for name in fusecrypt fusecryptd fusecrypt-keystored; do \
 		if [ "$$(readlink $(DESTDIR)/usr/local/bin/$$name)" = $(PREFIX)/bin/$$name ]; then rm $(DESTDIR)/usr/local/bin/$$name; fi; done
 	test ! -e $(DESTDIR)$(PREFIX)/bin/fusecryptd || rm -r $(DESTDIR)$(PREFIX)
 

@@ -32,6 +32,8 @@ from .protocol import (
 )
 
 _CHUNK = 65536
+#: Seconds between attempts to get into the queue of a busy server.
+_QUEUE_PAUSE = 0.02
 
 
 class NoDaemonError(NotFoundError):
@@ -77,7 +79,7 @@ class ControlClient:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._socket.settimeout(timeout)
         try:
-            self._socket.connect(os.fspath(path))
+            self._connect(os.fspath(path))
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             self._socket.close()
             raise NoDaemonError(f"no {program} runs in {path.parent}") from None
@@ -87,6 +89,18 @@ class ControlClient:
         except OSError as error:
             self._socket.close()
             raise AccessError(f"{self._where}: cannot connect: {error.strerror or error}") from None
+
+    def _connect(self, path: str) -> None:
+        deadline = time.monotonic() + (self._timeout or 0)
+        while True:
+            try:
+                self._socket.connect(path)
+            except BlockingIOError:  # with a time limit, a full queue is not waited for
+                if time.monotonic() >= deadline:
+                    raise TimeoutError from None
+                time.sleep(_QUEUE_PAUSE)
+            else:
+                return
 
     def __enter__(self) -> Self:
         return self
