@@ -67,7 +67,16 @@ static uint32_t drop_capabilities(void)
     for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++)
         ;
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    return syscall(SYS_capset, &header, none) == 0 ? SANDBOX_NO_CAPABILITIES : 0;
+    if (syscall(SYS_capset, &header, none) == 0)
+        return SANDBOX_NO_CAPABILITIES;
+    /* A service's system call filter forbids the call; such a service has none to give up. */
+    struct __user_cap_data_struct held[2];
+    if (syscall(SYS_capget, &header, held) != 0)
+        return 0;
+    for (unsigned i = 0; i < 2; i++)
+        if (held[i].effective || held[i].permitted || held[i].inheritable)
+            return 0;
+    return SANDBOX_NO_CAPABILITIES;
 }
 
 static uint32_t forbid_paths(void)
