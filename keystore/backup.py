@@ -49,7 +49,7 @@ class _Cost:
 _COST: Final = _Cost(n=1 << 15, r=8, p=3)
 #: What a file may demand of us.
 _MEMORY_MAX: Final = 256 << 20
-_WORK_MAX: Final = 1 << 24  # n * r * p: 21 times ours
+_WORK_MAX: Final = 1 << 22  # n * r * p: five times ours, about a second
 
 
 def pack(adapters: Sequence[Adapter], passphrase: bytearray) -> bytes:
@@ -185,8 +185,8 @@ def _take_kdf(json: JsonObject) -> tuple[_Cost, bytes]:
     )
     salt = json.take_hex("salt", _SALT_SIZE)
     json.finish()
-    if cost.n & (cost.n - 1):
-        raise FormatError(f"backup: kdf: n is {cost.n}, wanted a power of two")
+    if cost.n & (cost.n - 1) or cost.n >= 1 << 16 * cost.r:  # RFC 7914 section 2
+        raise FormatError(f"backup: kdf: n is {cost.n}, wanted a power of two that fits r {cost.r}")
     if cost.memory > _MEMORY_MAX or cost.n * cost.r * cost.p > _WORK_MAX:
         raise FormatError(
             f"backup: kdf: wants {cost.memory >> 20} MiB {cost.p} times, at most "
@@ -199,9 +199,6 @@ def _derive(passphrase: bytearray, salt: bytes, cost: _Cost) -> bytearray:
     key = bytearray(gcm.KEY_SIZE)
     try:
         Scrypt(salt, gcm.KEY_SIZE, cost.n, cost.r, cost.p).derive_into(passphrase, key)
-    except ValueError as error:  # n is beyond what RFC 7914 section 2 allows for r
-        wipe(key)
-        raise FormatError(f"backup: kdf: n is {cost.n} with r {cost.r}") from error
     except MemoryError as error:
         wipe(key)
         raise CoprocessorError(

@@ -1,0 +1,79 @@
+"""What stays in the memory of a process that used adapters: no master key, no volume key.
+
+Python cannot promise it; this shows that the code at least leaves no copy of its own behind.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from fusecrypt import keystore
+from fusecrypt.keystore.cca import unwrap_key
+from fusecrypt.keystore.coprocessor import Register
+from fusecrypt.keystore.coprocessors import Coprocessors
+from fusecrypt.keystore.keys import SecureKey
+from tests.unit.keystore.samples import FIRST, store_of
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from fusecrypt.keystore.coprocessor import Apqn
+from fusecrypt.keystore.coprocessors import Coprocessors
+from fusecrypt.keystore.tokens import KeyType
+
+adapters = Coprocessors(Path(sys.argv[1]))
+other = Coprocessors(Path(sys.argv[1] + ".restored"))
+adapters.create(Apqn(3, 0x39))
+public = bytes.fromhex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
+for key_type in KeyType:
+    key = adapters.generate(key_type, 256, is_xts=True)
+    adapters.validate(key)
+    adapters.to_transport(key, public)
+    print(key.token.hex(), flush=True)
+other.restore(adapters.backup(bytearray(b"pass")), bytearray(b"pass"))
+mark = bytearray(range(100, 164))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def read_memory(pid):
+    """All writable memory of a process."""
+    parts = []
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            match = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)
+            if match and "[v" not in line:
+                start, end = int(match[1], 16), int(match[2], 16)
+                memory.seek(start)
+                parts.append(memory.read(end - start))
+    return b"".join(parts)
+
+
+def test_no_key_stays_in_memory_after_use(directory):
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"PYTHONPATH": str(Path(keystore.__path__[0]).parent.parent)},
+    )
+    with child:
+        assert child.stdout is not None
+        keys = [SecureKey(bytes.fromhex(child.stdout.readline().decode())) for _ in range(2)]
+        assert child.stdout.readline() == b"ready\n"
+        memory = read_memory(child.pid)
+        child.kill()
+    assert bytes(range(100, 164)) in memory  # the search finds what is there
+    with store_of(directory).opened(FIRST) as adapter:
+        secrets = [adapter.master_keys.copy(Register.CURRENT)]
+    secrets += [unwrap_key(key, secrets[0]) for key in keys]
+    secrets.append(bytearray((directory / "host.key").read_bytes()))
+    found = [
+        (number, start)
+        for number, secret in enumerate(secrets)
+        for start in range(0, len(secret), 16)
+        if bytes(secret[start : start + 16]) in memory
+    ]
+    assert found == []
+    assert Coprocessors(directory).validate(keys[0])
