@@ -31,6 +31,7 @@ from .errors import (
     CoprocessorError,
     MapperError,
     MasterKeyChangedError,
+    NotFoundError,
     UnsupportedError,
 )
 from .keys import SecureKey
@@ -148,7 +149,7 @@ class Coprocessors:
             AccessError: the file system refuses.
         """
         if apqn not in self._store.list_apqns():
-            self._store.remove(apqn)  # says that it is not there, and makes no directory
+            raise NotFoundError(f"adapter {apqn}: does not exist")  # and makes no directory
         with self._store.locked():
             self._store.remove(apqn)
 
@@ -233,7 +234,9 @@ class Coprocessors:
                 adapter.master_keys.wipe()
 
     def restore(self, data: bytes, passphrase: bytearray) -> list[Apqn]:
-        """Make the adapters of a backup that are not there; tells which. All of them, or none.
+        """Make the adapters of a backup that are not there; tells which.
+
+        Nothing is written before all are known to fit; one that was cut short may be repeated.
 
         Raises:
             NoKeyError: another passphrase.

@@ -8,7 +8,7 @@ from fusecrypt.keystore.coprocessor import AdapterInfo, Apqn, Fill, Register, Re
 from fusecrypt.keystore.sealing import HostKey
 from fusecrypt.keystore.verification import make_mkvp
 
-#: A CCA-AESDATA XTS key of a real z14, its master key unknown: the output of `zkey -V` in
+#: A CCA-AESDATA XTS key of a real system, its master key unknown: the output of `zkey -V` in
 #: https://github.com/coreos/ignition/issues/1693.
 REAL_XTS_KEY = bytes.fromhex(
     "010000000400c0cc 71ecf46a35bd8924"

@@ -1,7 +1,7 @@
 """Patterns of master keys and volume keys.
 
 Vectors: IEEE 1619-2007 vector 1 and NIST's for AES-CBC of zeros where they exist; the others were
-computed apart from this code, with another library.
+computed by a second implementation.
 """
 
 import pytest
