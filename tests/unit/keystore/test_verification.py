@@ -1,7 +1,6 @@
 """Patterns of master keys and volume keys.
 
-Vectors: IEEE 1619-2007 vector 1 and NIST's for AES-CBC of zeros where they exist; the others were
-computed by a second implementation.
+No project publishes such patterns: zkey's definition, computed apart from this code.
 """
 
 import pytest
