@@ -36,7 +36,11 @@ def command(name: str) -> list[str]:
     script = Path(sys.executable).parent / name
     if script.exists():
         return [str(script)]
-    module = {"fusecrypt": "fusecrypt.daemon.cli", "fusecryptd": "fusecrypt.daemon.__main__"}[name]
+    module = {
+        "fusecrypt": "fusecrypt.daemon.cli",
+        "fusecryptd": "fusecrypt.daemon.__main__",
+        "fusecrypt-keystored": "fusecrypt.daemon.keystored.__main__",
+    }[name]
     return [sys.executable, "-c", f"import sys; from {module} import main; sys.exit(main())"]
 
 

@@ -6,15 +6,16 @@ Any thread may call; each call has a connection of its own.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ...keystore import errors
 from ...keystore.coprocessor import AdapterInfo, Apqn, Transport, Validation
 from ...keystore.errors import CoprocessorError, MapperError
 from ...keystore.keys import SecureKey
 from ..control.client import ControlClient, NoAnswerError, NoDaemonError
-from ..control.fields import Fields, PassedFds, pack_data
+from ..control.fields import PassedFds, pack_data
+from ..control.protocol import ProtocolError
 from ..exitcodes import ReportedError
 from ..start_on_demand import connect_or_start
 from .messages import (
@@ -24,6 +25,7 @@ from .messages import (
     Info,
     parse_adapters,
     parse_apqns,
+    parse_backup,
     parse_token,
     parse_transport,
     parse_validation,
@@ -32,6 +34,8 @@ from .messages import (
 if TYPE_CHECKING:
     from ...keystore.tokens import KeyType
     from ..config import Settings
+
+Result = TypeVar("Result")
 
 #: Seconds that one call may take. An adapter answers in milliseconds; a backup derives a key.
 TIMEOUT: Final = 10.0
@@ -51,7 +55,7 @@ class Keystore:
     def make_transport(self, key: SecureKey, public_key: bytes) -> Transport:
         """A volume key for the engine that made ``public_key``; nobody else can use it."""
         parameters = {"token": pack_data(key.token), "public_key": pack_data(public_key)}
-        return parse_transport(self._call("MakeTransport", parameters))
+        return self._call("MakeTransport", parameters, parse_transport)
 
     def generate(
         self,
@@ -68,7 +72,7 @@ class Keystore:
         """
         fds = PassedFds()
         request = GenerateRequest(key_type, key_bits, xts, tuple(apqns), clear_key_fd)
-        return parse_token(self._call("GenerateKey", request.pack(fds), fds.fds))
+        return self._call("GenerateKey", request.pack(fds), parse_token, fds.fds)
 
     def validate(self, key: SecureKey) -> Validation:
         """What a secure key is, and which master key wraps it.
@@ -76,38 +80,37 @@ class Keystore:
         Raises:
             MasterKeyChangedError: no adapter holds its master key.
         """
-        return parse_validation(self._call("ValidateKey", {"token": pack_data(key.token)}))
+        return self._call("ValidateKey", {"token": pack_data(key.token)}, parse_validation)
 
     def get_info(self) -> Info:
         """The process."""
-        return Info.parse(self._call("GetInfo", {}))
+        return self._call("GetInfo", {}, Info.parse)
 
     def list_adapters(self) -> tuple[AdapterInfo, ...]:
         """All adapters, in the order of their APQNs."""
-        return parse_adapters(self._call("ListAdapters", {}))
+        return self._call("ListAdapters", {}, parse_adapters)
 
     def create_adapter(self, apqn: Apqn, mode: str, *, with_master_key: bool) -> AdapterInfo:
         """Make a virtual adapter; ``with_master_key``: with a random one set."""
         parameters = {"apqn": str(apqn), "mode": mode, "master_key": with_master_key}
-        (adapter,) = parse_adapters(self._call("CreateAdapter", parameters))
+        (adapter,) = self._call("CreateAdapter", parameters, parse_adapters)
         return adapter
 
     def remove_adapter(self, apqn: Apqn) -> None:
         """Forget an adapter and its master keys."""
-        self._call("RemoveAdapter", {"apqn": str(apqn)})
+        self._call("RemoveAdapter", {"apqn": str(apqn)}, dict)
 
     def backup(self, passphrase_fd: int) -> bytes:
         """All adapters with their master keys, sealed with what the descriptor yields."""
         fds = PassedFds()
         parameters = {"passphrase": fds.add(passphrase_fd)}
-        reply = self._call("BackupAdapters", parameters, fds.fds)
-        return Fields("reply", reply).data("backup")
+        return self._call("BackupAdapters", parameters, parse_backup, fds.fds)
 
     def restore(self, backup: bytes, passphrase_fd: int) -> tuple[Apqn, ...]:
         """Make the adapters of a backup again; returns which."""
         fds = PassedFds()
         parameters = {"backup": pack_data(backup), "passphrase": fds.add(passphrase_fd)}
-        return parse_apqns(self._call("RestoreAdapters", parameters, fds.fds))
+        return self._call("RestoreAdapters", parameters, parse_apqns, fds.fds)
 
     def attach(self) -> socket.socket:
         """A connection that the daemon holds as long as it lives.
@@ -121,10 +124,18 @@ class Keystore:
         return connection
 
     def _call(
-        self, method: str, parameters: Mapping[str, object], fds: Sequence[int] = ()
-    ) -> Mapping[str, object]:
+        self,
+        method: str,
+        parameters: Mapping[str, object],
+        parse: Callable[[Mapping[str, object]], Result],
+        fds: Sequence[int] = (),
+    ) -> Result:
         with self._connect() as client:
-            return self._ask(client, method, parameters, fds)
+            reply = self._ask(client, method, parameters, fds)
+        try:
+            return parse(reply)
+        except MapperError as error:
+            raise CoprocessorError(f"{PROGRAM}: {method}: not an answer: {error}") from None
 
     def _ask(
         self,
@@ -137,7 +148,7 @@ class Keystore:
             return client.call(method, parameters, fds)
         except ReportedError as error:
             raise _make_error(error) from None
-        except NoAnswerError as error:
+        except (NoAnswerError, ProtocolError) as error:
             raise CoprocessorError(str(error)) from None
 
     def _connect(self) -> ControlClient:

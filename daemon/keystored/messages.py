@@ -103,6 +103,11 @@ def parse_apqns(parameters: Mapping[str, object]) -> tuple[Apqn, ...]:
     return _take_apqns(Fields("reply", parameters))
 
 
+def parse_backup(parameters: Mapping[str, object]) -> bytes:
+    """``BackupAdapters``: the file."""
+    return Fields("reply", parameters).data("backup")
+
+
 def parse_token(parameters: Mapping[str, object]) -> SecureKey:
     """The secure key of a message."""
     return SecureKey.parse(Fields("parameters", parameters).data("token"))

@@ -75,6 +75,10 @@ class Methods:
             owned = dict.fromkeys(owned, _refuse)
         return {f"{INTERFACE}.{name}": method for name, method in {**usable, **owned}.items()}
 
+    async def check(self) -> None:
+        """Return when the adapters would be asked."""
+        await self._work(lambda: None)
+
     async def get_info(self, _call: Request) -> Mapping[str, object]:
         await trio.lowlevel.checkpoint()
         return Info(VERSION, os.getpid(), str(self._directory), self._memory).pack()

@@ -24,7 +24,7 @@ from ..control.server import (
     listen,
     serve_connection,
 )
-from ..notify import notify
+from ..service import feed_watchdog
 from .messages import INTERFACE
 from .methods import Methods
 
@@ -136,7 +136,7 @@ async def serve(
         with life.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_watch_signals, life)
-                nursery.start_soon(_feed_watchdog)
+                nursery.start_soon(feed_watchdog, methods.check)
                 task_status.started(life)
                 acceptor = trio.socket.from_stdlib_socket(listener)
                 while True:
@@ -189,14 +189,3 @@ async def _watch_signals(life: Life) -> None:
         async for number in numbers:
             life.drain_timeout = _SIGNAL_DRAIN_TIMEOUT
             life.end(signal.Signals(number).name)
-
-
-async def _feed_watchdog() -> None:
-    """Tell the service manager that calls would be answered (sd_watchdog_enabled(3))."""
-    interval = os.environ.get("WATCHDOG_USEC", "")
-    owner = os.environ.get("WATCHDOG_PID", str(os.getpid()))
-    if not interval.isdecimal() or owner != str(os.getpid()):
-        return
-    while True:
-        notify("WATCHDOG=1")
-        await trio.sleep(int(interval) / 1e6 / 2)

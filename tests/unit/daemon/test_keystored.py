@@ -327,7 +327,7 @@ def test_an_answer_that_is_none_is_an_error(settings):
 
         thread = Thread(target=answer)
         thread.start()
-        with pytest.raises(MapperError):
+        with pytest.raises(CoprocessorError, match="ListAdapters: not an answer"):
             Keystore(settings).list_adapters()
         thread.join()
 
