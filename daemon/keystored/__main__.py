@@ -82,32 +82,35 @@ def _serve(
     from ...keystore.coprocessors import Coprocessors
     from ..notify import notify
     from .methods import Methods
-    from .server import open_listener, serve
+    from .place import Place, take_place
+    from .server import serve
 
     coprocessors = Coprocessors(settings.keystore_dir, host_key=settings.host_key)
     memory = "locked" if lock_memory() else "may be swapped"
 
     status = _describe(coprocessors)
 
-    async def run(listener: socket.socket) -> None:
+    async def run(listener: socket.socket, place: Place | None) -> None:
         methods = Methods(coprocessors, settings.keystore_dir, memory=memory)
         start = functools.partial(
             serve,
             listener,
             methods,
-            is_shared=passed is not None,
-            is_on_demand=is_on_demand and passed is None,
-            close=None
-            if passed
-            else functools.partial(settings.keystore_socket.unlink, missing_ok=True),
+            is_shared=place is None,
+            is_on_demand=is_on_demand and place is not None,
+            place=place,
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(start)
             notify("READY=1", f"STATUS={status}")
             report([], ExitCode.OK)
 
-    with passed or open_listener(settings.keystore_socket) as listener:
-        trio.run(run, listener)
+    if passed is not None:
+        with passed:
+            trio.run(run, passed, None)
+    else:
+        with take_place(settings.keystore_socket) as own:
+            trio.run(run, own.listener, own)
 
 
 def _describe(coprocessors: Coprocessors) -> str:

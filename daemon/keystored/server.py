@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import signal
 import socket
-from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
+from collections.abc import Generator, Mapping
 from typing import Final
 
 import trio
 
-from ...keystore.errors import AccessError, BusyError
 from ..control.protocol import Request
 from ..control.server import (
     MAX_CONNECTIONS,
     Method,
     Peer,
     accept,
-    listen,
     serve_connection,
 )
 from ..service import feed_watchdog
 from .messages import INTERFACE
 from .methods import Methods
+from .place import Place
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +92,7 @@ async def serve(
     *,
     is_shared: bool,
     is_on_demand: bool,
-    close: Callable[[], None] | None = None,
+    place: Place | None = None,
     task_status: trio.TaskStatus[Life] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer calls until a signal, or until the process is not needed any more.
@@ -106,7 +102,7 @@ async def serve(
         methods: what can be called.
         is_shared: others than this process's user may call, as far as the socket lets them in.
         is_on_demand: it may be started again at any time.
-        close: takes the socket's name away, before those who wait are served for the last time.
+        place: where it listens; free for another before those who wait are served.
         task_status: told when calls are answered; what it gets ends the service.
     """
     life = Life(is_on_demand=is_on_demand)
@@ -142,46 +138,14 @@ async def serve(
                 while True:
                     await slots.acquire()
                     connections.start_soon(serve_one, await accept(acceptor))
-        if close is not None:
-            close()
+        if place is not None:
+            place.leave()
             # Nobody can connect any more. Who has, while we made up our mind, is served.
             with contextlib.suppress(BlockingIOError):
                 while True:
                     connection, _ = listener.accept()
                     connections.start_soon(serve_one, trio.socket.from_stdlib_socket(connection))
         connections.cancel_scope.deadline = trio.current_time() + life.drain_timeout
-
-
-@contextlib.contextmanager
-def open_listener(path: Path) -> Generator[socket.socket, None, None]:
-    """The socket of the one keystored that serves at ``path``; a dead one's is taken away.
-
-    Raises:
-        BusyError: another serves there.
-        AccessError: the socket cannot be made.
-    """
-    lock = _lock(path.with_name(f"{path.name}.lock"))
-    try:
-        path.unlink(missing_ok=True)
-        with listen(path) as listener:
-            yield listener
-    except OSError as error:
-        raise AccessError(f"{path}: cannot listen: {error.strerror}") from None
-    finally:
-        os.close(lock)
-
-
-def _lock(path: Path) -> int:
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise AccessError(f"{path}: cannot lock: {error.strerror}") from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise BusyError(f"{path.parent}: a keystored already serves here") from None
-    return fd
 
 
 async def _watch_signals(life: Life) -> None:

@@ -277,3 +277,13 @@ def test_keys_and_passphrases_are_in_no_log(place):
         assert secret not in said
     if not said:
         raise ProductError("no log")
+
+
+def test_who_comes_while_one_ends_is_served_by_the_next(place):
+    place.cli("adapter", "create", "03.0039")
+    place.cli("zkey", "generate", "key", "-x")
+    for _ in range(5):
+        (pid,) = keystored_pids(place)
+        os.kill(pid, signal.SIGTERM)
+        place.cli("zkey", "validate", "key")
+        wait_for(lambda: len(keystored_pids(place)) == 1, "one left", timeout=10)

@@ -20,8 +20,9 @@ from fusecrypt.daemon.keystored import client as client_module
 from fusecrypt.daemon.keystored.client import Keystore
 from fusecrypt.daemon.keystored.methods import Methods
 from fusecrypt.daemon.keystored.passed_socket import find_passed_listener
+from fusecrypt.daemon.keystored.place import take_place
 from fusecrypt.daemon.keystored.secret import read_secret
-from fusecrypt.daemon.keystored.server import IDLE_TIMEOUT, open_listener, serve
+from fusecrypt.daemon.keystored.server import IDLE_TIMEOUT, serve
 from fusecrypt.keystore.coprocessor import Apqn, Register
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.errors import (
@@ -62,20 +63,20 @@ def methods(settings: Settings) -> Methods:
 
 @pytest.fixture
 async def running(settings, methods):
-    with open_listener(settings.keystore_socket) as listener:
+    with take_place(settings.keystore_socket) as place:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_serve, listener, methods)
+            await nursery.start(_serve, place, methods)
             yield Keystore(settings)
             nursery.cancel_scope.cancel()
 
 
-async def _serve(listener, methods, *, is_on_demand=False, close=None, task_status):
+async def _serve(place, methods, *, is_on_demand=False, task_status):
     await serve(
-        listener,
+        place.listener,
         methods,
         is_shared=False,
         is_on_demand=is_on_demand,
-        close=close,
+        place=place,
         task_status=task_status,
     )
 
@@ -213,9 +214,9 @@ async def test_others_may_use_adapters_and_not_hand_in_keys(methods, settings):
 
 async def test_it_ends_60_seconds_after_its_last_client(settings, methods, autojump_clock):  # noqa: ARG001
     start = trio.current_time()
-    with open_listener(settings.keystore_socket) as listener:
+    with take_place(settings.keystore_socket) as place:
         async with trio.open_nursery() as nursery:
-            serve_it = _on_demand(settings, listener, methods)
+            serve_it = _on_demand(place, methods)
             await nursery.start(serve_it)
             await trio.sleep(IDLE_TIMEOUT - 1)
             async with await trio.open_unix_socket(str(settings.keystore_socket)):
@@ -224,23 +225,17 @@ async def test_it_ends_60_seconds_after_its_last_client(settings, methods, autoj
     assert not settings.keystore_socket.exists()
 
 
-def _on_demand(settings, listener, methods):
+def _on_demand(place, methods):
     async def serve_it(task_status):
-        await _serve(
-            listener,
-            methods,
-            is_on_demand=True,
-            close=settings.keystore_socket.unlink,
-            task_status=task_status,
-        )
+        await _serve(place, methods, is_on_demand=True, task_status=task_status)
 
     return serve_it
 
 
 async def test_it_ends_with_its_daemon(settings, methods):
-    with open_listener(settings.keystore_socket) as listener, trio.fail_after(10):
+    with take_place(settings.keystore_socket) as place, trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            await nursery.start(_on_demand(settings, listener, methods))
+            await nursery.start(_on_demand(place, methods))
             first = await call(Keystore(settings).attach)
             second = await call(Keystore(settings).attach)
             first.close()
@@ -250,13 +245,16 @@ async def test_it_ends_with_its_daemon(settings, methods):
 
 
 async def test_who_connected_before_the_end_is_served(settings, methods):
-    with open_listener(settings.keystore_socket) as listener, trio.fail_after(10):
+    with take_place(settings.keystore_socket) as place, trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            life = await nursery.start(_on_demand(settings, listener, methods))
+            life = await nursery.start(_on_demand(place, methods))
             late = socket.socket(socket.AF_UNIX)
             late.connect(str(settings.keystore_socket))
             late.sendall(b'{"method":"io.fusecrypt.Keystore.GetInfo"}\0')
             life.end("the test says so")
+            await trio.testing.wait_all_tasks_blocked()
+            with take_place(settings.keystore_socket):
+                pass  # the next one need not wait for those whom this one still serves
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(late))
             assert b'"version"' in await stream.receive_some(4096)
             await stream.aclose()
@@ -264,9 +262,9 @@ async def test_who_connected_before_the_end_is_served(settings, methods):
 
 async def test_a_signal_ends_it_soon_whatever_clients_do(settings, methods):
     start = time.monotonic()
-    with open_listener(settings.keystore_socket) as listener:
+    with take_place(settings.keystore_socket) as place:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_serve, listener, methods)
+            await nursery.start(_serve, place, methods)
             attached = await call(Keystore(settings).attach)
             os.kill(os.getpid(), signal.SIGTERM)
         assert await trio.to_thread.run_sync(attached.recv, 1) == b""
@@ -276,16 +274,16 @@ async def test_a_signal_ends_it_soon_whatever_clients_do(settings, methods):
 
 async def test_two_do_not_serve_at_one_place(settings):
     with (
-        open_listener(settings.keystore_socket),
+        take_place(settings.keystore_socket),
         pytest.raises(BusyError, match="already serves"),
-        open_listener(settings.keystore_socket),
+        take_place(settings.keystore_socket),
     ):
         pass
     # What a killed one left is taken away.
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(settings.keystore_socket))
     stale.close()
-    with open_listener(settings.keystore_socket):
+    with take_place(settings.keystore_socket):
         assert settings.keystore_socket.stat().st_mode & 0o777 == 0o600
 
 
