@@ -18,6 +18,7 @@ import trio
 
 from ..dmcrypt.backing import locked, pread_from
 from ..dmcrypt.cipher_spec import CipherSpec
+from ..dmcrypt.effective_key import KeyService
 from ..dmcrypt.engine.client import Engine, Secret
 from ..dmcrypt.engine.messages import SecretMode
 from ..dmcrypt.luks2 import Luks2Header, read_header
@@ -82,9 +83,10 @@ Unlock = Callable[[Prepared], Awaitable[OpenedVolume]]
 class Activator:
     """Opens volumes with one engine into one registry."""
 
-    def __init__(self, engine: Engine, registry: Registry) -> None:
+    def __init__(self, engine: Engine, registry: Registry, key_service: KeyService) -> None:
         self._engine = engine
         self._registry = registry
+        self._key_service = key_service
         self._kdf_memory = trio.CapacityLimiter(_count_kdfs())
         # Reading a header or key file is short, but a slow disk must not stop the others.
         self._files = trio.CapacityLimiter(8)
@@ -162,6 +164,7 @@ class Activator:
                 keyfile=is_key_file,
                 data_size=prepared.source_size,
                 read_only=recipe.is_read_only,
+                key_service=self._key_service,
             )
         assert prepared.header is not None
         return open_luks2(
@@ -172,6 +175,7 @@ class Activator:
             key_slot=recipe.key_slot,
             data_size=prepared.source_size,
             read_only=recipe.is_read_only,
+            key_service=self._key_service,
         )
 
     def _open_with_key(self, prepared: Prepared, file: VolumeKeyInput) -> OpenedVolume:
@@ -190,6 +194,7 @@ class Activator:
             key,
             data_size=prepared.source_size,
             read_only=recipe.is_read_only,
+            key_service=self._key_service,
         )
 
 
@@ -236,6 +241,7 @@ def _describe(recipe: Recipe, opened: OpenedVolume) -> Description:
         label=opened.label or None,
         header=recipe.header.path if recipe.header else None,
         keyslot=opened.keyslot,
+        key_origin=opened.key_origin,
     )
 
 

@@ -9,24 +9,37 @@ import math
 import os
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from ..keystore.errors import AccessError, MapperError, NotFoundError, UnlockError
 from .activation import Activator, Prepared, Recipe
 from .control.messages import EntryState, KeyInput
-from .entry_files import close_entry_files, open_entry_files
+from .entry_files import close_entry_files
 from .exitcodes import ExitCode, get_exit_code
-from .key_file import KeyFile, open_key_file
+from .key_file import KeyFile
 from .prompt import Prompter
 from .registry import Registry, Volume
 
 if TYPE_CHECKING:
     from ..dmcrypt.open_volume import OpenedVolume
     from .crypttab import Crypttab, CrypttabEntry
+    from .crypttab_files import CrypttabFiles
 
 log = logging.getLogger(__name__)
+
+
+class OwnTokens(Protocol):
+    """The key files below our own ``dev/pkey``, which are made here and never opened."""
+
+    def open_path(self, path: str) -> int | None:
+        """A descriptor of a new token, if the path is one of those files. Blocks.
+
+        Raises:
+            MapperError: nobody makes such a key.
+        """
+        ...
 
 
 class PassphraseRequiredError(UnlockError):
@@ -53,16 +66,18 @@ class Entries:
     def __init__(
         self,
         crypttab: Crypttab,
-        reload: Callable[[], Crypttab],
+        files: CrypttabFiles,
         activator: Activator,
         registry: Registry,
+        tokens: OwnTokens,
         *,
         own_device: int,
     ) -> None:
         self._crypttab = crypttab
-        self._reload = reload
+        self._crypttab_files = files
         self._activator = activator
         self._registry = registry
+        self._tokens = tokens
         self._own_device = own_device  # st_dev of the files in the daemon's own mount
         self._errors: dict[str, str] = {}
         # Files may be slow to open (an automount, a FIFO); the others are not to wait for one.
@@ -108,7 +123,7 @@ class Entries:
             NotFoundError: no entry has this name.
             PassphraseRequiredError: he has to ask for a passphrase, and come again.
         """
-        self._crypttab = await trio.to_thread.run_sync(self._reload)
+        self._crypttab = await trio.to_thread.run_sync(self._crypttab_files.load)
         entry = self._crypttab.find(name)
         if entry is None:
             raise NotFoundError(f"{name}: no such entry in the crypttab")
@@ -187,7 +202,10 @@ class Entries:
         self, entry: CrypttabEntry, prepared: Prepared, prompter: Prompter
     ) -> OpenedVolume:
         async with prompter.ask(
-            _make_prompt(entry), identity=entry.source_path, time_limit=entry.options.timeout or 0.0
+            _make_prompt(entry),
+            name=entry.name,
+            identity=entry.source_path,
+            time_limit=entry.options.timeout or 0.0,
         ) as pipe:
             key = KeyInput(pipe, "line", keyfile=False)
             return await self._activator.unlock_with_secret(prepared, key)
@@ -195,7 +213,9 @@ class Entries:
     @contextlib.asynccontextmanager
     async def _open_files(self, entry: CrypttabEntry) -> AsyncGenerator[Recipe, None]:
         # In a thread: a file may lie where only this process answers, or nobody does.
-        open_files = functools.partial(open_entry_files, entry, own_device=self._own_device)
+        open_files = functools.partial(
+            self._crypttab_files.open_entry, entry, own_device=self._own_device
+        )
         recipe = await trio.to_thread.run_sync(
             open_files, limiter=self._files, abandon_on_cancel=True
         )
@@ -207,13 +227,22 @@ class Entries:
     @contextlib.asynccontextmanager
     async def _open_key_file(self, entry: CrypttabEntry) -> AsyncGenerator[KeyFile | None, None]:
         file = await trio.to_thread.run_sync(
-            open_key_file, entry, limiter=self._files, abandon_on_cancel=True
+            self._open_key, entry, limiter=self._files, abandon_on_cancel=True
         )
         try:
             yield file
         finally:
             if file is not None:
                 os.close(file.fd)
+
+    def _open_key(self, entry: CrypttabEntry) -> KeyFile | None:
+        path = entry.key_file
+        token = None if path is None else self._tokens.open_path(path)
+        return (
+            KeyFile(path or "", token)
+            if token is not None
+            else self._crypttab_files.open_key_file(entry)
+        )
 
     def _get_state(self, entry: CrypttabEntry) -> EntryState:
         if self._registry.is_open(entry.name):

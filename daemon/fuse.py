@@ -14,9 +14,11 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar, cast
 
 import pyfuse3
+import trio
 from pyfuse3 import (
     EntryAttributes,
     FileHandleT,
@@ -32,7 +34,9 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from .tree import Device, Directory, Node, Symlink, Tree
+from ..keystore.errors import MapperError
+from .pkey import TokenKind, TokenMaker
+from .tree import Device, Directory, Node, Symlink, TokenFile, Tree
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +63,29 @@ def _answered(handler: _Handler) -> _Handler:
     return cast("_Handler", answer)
 
 
-class Operations(pyfuse3.Operations):
-    """Answers what the engine forwards. ``on_idle`` hears of a device whose last handle is gone."""
+@dataclass(slots=True)
+class _TokenHandle:
+    """One open file of dev/pkey. Its token is made by the first read."""
 
-    def __init__(self, tree: Tree, on_idle: Callable[[Device], None]) -> None:
+    kind: TokenKind
+    token: bytes = b""
+
+
+class Operations(pyfuse3.Operations):
+    """Answers what the engine forwards.
+
+    ``on_idle`` hears of a device whose last handle is gone; ``make_token`` blocks, and is called in
+    a thread.
+    """
+
+    def __init__(
+        self, tree: Tree, on_idle: Callable[[Device], None], make_token: TokenMaker
+    ) -> None:
         super().__init__()
         self._tree = tree
         self._on_idle = on_idle
-        self._handles: dict[int, Device] = {}
+        self._make_token = make_token
+        self._handles: dict[int, Device | _TokenHandle] = {}
         self._handle_numbers = itertools.count(1)
 
     @_answered
@@ -142,6 +161,8 @@ class Operations(pyfuse3.Operations):
     @_answered
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:  # noqa: ARG002
         device = self._get(inode)
+        if isinstance(device, TokenFile):
+            return self._open_token(device, flags)
         if not isinstance(device, Device):
             raise FUSEError(errno.EISDIR)
         if device.is_closing:
@@ -156,15 +177,40 @@ class Operations(pyfuse3.Operations):
     @_answered
     async def release(self, fh: FileHandleT) -> None:
         device = self._handles.pop(fh)
+        if isinstance(device, _TokenHandle):
+            return
         device.opens -= 1
         if device.opens == 0:
             self._on_idle(device)
 
+    def _open_token(self, file: TokenFile, flags: int) -> FileInfo:
+        assert file.kind is not None
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise FUSEError(errno.EACCES)
+        number = next(self._handle_numbers)
+        self._handles[number] = _TokenHandle(file.kind)
+        # Past the page cache: another opener gets another key.
+        return FileInfo(fh=FileHandleT(number), direct_io=True, keep_cache=False)
+
     # What the engine does not know any more (the device is closed) fails, and ENOSYS, the default,
     # would turn a request off for the whole mount.
 
-    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:  # noqa: ARG002
-        raise FUSEError(errno.EIO)
+    @_answered
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        handle = self._handles.get(fh)
+        if not isinstance(handle, _TokenHandle):
+            raise FUSEError(errno.EIO)
+        if not handle.token:
+            make = functools.partial(self._make_token, handle.kind)
+            try:
+                token = await trio.to_thread.run_sync(make, abandon_on_cancel=True)
+            except MapperError as error:
+                log.warning("dev/pkey/%s/%s: %s", handle.kind.group, handle.kind.name, error)
+                # What the pkey driver says when no card serves.
+                raise FUSEError(errno.ENODEV) from None
+            # Two reads at once: the first token counts for both.
+            handle.token = handle.token or token
+        return handle.token[off : off + size]
 
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:  # noqa: ARG002
         raise FUSEError(errno.EIO)

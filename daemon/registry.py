@@ -56,6 +56,7 @@ class Description:
     label: str | None = None
     header: str | None = None
     keyslot: int | None = None
+    key_origin: str = "engine"
 
 
 @dataclass(slots=True, eq=False)

@@ -75,7 +75,12 @@ def clear_leftovers(settings: Settings) -> None:
 
 
 def record_process(settings: Settings, name: str, pid: int) -> None:
-    """Note a child of ours, so that a later start can end it if we are killed."""
+    """Note a child of ours, so that a later start can end it if we are killed.
+
+    Not as a service: of that systemd leaves no process, and it may not even look at the engine.
+    """
+    if settings.mountd is not None:
+        return
     path = settings.runtime_dir / f"{name}.pid"
     path.write_text(f"{pid} {_read_start_time(pid)}\n")
 

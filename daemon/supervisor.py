@@ -30,19 +30,24 @@ from .activation import Activator
 from .background import Report
 from .control.methods import Methods
 from .control.server import serve_control
-from .crypttab import load_crypttabs
+from .device_mount import DeviceMount, open_device_mount
 from .entries import Entries, Failure, summarize
 from .exitcodes import ExitCode
 from .fuse import Operations
+from .key_service import KeyService
 from .notify import notify
+from .pkey import OwnFiles, PkeyTokens
 from .prompt import Prompter
-from .registry import Ownership, Registry
+from .registry import Ownership, Registry, Volume
 from .runtime_dir import forget_process, own_runtime_dir, record_process
+from .service import extended_start, feed_watchdog
 from .tree import Tree
 
 if TYPE_CHECKING:
+    from ..dmcrypt.engine.client import Engine
     from .config import Settings
     from .crypttab import Crypttab
+    from .crypttab_files import CrypttabFiles
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +67,7 @@ class Plan:
     """What a daemon is started for."""
 
     settings: Settings
+    files: CrypttabFiles
     crypttab: Crypttab
     prompter: Prompter
     report: Report  # hears how the start went
@@ -84,6 +90,15 @@ class End:
             self.event.set()
 
 
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What serves the volumes: an engine, our end of its session, and its mount."""
+
+    process: EngineProcess
+    session: socket.socket
+    mount: DeviceMount
+
+
 def run_daemon(plan: Plan) -> ExitCode:
     """Serve until a signal comes, or mount or engine end.
 
@@ -95,10 +110,10 @@ def run_daemon(plan: Plan) -> ExitCode:
     with (
         own_runtime_dir(settings),
         _stop_on_signals(),
-        _open_engine(settings) as (process, session),
+        _open_engine(settings) as serving,
     ):
         try:
-            return trio.run(_run, plan, process, session)
+            return trio.run(_run, plan, serving)
         except* KeyboardInterrupt:
             raise KeyboardInterrupt from None
         finally:
@@ -119,48 +134,28 @@ def _stop_on_signals() -> Generator[None, None, None]:
 
 
 @contextlib.contextmanager
-def _open_engine(settings: Settings) -> Generator[tuple[EngineProcess, socket.socket], None, None]:
+def _open_engine(settings: Settings) -> Generator[Serving, None, None]:
     """The mount and the engine that serves it, with our end of its session."""
-    device_dir = settings.device_dir
-    with mount.open_keeper(device_dir) as keeper:
-        record_process(settings, "keeper", keeper.process.pid)
-        fuse_fd = mount.mount(device_dir)
-        try:
-            device = mount.find_device(device_dir)
-            keeper.watch(device or "")
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            for end in (ours, theirs):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SESSION_BUFFER)
-            with ours:
-                with theirs:
-                    process = _spawn(settings, fuse_fd, theirs, keeper)
-                # From here on only the engine has a descriptor of the connection.
-                os.close(fuse_fd)
-                fuse_fd = -1
-                keeper.hand_over()
-                record_process(settings, "engine", process.pid)
-                try:
-                    yield process, ours
-                finally:
-                    _end_engine(process)
-                    forget_process(settings, "engine")
-        finally:
-            if fuse_fd >= 0:
-                os.close(fuse_fd)
-            mount.unmount(device_dir)
-            keeper.dismiss()
-            forget_process(settings, "keeper")
-
-
-def _spawn(
-    settings: Settings, fuse_fd: int, session: socket.socket, keeper: mount.Keeper
-) -> EngineProcess:
-    return spawn_engine(
-        fuse_fd=fuse_fd,
-        session_fd=session.fileno(),
-        lifetime_fd=keeper.lifetime_fd,
-        threads=settings.engine_threads,
-    )
+    with open_device_mount(settings) as made:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SESSION_BUFFER)
+        with ours:
+            with theirs:
+                process = spawn_engine(
+                    fuse_fd=made.fuse_fd,
+                    session_fd=theirs.fileno(),
+                    clone_fds=made.clone_fds,
+                    lifetime_fd=made.lifetime_fd,
+                    threads=settings.engine_threads,
+                )
+            made.hand_over()
+            record_process(settings, "engine", process.pid)
+            try:
+                yield Serving(process, ours, made)
+            finally:
+                _end_engine(process)
+                forget_process(settings, "engine")
 
 
 def _end_engine(process: EngineProcess) -> None:
@@ -177,23 +172,29 @@ def _end_engine(process: EngineProcess) -> None:
     process.wait()
 
 
-async def _run(plan: Plan, process: EngineProcess, session: socket.socket) -> ExitCode:
+async def _run(plan: Plan, serving: Serving) -> ExitCode:
     end = End(trio.Event())
-    registry = Registry(process.engine, Tree(os.geteuid(), os.getegid()), _get_ownership())
+    process = serving.process
+    settings = plan.settings
+    tree = Tree(0, 0) if settings.is_system else Tree(os.geteuid(), os.getegid())
+    registry = Registry(process.engine, tree, _get_ownership(settings))
+    key_service = KeyService(settings)
+    tokens = PkeyTokens(settings.device_dir, process.engine, key_service)
     _watch_events(process, end)
     async with trio.open_nursery() as outer:
         outer.start_soon(_watch_engine, process, end)
         # Until all is closed: a second signal must not cut the end short.
         outer.start_soon(_watch_signals, end)
-        await outer.start(_serve_fuse, registry, session, end)
+        await outer.start(_serve_fuse, registry, tokens, serving.session, end)
         async with trio.open_nursery() as inner:
             inner.start_soon(registry.close_deferred)
-            inner.start_soon(_serve, plan, process, registry, end)
+            inner.start_soon(_serve, plan, serving, registry, key_service, tokens, end)
             await end.event.wait()
             inner.cancel_scope.cancel()
         notify("STOPPING=1", f"STATUS=closing {len(registry)} volumes")
         if end.error is None:
-            end.error = await _close_volumes(plan.settings, registry)
+            end.error = await _close_volumes(settings, process.engine, registry)
+        key_service.close()
         # pyfuse3 before the engine, whose end it would take for an error.
         outer.cancel_scope.cancel()
     if end.error is None:
@@ -202,18 +203,25 @@ async def _run(plan: Plan, process: EngineProcess, session: socket.socket) -> Ex
     raise end.error
 
 
-async def _serve(plan: Plan, process: EngineProcess, registry: Registry, end: End) -> None:
+async def _serve(
+    plan: Plan,
+    serving: Serving,
+    registry: Registry,
+    key_service: KeyService,
+    tokens: PkeyTokens,
+    end: End,
+) -> None:
     """Answer on the control socket, open the entries, tell that we are ready."""
     settings = plan.settings
+    process = serving.process
     try:
         own_device = await _prove_mount(settings.device_dir)
     except EngineError as error:
         end.come("", error)
         return
-    read_ahead_kb = mount.set_read_ahead(f"{os.major(own_device)}:{os.minor(own_device)}")
-    activator = Activator(process.engine, registry)
-    reload = functools.partial(load_crypttabs, settings.crypttabs)
-    entries = Entries(plan.crypttab, reload, activator, registry, own_device=own_device)
+    read_ahead_kb = await trio.to_thread.run_sync(serving.mount.set_read_ahead)
+    activator = Activator(process.engine, registry, key_service)
+    entries = Entries(plan.crypttab, plan.files, activator, registry, tokens, own_device=own_device)
     methods = Methods(settings, process, registry, activator, entries, read_ahead_kb=read_ahead_kb)
     status = summarize(0, 0)
 
@@ -223,11 +231,14 @@ async def _serve(plan: Plan, process: EngineProcess, registry: Registry, end: En
         notify(f"STATUS=opening: {status}")
 
     async with trio.open_nursery() as nursery:
-        serve = functools.partial(serve_control, own_device=own_device)
+        own_files = OwnFiles(own_device, registry.tree, tokens)
+        serve = functools.partial(serve_control, own_files=own_files)
         await nursery.start(serve, settings.control_socket, methods.get_table())
+        nursery.start_soon(feed_watchdog, methods.check)
         failures: list[Failure] = []
         if plan.opens_entries:
-            failures = await entries.open_at_start(plan.prompter, note_progress)
+            async with extended_start():
+                failures = await entries.open_at_start(plan.prompter, note_progress)
         plan.prompter.close()
         log.info("serving %s: %s", settings.device_dir, status)
         notify("READY=1", f"STATUS={status}")
@@ -259,6 +270,7 @@ async def _prove_mount(device_dir: Path) -> int:
 
 async def _serve_fuse(
     registry: Registry,
+    tokens: PkeyTokens,
     session: socket.socket,
     end: End,
     *,
@@ -266,7 +278,7 @@ async def _serve_fuse(
 ) -> None:
     """Answer what the engine forwards. Cancelled, it stops reading; handlers in flight reply."""
     # libfuse takes /dev/fd/N for a connection mounted by somebody else, and closes it at the end.
-    operations = Operations(registry.tree, registry.note_idle)
+    operations = Operations(registry.tree, registry.note_idle, tokens.make)
     pyfuse3.init(operations, f"/dev/fd/{session.detach()}", set())
     drain = trio.CancelScope(shield=True)
 
@@ -320,21 +332,29 @@ async def _watch_signals(end: End) -> None:
             end.come(signal.Signals(number).name)
 
 
-async def _close_volumes(settings: Settings, registry: Registry) -> EngineError | None:
+async def _close_volumes(
+    settings: Settings, engine: Engine, registry: Registry
+) -> EngineError | None:
     """Flush and close all volumes, in bounded time; what went wrong, if anything did."""
     deadline = trio.current_time() + _CLOSE_TIMEOUT
+
+    async def write_back(volume: Volume) -> None:
+        if settings.mountd is None:
+            path = settings.device_dir / f"dm-{volume.minor}"
+            work = functools.partial(mount.write_back, path)
+        else:
+            # The file is not ours to open; what the kernel drops it writes first.
+            work = functools.partial(engine.invalidate, volume.device.number)
+        await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+
     with trio.move_on_after(_CLOSE_TIMEOUT / 2):
         async with trio.open_nursery() as nursery:
             for volume in registry.list_volumes():
                 # What callers write through shared mappings is in the page cache only.
                 if volume.device.opens and not volume.device.is_closing:
-                    nursery.start_soon(_write_back, settings.device_dir / f"dm-{volume.minor}")
+                    nursery.start_soon(write_back, volume)
     failed = await registry.close_all(deadline)
     return EngineError(f"not flushed: {', '.join(sorted(failed))}") if failed else None
-
-
-async def _write_back(device: Path) -> None:
-    await trio.to_thread.run_sync(mount.write_back, device, abandon_on_cancel=True)
 
 
 async def _shut_down(process: EngineProcess) -> None:
@@ -346,12 +366,11 @@ async def _shut_down(process: EngineProcess) -> None:
             log.error("%s", error)  # noqa: TRY400 (no bug of ours)
 
 
-def _get_ownership() -> Ownership:
-    """0660 root:disk for the system's daemon, 0600 for a user's own."""
-    uid = os.geteuid()
-    if uid != 0:
-        return Ownership(uid, os.getegid(), 0o600)
+def _get_ownership(settings: Settings) -> Ownership:
+    """0660 root:disk for the system's daemon, whoever it runs as; 0600 for a user's own."""
+    if not settings.is_system:
+        return Ownership(os.geteuid(), os.getegid(), 0o600)
     try:
-        return Ownership(uid, grp.getgrnam("disk").gr_gid, 0o660)
+        return Ownership(0, grp.getgrnam("disk").gr_gid, 0o660)
     except KeyError:
-        return Ownership(uid, os.getegid(), 0o600)
+        return Ownership(0, 0, 0o600)

@@ -1,7 +1,7 @@
 """The name space of the mount: what is called what. No I/O, no FUSE, not thread-safe.
 
 Laid out as /dev: ``mapper/NAME`` and ``dm-N`` are two links of one device, ``disk/by-uuid`` and
-``disk/by-label`` hold symbolic links to ``dm-N``.
+``disk/by-label`` hold symbolic links to ``dm-N``, ``pkey/GROUP/NAME`` are files that give keys.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from .pkey import TOKEN_KINDS, TokenKind
+
 ROOT: Final = 1
 
 _DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
+_TOKEN_MODE: Final = stat.S_IFREG | 0o400
 _SYMLINK_MODE: Final = stat.S_IFLNK | 0o777
 # Cookies of "." and ".." in every directory.
 _FIRST_COOKIE: Final = 3
@@ -64,6 +67,13 @@ class Symlink(Node):
     target: bytes = b""
 
 
+@dataclass(slots=True)
+class TokenFile(Node):
+    """A file that gives every opener a new random key token, see `pkey`."""
+
+    kind: TokenKind | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A name in a directory. Cookies grow and are never used twice in one directory."""
@@ -96,6 +106,7 @@ class Tree:
         disk = self._make_directory(self._root, b"disk")
         self._by_uuid = self._make_directory(disk, b"by-uuid")
         self._by_label = self._make_directory(disk, b"by-label")
+        self._add_token_files()
 
     def get_node_number(self) -> int:
         """A number that no node of this mount had, or will have otherwise."""
@@ -104,6 +115,11 @@ class Tree:
     def find(self, number: int) -> Node | None:
         """The node with this number, if it is still there."""
         return self._nodes.get(number)
+
+    def find_token_kind(self, number: int) -> TokenKind | None:
+        """What the file of that number gives, if it is one of dev/pkey."""
+        node = self._nodes.get(number)
+        return node.kind if isinstance(node, TokenFile) else None
 
     def find_child(self, parent: int, name: bytes) -> Node | None:
         """What ``name`` is in the directory ``parent``."""
@@ -174,6 +190,19 @@ class Tree:
             directory = self._nodes[number]
             assert isinstance(directory, Directory)
             del self._nodes[self._unlink(directory, name).number]
+
+    def _add_token_files(self) -> None:
+        pkey = self._make_directory(self._root, b"pkey")
+        groups: dict[str, Directory] = {}
+        for kind in TOKEN_KINDS:
+            if kind.group not in groups:
+                groups[kind.group] = self._make_directory(pkey, kind.group.encode())
+            file = TokenFile(
+                self.get_node_number(), _TOKEN_MODE, self._uid, self._gid, self._times(),
+                size=kind.size, kind=kind,
+            )  # fmt: skip
+            self._nodes[file.number] = file
+            self._link(groups[kind.group], kind.name.encode(), file)
 
     def _device_names(self, name: str, minor: int) -> list[tuple[Directory, bytes]]:
         return [(self._mapper, name.encode()), (self._root, f"dm-{minor}".encode())]

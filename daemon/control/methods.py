@@ -70,6 +70,14 @@ class Methods:
             f"{INTERFACE}.Status": self.status,
         }
 
+    async def check(self) -> None:
+        """Come back if threads and engine answer.
+
+        Raises:
+            EngineError: the engine does not.
+        """
+        await trio.to_thread.run_sync(self._process.engine.status, abandon_on_cancel=True)
+
     async def get_info(self, _request: Request) -> Mapping[str, object]:
         hello = await trio.to_thread.run_sync(self._process.engine.status)
         kind = "memfd_secret" if hello.arena_kind is ArenaKind.MEMFD_SECRET else "mlock"
@@ -157,7 +165,7 @@ class Methods:
             type=description.type,
             cipher=description.cipher,
             key_bits=description.key_bits,
-            key_location="engine",
+            key_location=description.key_origin,
             source=description.source,
             sector_size=volume.device.sector_size,
             offset=description.offset,

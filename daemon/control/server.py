@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -69,6 +69,22 @@ class Peer:
 Session = Callable[[Peer], AbstractContextManager[Mapping[str, Method] | None]]
 
 
+class OwnFiles(Protocol):
+    """The files in the daemon's own mount. All of it blocks."""
+
+    def is_own(self, fd: int) -> bool:
+        """Whether only this process answers for the file."""
+        ...
+
+    def open_token(self, fd: int) -> int | None:
+        """A descriptor of what a file of dev/pkey gives; None for other files.
+
+        Raises:
+            MapperError: nobody makes such a key.
+        """
+        ...
+
+
 class RefusedError(MapperError):
     """An answer with an error of its own name, which the client acts upon."""
 
@@ -81,12 +97,12 @@ async def serve_control(
     path: Path,
     methods: Mapping[str, Method],
     *,
-    own_device: int = 0,
+    own_files: OwnFiles | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer calls on a socket (0600) at ``path``, which is free, until cancelled.
 
-    ``own_device`` is the st_dev of files that only this process itself answers for.
+    ``own_files`` knows the files that only this process itself answers for.
     """
 
     @contextlib.contextmanager
@@ -101,7 +117,7 @@ async def serve_control(
             while True:
                 await slots.acquire()
                 connection = await accept(listener)
-                nursery.start_soon(_serve, connection, open_session, own_device, slots)
+                nursery.start_soon(_serve, connection, open_session, own_files, slots)
 
 
 async def accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
@@ -134,17 +150,17 @@ def listen(path: Path) -> Generator[socket.socket, None, None]:
 async def _serve(
     connection: trio.socket.SocketType,
     open_session: Session,
-    own_device: int,
+    own_files: OwnFiles | None,
     slots: trio.Semaphore,
 ) -> None:
     try:
-        await serve_connection(connection, open_session, own_device=own_device)
+        await serve_connection(connection, open_session, own_files=own_files)
     finally:
         slots.release()
 
 
 async def serve_connection(
-    connection: trio.socket.SocketType, open_session: Session, *, own_device: int = 0
+    connection: trio.socket.SocketType, open_session: Session, *, own_files: OwnFiles | None = None
 ) -> None:
     """Answer the calls of one connection; another of the three places where every error is caught.
 
@@ -158,7 +174,7 @@ async def serve_connection(
                 return
             while (messages := await _receive(connection, decoder)) is not None:
                 for message in messages:
-                    reply = await _answer(message, methods, own_device)
+                    reply = await _answer(message, methods, own_files)
                     await _send(connection, reply)
     except (ProtocolError, OSError) as error:
         log.debug("control connection: %s", error)
@@ -196,13 +212,15 @@ async def _receive(connection: trio.socket.SocketType, decoder: Decoder) -> list
     raise ProtocolError(f"message not complete after {_MESSAGE_TIMEOUT:.0f} seconds")
 
 
-async def _answer(message: Message, methods: Mapping[str, Method], own_device: int) -> Reply:
+async def _answer(
+    message: Message, methods: Mapping[str, Method], own_files: OwnFiles | None
+) -> Reply:
     name = ""
     is_own = False
     try:
-        if message.fds:
+        if message.fds and own_files is not None:
             # In a thread, because an answer to fstat(2) of our own files comes from this one.
-            is_own = await trio.to_thread.run_sync(_has_own, message.fds, own_device)
+            is_own = await trio.to_thread.run_sync(_replace_own, message.fds, own_files)
         request = Request.parse(message)
         name = request.method
         method = methods.get(name)
@@ -233,8 +251,21 @@ async def _answer(message: Message, methods: Mapping[str, Method], own_device: i
             close_fds(message.fds)
 
 
-def _has_own(fds: Sequence[int], own_device: int) -> bool:
-    return any(os.fstat(fd).st_dev == own_device for fd in fds)
+def _replace_own(fds: Sequence[int], own_files: OwnFiles) -> bool:
+    """Put what we can serve from within in the place of our own files; whether any other is left.
+
+    The number stays, so that whoever closes the message's descriptors need not know. Blocks.
+    """
+    is_left = False
+    for fd in fds:
+        if own_files.is_own(fd):
+            token = own_files.open_token(fd)
+            if token is None:
+                is_left = True
+                continue
+            os.dup2(token, fd, inheritable=False)
+            os.close(token)
+    return is_left
 
 
 def _fail(error: Exception) -> Reply:

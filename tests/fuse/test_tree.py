@@ -40,7 +40,7 @@ def test_names_are_links_of_one_device(instance):
     )
     instance.start(f"v {image} {key} luks", make_plain(instance, "w"))
     dev = instance.runtime_dir / "dev"
-    assert sorted(os.listdir(dev)) == ["disk", "dm-0", "dm-1", "mapper"]
+    assert sorted(os.listdir(dev)) == ["disk", "dm-0", "dm-1", "mapper", "pkey"]
     assert sorted(os.listdir(dev / "mapper")) == ["v", "w"]
     status = instance.cli("status", "v", "--json").json
     minor = dev / os.path.basename(status["dm_path"])

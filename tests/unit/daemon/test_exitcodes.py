@@ -20,6 +20,7 @@ CODES = {
     errors.NoKeyError: 2,
     errors.DigestMismatchError: 2,
     errors.BusyError: 5,
+    errors.PolicyError: 8,
     errors.NotFoundError: 4,
     errors.AccessError: 4,
     errors.ConfigError: 1,

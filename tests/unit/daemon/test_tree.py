@@ -30,11 +30,11 @@ def number_of(tree, *path):
 
 
 def test_a_new_tree_is_laid_out_as_dev(tree):
-    assert names(tree, ROOT) == [b".", b"..", b"mapper", b"disk"]
+    assert names(tree, ROOT) == [b".", b"..", b"mapper", b"disk", b"pkey"]
     assert names(tree, number_of(tree, b"disk")) == [b".", b"..", b"by-uuid", b"by-label"]
     root = tree.find(ROOT)
     assert isinstance(root, Directory)
-    assert root.links == 4
+    assert root.links == 5
 
 
 def test_a_device_has_two_names_and_one_number(tree):
