@@ -1,4 +1,5 @@
-# make demo | dev | check | test | test-fuse | bench | build | install | uninstall | clean
+# make demo | dev | check | test | test-fuse | test-vm | bench | build | install | uninstall | clean
+# test-vm boots the service in a QEMU machine; minutes, and no part of `make test`, which boots it in a container.
 # Everything that is missing is installed: Debian packages by apt-get (as root or with sudo), the rest into .venv.
 
 PYTHON ?= /usr/bin/python3
@@ -7,12 +8,18 @@ DESTDIR ?=
 VENV := .venv
 BIN := $(VENV)/bin
 ENGINE := build/engine/.built
+COMMANDS := fusecrypt fusecryptd fusecrypt-keystored fusecrypt-mountd
+# Paths below $(SYSTEMD_LIB), where systemd, sysusers and tmpfiles look.
+SYSTEMD_LIB := /usr/local/lib
+SYSTEMD_FILES := $(wildcard systemd/system/* systemd/user/*) \
+	$(patsubst systemd/%,%,$(wildcard systemd/sysusers.d/* systemd/tmpfiles.d/*))
+GENERATORS := $(SYSTEMD_LIB)/systemd/system-generators
 
 RUN_PACKAGES := python3 python3-venv fuse3 libgcrypt20
 BUILD_PACKAGES := gcc make pkg-config python3-dev libgcrypt20-dev libfuse3-dev
 DEMO_PACKAGES := cryptsetup-bin e2fsprogs fuse2fs util-linux mount
 TEST_PACKAGES := $(DEMO_PACKAGES) clang libclang-rt-14-dev jq xz-utils strace gdb fio qemu-utils qemu-system-x86 cpio bc busybox-static \
-	nbdkit libnbd-bin lz4 dmsetup xxd systemd acl attr procps
+	nbdkit libnbd-bin lz4 dmsetup xxd systemd systemd-container mmdebstrap acl attr procps
 BENCH_PACKAGES := fio qemu-utils qemu-system-common nbdkit libnbd-bin cryptsetup-bin
 
 C_SOURCES := $(wildcard dmcrypt/engine/src/*.c)
@@ -76,17 +83,34 @@ build: dev
 	rm -rf build/lib* build/bdist* build/temp*
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
-# A virtual environment of its own, with the commands linked into /usr/local/bin.
+# A virtual environment of its own, with the commands linked into /usr/local/bin, and systemd's files where it reads
+# what is not from a package. Nothing is enabled: see docs/manual/fusecrypt-systemd.7.md.
 install: build
 	$(PYTHON) -m venv $(DESTDIR)$(PREFIX)
 	$(DESTDIR)$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --force-reinstall dist/fusecrypt-*.whl
+	@# Commands name the interpreter where it will be, not where it was put.
+	if [ -n "$(DESTDIR)" ]; then \
+		grep -rlI --exclude-dir=__pycache__ '$(DESTDIR)$(PREFIX)' $(DESTDIR)$(PREFIX)/bin | xargs -r sed -i 's|$(DESTDIR)$(PREFIX)|$(PREFIX)|g'; fi
 	install -d $(DESTDIR)/usr/local/bin
-	for name in fusecrypt fusecryptd fusecrypt-keystored; do ln -sfn $(PREFIX)/bin/$$name $(DESTDIR)/usr/local/bin/$$name; done
+	for name in $(COMMANDS); do ln -sfn $(PREFIX)/bin/$$name $(DESTDIR)/usr/local/bin/$$name; done
+	for file in $(SYSTEMD_FILES); do install -d $(DESTDIR)$(SYSTEMD_LIB)/$$(dirname $$file) && \
+		sed 's|@PREFIX@|$(PREFIX)|g' systemd/$${file#systemd/} > $(DESTDIR)$(SYSTEMD_LIB)/$$file && \
+		chmod 644 $(DESTDIR)$(SYSTEMD_LIB)/$$file || exit 1; done
+	install -d $(DESTDIR)$(GENERATORS)
+	ln -sfn $(PREFIX)/bin/fusecrypt-generator $(DESTDIR)$(GENERATORS)/fusecrypt-generator
+	if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ] && command -v systemd-sysusers > /dev/null; then systemd-sysusers fusecrypt.conf; fi
+	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemd-tmpfiles --create fusecrypt.conf && systemctl daemon-reload; fi
 
 uninstall:
-	for name in fusecrypt fusecryptd fusecrypt-keystored; do \
+	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
+		systemctl --quiet disable --now fusecryptd.service fusecrypt-mountd.socket fusecrypt-mountd.service \
+			fusecrypt-keystored.socket fusecrypt-keystored.service || true; fi
+	for file in $(SYSTEMD_FILES); do rm -f $(DESTDIR)$(SYSTEMD_LIB)/$$file; done
+	rm -f $(DESTDIR)$(GENERATORS)/fusecrypt-generator
+	for name in $(COMMANDS); do \
 		if [ "$$(readlink $(DESTDIR)/usr/local/bin/$$name)" = $(PREFIX)/bin/$$name ]; then rm $(DESTDIR)/usr/local/bin/$$name; fi; done
 	test ! -e $(DESTDIR)$(PREFIX)/bin/fusecryptd || rm -r $(DESTDIR)$(PREFIX)
+	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 clean:
 	rm -rf build dist dmcrypt/engine/*.so *.egg-info

@@ -161,7 +161,7 @@ def _resolve(mountpoint: Path) -> Path:
 def set_read_ahead(device: str) -> int:
     """Have the kernel read ahead as far as a request reaches, if we may; kilobytes in force."""
     path = Path(f"/sys/class/bdi/{device}/read_ahead_kb")
-    with contextlib.suppress(PermissionError, FileNotFoundError):
+    with contextlib.suppress(OSError):  # not root, or a container's read-only /sys
         path.write_text(f"{READ_AHEAD_KB}\n")
     try:
         return int(path.read_text())

@@ -162,7 +162,10 @@ class _Session:
         handler = self._calls.get(call) if isinstance(call, str) else None
         if handler is None:
             raise ConfigError("request: no such call")
-        return handler(request)
+        try:
+            return handler(request)
+        except OSError as error:
+            raise AccessError(f"{call}: {error}") from None
 
     def _make_mount(self, request: Mapping[str, object]) -> Opened:
         count = request.get("clones")
