@@ -3,7 +3,8 @@
 Source: Linux Documentation/admin-guide/device-mapper/dm-crypt.rst
 (``cipher[:keycount]-chainmode-ivmode[:ivopts]``), drivers/md/dm-crypt.c (crypt_ctr_cipher_old) for
 the short forms; arch/s390/crypto/paes_s390.c for ``paes``, AES whose key is given as a secure or
-protected key. Key areas of LUKS2 may name any cipher that the engine has; what is here concerns data.
+protected key. Key areas of LUKS2 may name any cipher that the engine has; what is here concerns
+data.
 """
 
 from __future__ import annotations
@@ -97,12 +98,12 @@ class CipherSpec:
 
     @property
     def takes_secure_keys(self) -> bool:
-        """Whether what stands for its key is a token, which only a coprocessor or the engine reads."""
+        """Whether its key is a token, which only a coprocessor or the engine can use."""
         return self.cipher == "paes"
 
     @property
     def effective(self) -> CipherSpec:
-        """What sectors are enciphered with: of paes, AES under the key that its token stands for."""
+        """What sectors are enciphered with: of paes, AES with the key that is in the token."""
         return replace(self, cipher="aes")
 
     @property

@@ -6,7 +6,15 @@ against them (API mode).
 
 from typing import Final
 
-HEADERS: Final = ("arena.h", "cipher.h", "af.h", "keyslot.h", "secure_key.h", "session.h", "selftest.h")
+HEADERS: Final = (
+    "arena.h",
+    "cipher.h",
+    "af.h",
+    "keyslot.h",
+    "secure_key.h",
+    "session.h",
+    "selftest.h",
+)
 
 CDEF: Final = """
 struct wire_token {
