@@ -1,0 +1,86 @@
+"""Machines that boot the installed product: a container, and a virtual machine."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.product import ROOT, command
+
+MACHINE = ROOT / "tests" / "systemd" / "machine"
+IMAGE_SIZE = 48 << 20
+KEYS = {"data": b"key of data", "raw": b"key of raw", "asked": b"typed"}
+CRYPTTAB = """\
+data /srv/data.img /etc/keys/data.key noauto,x-fusecrypt
+raw /srv/raw.img /etc/keys/raw.key noauto,x-fusecrypt
+asked /srv/asked.img none noauto,x-fusecrypt
+other /srv/other.img none luks,noauto
+"""
+
+
+def why_no_container() -> str | None:
+    """Why no container with systemd can run here; None when one can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    absent = [w for w in ("systemd-nspawn", "mmdebstrap", "script") if shutil.which(w) is None]
+    if absent:
+        return f"not installed: {' '.join(absent)}"
+    return None if Path("/dev/fuse").exists() else "no /dev/fuse"
+
+
+def install(directory: Path) -> None:
+    """``make install`` into a directory that a machine is given.
+
+    Raises:
+        AssertionError: it fails; its output says why.
+    """
+    result = subprocess.run(
+        ["make", "--no-print-directory", "install", f"DESTDIR={directory}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def make_volumes(directory: Path) -> None:
+    """Images, key files that only root may read, and the crypttab that names them."""
+    keys = directory / "etc" / "keys"
+    keys.mkdir(parents=True, mode=0o700)
+    for place in ("srv", "mnt/data"):
+        (directory / place).mkdir(parents=True)
+    for name, key in KEYS.items():
+        image, key_file = directory / "srv" / f"{name}.img", keys / f"{name}.key"
+        with image.open("wb") as file:
+            os.truncate(file.fileno(), IMAGE_SIZE)
+        image.chmod(0o600)
+        key_file.write_bytes(key)
+        key_file.chmod(0o400)
+        cheap = ("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
+        subprocess.run(
+            [*command("fusecrypt"), "luksFormat", "--batch-mode", *cheap, image, key_file],
+            check=True,
+            capture_output=True,
+        )
+    (keys / "asked.key").unlink()
+    (directory / "etc" / "crypttab").write_text(CRYPTTAB)
+
+
+def boot(kind: str, files: Path, script: Path, seconds: int) -> str:
+    """Boot a machine (``container`` or ``vm``) with ``files`` and run a script; what it said.
+
+    Raises:
+        AssertionError: the script failed, or time was up.
+    """
+    devices = " ".join(str(path) for path in sorted(Path("/dev").glob("loop*")))
+    result = subprocess.run(
+        ["bash", MACHINE / f"{kind}.sh", files, script, str(seconds)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env={**os.environ, "DEVICES": devices},
+        check=False,
+    )
+    assert result.returncode == 0, f"{result.returncode}\n{result.stdout}\n{result.stderr}"
+    return result.stdout

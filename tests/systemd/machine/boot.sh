@@ -1,0 +1,165 @@
+#!/bin/bash
+# What must be true of the service in a real systemd: in a container and in a virtual machine alike.
+# Of the crypttab's volumes data gets a file system that fstab mounts, raw is used as it is, and asked has no key file.
+set -u
+fail() { echo "FAILED: $*"; journalctl -b --no-pager -o short-monotonic | tail -n 60; exit 1; }
+expect() { "${@:2}" > /tmp/output 2>&1 || { cat /tmp/output; fail "$1: ${*:2}"; }; }
+equal() { [ "$2" = "$3" ] || fail "$1: got '$2', wanted '$3'"; }
+wait_for() { for _ in $(seq 150); do "${@:2}" > /dev/null 2>&1 && return; sleep 0.1; done; fail "$1: never"; }
+main_pid() { systemctl show --value -p MainPID fusecryptd.service; }
+is_mounted() { mountpoint -q /mnt/data && [ "$(systemctl is-active mnt-data.mount)" = active ]; }
+mapper=/run/fusecrypt/dev/mapper
+
+check_processes() {
+    local daemon engine user
+    daemon=$(main_pid)
+    engine=$(pgrep -f fusecrypt.dmcrypt.engine)
+    user=$(id -u fusecrypt)
+    equal "processes of the daemon's user" "$(pgrep -u fusecrypt | sort -n | xargs)" "$(printf '%s\n' "$daemon" "$engine" | sort -n | xargs)"
+    for pid in $daemon $engine; do
+        equal "user of $pid" "$(awk '/^Uid:/ { print $2, $3, $4, $5 }' /proc/"$pid"/status)" "$user $user $user $user"
+        for set in CapInh CapPrm CapEff CapBnd CapAmb; do
+            equal "$set of $pid" "$(awk "/^$set:/ { print \$2 }" /proc/"$pid"/status)" 0000000000000000
+        done
+        equal "no new privileges of $pid" "$(awk '/^NoNewPrivs:/ { print $2 }' /proc/"$pid"/status)" 1
+        equal "seccomp of $pid" "$(awk '/^Seccomp:/ { print $2 }' /proc/"$pid"/status)" 2
+        [ ! -e /proc/"$pid"/root/dev/fuse ] || fail "pid $pid sees /dev/fuse"
+    done
+    # Nobody but the engine holds the connection.
+    for other in $daemon $(pgrep -f fusecrypt-mountd); do
+        ! ls -l /proc/"$other"/fd | grep -q /dev/fuse || fail "pid $other holds a descriptor of /dev/fuse"
+    done
+    fusecrypt status | grep -q 'sandbox: *seccomp, landlock, not dumpable, no capabilities' || fail "the engine's sandbox"
+}
+
+check_gone() {
+    ! grep -q 'fuse.fusecrypt' /proc/self/mountinfo || fail "a mount is left"
+    ! pgrep -u fusecrypt > /dev/null || fail "a process is left"
+    equal "result" "$(systemctl show --value -p Result fusecryptd.service)" success
+    equal "losses in the log" "$(journalctl -b --no-pager -p err -u fusecryptd -u fusecrypt-mountd -o cat)" ""
+}
+
+answer_question() {
+    for _ in $(seq 100); do
+        question=$(ls /run/systemd/ask-password/ask.* 2> /dev/null | head -n 1)
+        [ -z "$question" ] || break
+        sleep 0.1
+    done
+    [ -n "$question" ] || { echo "nobody asks"; return 1; }
+    grep -q 'Message=Please enter passphrase for disk /srv/asked.img (asked):' "$question" || { cat "$question"; return 1; }
+    sed -n 's/^Socket=//p' "$question" | { read -r socket; printf typed | /lib/systemd/systemd-reply-password 1 "$socket"; }
+}
+
+first_boot() {
+    expect users systemd-sysusers
+    expect reload systemctl daemon-reload
+    for unit in fusecryptd.service fusecrypt-mountd.service fusecrypt-keystored.service; do
+        expect "unit $unit" systemd-analyze verify --man=no "$unit"
+    done
+    systemctl cat fusecryptd.service | grep -qx 'After=srv.mount' || fail "the generator's drop-in"
+
+    answer_question > /tmp/answer 2>&1 &
+    expect start systemctl start fusecryptd.service
+    wait %1 || fail "the question: $(cat /tmp/answer)"
+    equal "status line" "$(systemctl show --value -p StatusText fusecryptd.service)" "3 of 3 volumes open"
+    check_processes
+    equal "owner of a volume" "$(stat -c '%U:%G %a' $mapper/data)" "root:disk 660"
+    expect "the daemon has no right to the key" test "$(stat -c '%U %a' /etc/keys/data.key)" = "root 400"
+    setpriv --reuid=fusecrypt --regid=fusecrypt --clear-groups cat /srv/data.img > /dev/null 2>&1 && fail "the daemon's user may read the image"
+
+    # A shared mapping that is never synced, and still open at the end.
+    python3 - << 'PYTHON' &
+import mmap, os, time
+fd = os.open("/run/fusecrypt/dev/mapper/raw", os.O_RDWR)
+area = mmap.mmap(fd, 1 << 20)
+area[70000:70006] = b"mapped"
+open("/tmp/mapped", "w").close()
+time.sleep(600)
+PYTHON
+    local holder=$!
+    wait_for "the mapping" test -e /tmp/mapped
+    expect "file system" mkfs.ext4 -q $mapper/data
+    expect stop systemctl stop fusecryptd.service
+    kill $holder
+    check_gone
+
+    sed -i '/^asked/d' /etc/crypttab
+    echo "$mapper/data /mnt/data ext4 loop,x-systemd.requires=fusecryptd.service 0 2" >> /etc/fstab
+    expect enable systemctl enable fusecryptd.service fusecrypt-mountd.socket fusecrypt-keystored.socket
+    exit 194
+}
+
+later_boot() {
+    is_mounted || fail "/mnt/data is not mounted"
+    local mounted reached
+    mounted=$(systemctl show --value -p ActiveEnterTimestampMonotonic mnt-data.mount)
+    reached=$(systemctl show --value -p ActiveEnterTimestampMonotonic multi-user.target)
+    [ "$mounted" -gt 0 ] && [ "$mounted" -lt "$reached" ] || fail "mounted at $mounted, multi-user.target at $reached"
+    systemctl show --value -p Before mnt-data.mount | grep -qw local-fs.target || fail "local-fs.target does not wait"
+    equal "failed units" "$(systemctl --failed --no-legend --plain)" ""
+    check_processes
+    equal "what a mapping wrote" "$(dd if=$mapper/raw bs=1 skip=70000 count=6 2> /dev/null)" mapped
+}
+
+second_boot() {
+    later_boot
+    # The daemon is killed: all of it comes back, and what was synced is there.
+    echo synced > /mnt/data/synced
+    sync
+    local killed
+    killed=$(main_pid)
+    kill -9 "$killed"
+    wait_for "another daemon" eval '[ "$(main_pid)" != '"$killed"' ] && systemctl is-active fusecryptd.service'
+    wait_for "mounted again" is_mounted
+    equal "after a kill" "$(cat /mnt/data/synced)" synced
+    equal "one mount" "$(grep -c fuse.fusecrypt /proc/self/mountinfo)" 1
+    check_processes
+
+    # It hangs: so does systemd's patience end.
+    mkdir -p /run/systemd/system/fusecryptd.service.d
+    printf '[Service]\nWatchdogSec=2\nRestart=always\n' > /run/systemd/system/fusecryptd.service.d/quick.conf
+    expect reload systemctl daemon-reload
+    expect restart systemctl restart fusecryptd.service
+    wait_for "mounted again" is_mounted
+    killed=$(main_pid)
+    sleep 4
+    equal "the daemon lives with a watchdog" "$(main_pid)" "$killed"
+    kill -STOP "$killed"
+    wait_for "the watchdog's restart" eval '[ "$(main_pid)" != '"$killed"' ] && systemctl is-active fusecryptd.service'
+    wait_for "mounted again" is_mounted
+    rm -r /run/systemd/system/fusecryptd.service.d
+    expect reload systemctl daemon-reload
+
+    # Restarted while files are being used: what was written is there, and nothing hangs.
+    sleep 600 > /mnt/data/busy &
+    echo unsynced > /mnt/data/unsynced
+    expect restart systemctl restart fusecryptd.service
+    kill %1
+    expect unmount systemctl stop mnt-data.mount
+    expect mount systemctl start mnt-data.mount
+    equal "after a restart" "$(cat /mnt/data/unsynced)" unsynced
+    expect "file system" fsck.ext4 -n -f $mapper/data
+
+    # The helper is restarted, as by an upgrade: nobody notices.
+    expect restart systemctl restart fusecrypt-mountd.service
+    equal "still there" "$(cat /mnt/data/synced)" synced
+    expect open fusecrypt close raw
+    expect open fusecrypt open raw
+    journalctl --rotate --quiet 2> /dev/null
+    exit 194
+}
+
+last_boot() {
+    later_boot
+    equal "over the reboot" "$(cat /mnt/data/unsynced)" unsynced
+    expect stop systemctl stop fusecryptd.service
+    ! mountpoint -q /mnt/data || fail "/mnt/data is still mounted"
+    check_gone
+    echo "boots: 3, all well"
+}
+
+case $BOOT in
+    1) first_boot ;;
+    2) second_boot ;;
+    *) last_boot ;;
+esac
