@@ -1,6 +1,7 @@
 #!/bin/bash
 # What must be true of the service in a real systemd: in a container and in a virtual machine alike.
-# Of the crypttab's volumes data gets a file system that fstab mounts, raw is used as it is, and asked has no key file.
+# Of the crypttab's volumes data gets a file system that fstab mounts, raw is used as it is and moves to a file system
+# of its own, asked has no key file, and sec has a secure key, whose adapter fusecrypt-keystored holds.
 set -u
 fail() { echo "FAILED: $*"; journalctl -b --no-pager -o short-monotonic | tail -n 60; exit 1; }
 expect() { "${@:2}" > /tmp/output 2>&1 || { cat /tmp/output; fail "$1: ${*:2}"; }; }
@@ -23,7 +24,7 @@ check_processes() {
         done
         equal "no new privileges of $pid" "$(awk '/^NoNewPrivs:/ { print $2 }' /proc/"$pid"/status)" 1
         equal "seccomp of $pid" "$(awk '/^Seccomp:/ { print $2 }' /proc/"$pid"/status)" 2
-        [ ! -e /proc/"$pid"/root/dev/fuse ] || fail "pid $pid sees /dev/fuse"
+        [ "$(stat -c %t:%T /proc/"$pid"/root/dev/fuse)" != "$(stat -c %t:%T /dev/fuse)" ] || fail "pid $pid sees /dev/fuse"
     done
     # Nobody but the engine holds the connection.
     for other in $daemon $(pgrep -f fusecrypt-mountd); do
@@ -48,6 +49,61 @@ answer_question() {
     [ -n "$question" ] || { echo "nobody asks"; return 1; }
     grep -q 'Message=Please enter passphrase for disk /srv/asked.img (asked):' "$question" || { cat "$question"; return 1; }
     sed -n 's/^Socket=//p' "$question" | { read -r socket; printf typed | /lib/systemd/systemd-reply-password 1 "$socket"; }
+}
+
+check_keystore() {
+    local pid
+    pid=$(systemctl show --value -p MainPID fusecrypt-keystored.service)
+    equal "keystored's user" "$(ps -o user:32= -p "$pid")" fusecrypt-keystore
+    equal "keystored's capabilities" "$(awk '/^Cap(Prm|Eff|Bnd):/ { print $2 }' /proc/"$pid"/status | sort -u)" 0000000000000000
+    setpriv --reuid=fusecrypt --regid=fusecrypt --clear-groups ls /var/lib/fusecrypt/keystore > /dev/null 2>&1 \
+        && fail "the daemon's user may look into the keystore"
+    fusecrypt status sec | grep -q 'CCA-AESCIPHER by adapter 03.0039' || fail "the secure volume"
+}
+
+make_secure_volume() {
+    expect adapter fusecrypt adapter create 03.0039 --batch-mode
+    expect "secure key" fusecrypt zkey generate --xts --keybits 256 --key-type CCA-AESCIPHER /root/sec.skey
+    truncate -s 48M /srv/sec.img
+    chmod 600 /srv/sec.img
+    expect "secure volume" fusecrypt luksFormat --batch-mode --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --cipher paes-xts-plain64 \
+        --key-size 2176 --volume-key-file /root/sec.skey /srv/sec.img /etc/keys/data.key
+    echo 'sec /srv/sec.img /etc/keys/data.key noauto,x-fusecrypt' >> /etc/crypttab
+    expect open fusecrypt open sec
+    check_keystore
+}
+
+# An image on a file system of its own, which the generator makes the daemon wait for.
+move_image() {
+    truncate -s 80M /store.img
+    expect store mkfs.ext4 -q /store.img
+    mkdir /images
+    expect "mount of the store" mount -o loop /store.img /images
+    mv /srv/raw.img /images/raw.img
+    umount /images
+    sed -i 's|/srv/raw.img|/images/raw.img|' /etc/crypttab
+    echo '/store.img /images ext4 loop 0 2' >> /etc/fstab
+}
+
+check_users_daemon() {
+    [ "$(stat -c %a /dev/fuse)" = 666 ] || { echo "the user's unit is not tried: /dev/fuse is not everybody's"; return; }
+    local as
+    expect user useradd --create-home --uid 1000 alice
+    mkdir -p /run/user/1000 /run/systemd/system/user@1000.service.d /run/systemd/system/user-runtime-dir@1000.service.d
+    chown alice: /run/user/1000
+    chmod 700 /run/user/1000
+    # What logind and its PAM module would do.
+    printf '[Service]\nEnvironment=XDG_RUNTIME_DIR=/run/user/1000\n' > /run/systemd/system/user@1000.service.d/test.conf
+    printf '[Service]\nExecStart=\nExecStart=/bin/true\nExecStop=\n' > /run/systemd/system/user-runtime-dir@1000.service.d/test.conf
+    expect reload systemctl daemon-reload
+    expect "user's systemd" systemctl start user@1000.service
+    as=(setpriv --reuid=alice --regid=alice --init-groups env HOME=/home/alice XDG_RUNTIME_DIR=/run/user/1000)
+    expect "user's daemon" "${as[@]}" systemctl --user start fusecryptd.service
+    expect "user's status" "${as[@]}" fusecrypt status
+    "${as[@]}" systemctl --user kill --kill-whom=main --signal=KILL fusecryptd.service
+    wait_for "the user's next daemon" "${as[@]}" fusecrypt status
+    expect "user's daemon" "${as[@]}" systemctl --user stop fusecryptd.service
+    ! grep -q /run/user/1000/fusecrypt /proc/self/mountinfo || fail "the user's mount is left"
 }
 
 first_boot() {
@@ -79,11 +135,14 @@ PYTHON
     local holder=$!
     wait_for "the mapping" test -e /tmp/mapped
     expect "file system" mkfs.ext4 -q $mapper/data
+    make_secure_volume
     expect stop systemctl stop fusecryptd.service
     kill $holder
     check_gone
 
+    check_users_daemon
     sed -i '/^asked/d' /etc/crypttab
+    move_image
     echo "$mapper/data /mnt/data ext4 loop,x-systemd.requires=fusecryptd.service 0 2" >> /etc/fstab
     expect enable systemctl enable fusecryptd.service fusecrypt-mountd.socket fusecrypt-keystored.socket
     exit 194
@@ -98,6 +157,8 @@ later_boot() {
     systemctl show --value -p Before mnt-data.mount | grep -qw local-fs.target || fail "local-fs.target does not wait"
     equal "failed units" "$(systemctl --failed --no-legend --plain)" ""
     check_processes
+    check_keystore
+    equal "status line" "$(systemctl show --value -p StatusText fusecryptd.service)" "3 of 3 volumes open"
     equal "what a mapping wrote" "$(dd if=$mapper/raw bs=1 skip=70000 count=6 2> /dev/null)" mapped
 }
 
@@ -145,7 +206,6 @@ second_boot() {
     equal "still there" "$(cat /mnt/data/synced)" synced
     expect open fusecrypt close raw
     expect open fusecrypt open raw
-    journalctl --rotate --quiet 2> /dev/null
     exit 194
 }
 
