@@ -12,10 +12,10 @@ from ...dmcrypt.cipher_spec import CipherSpec
 from ...dmcrypt.luks2.format import (
     FormatParams,
     FormattedVolume,
-    PbkdfParams,
     format_volume,
     plan_format,
 )
+from ...dmcrypt.pbkdf import PbkdfParams
 from ...dmcrypt.probe import find_superblock, probe
 from ...keystore.errors import AccessError, ConfigError
 from ..backing import get_data_area, lock_data_area

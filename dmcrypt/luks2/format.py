@@ -9,108 +9,31 @@ from __future__ import annotations
 import base64
 import os
 import stat
-import uuid as uuids
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from ...keystore.errors import AccessError, ConfigError, PolicyError, UnsupportedError
+from ...keystore.errors import ConfigError, PolicyError
 from ...keystore.keys import ProtectedKey, SecureKey
-from ..backing import get_size, locked, pread_from, pwrite, sync
+from ..backing import get_size, locked, pread_from, sync
 from ..cipher_spec import CipherSpec
 from ..engine.client import Engine, Secret
 from ..engine.messages import DigestSpec, Kdf, KdfType, KeyKind, KeyslotSpec
-from ..units import SECTOR_SIZE, UINT32_MAX
+from ..extent import Extent
+from ..pbkdf import PbkdfParams, make_digest, make_kdf
+from ..units import SECTOR_SIZE
+from ..volume_uuid import make_uuid, parse_uuid
+from ..wipe import grow, wipe_random, wipe_zeros
 from .binhdr import BINHDR_SIZE, LABEL_SIZE, SALT_SIZE, BinaryHeader
 from .json_area import JsonObject
-from .keyslot import KDF_TYPES, STRIPES, get_area_size
+from .keyslot import STRIPES, get_area_size
 from .layout import Layout, make_layout
 from .recovery import Luks2Header, read_header
 from .update import write_header
 
 KEYSLOTS_MAX: Final = 32
-_KDF_SALT_SIZE: Final = 32
-_DIGEST_MILLISECONDS: Final = 125
-_DIGEST_ITERATIONS_MIN: Final = 1000
 # lib/luks2/luks2_keyslot.c: the keyslot encryption of what is a wrapped key.
 _WRAPPED_AREA_CIPHER: Final = "aes-xts-plain64"
 _WRAPPED_AREA_KEY_SIZE: Final = 64
-_WIPE_STEP: Final = 1024 * 1024
-#: The hashes that a new volume may name, with the bytes of their digests.
-HASH_SIZES: Final = {
-    "sha1": 20,
-    "sha224": 28,
-    "sha256": 32,
-    "sha384": 48,
-    "sha512": 64,
-    "sha3-224": 28,
-    "sha3-256": 32,
-    "sha3-384": 48,
-    "sha3-512": 64,
-    "ripemd160": 20,
-    "whirlpool": 64,
-    "sm3": 32,
-    "blake2b-160": 20,
-    "blake2b-256": 32,
-    "blake2b-384": 48,
-    "blake2b-512": 64,
-    "blake2s-160": 20,
-    "blake2s-224": 28,
-    "blake2s-256": 32,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class PbkdfParams:
-    """What a new keyslot costs. Checked as cryptsetup does (lib/utils_pbkdf.c)."""
-
-    type: str = "argon2id"
-    hash_name: str = "sha256"  # of PBKDF2, the AF split and the digest
-    milliseconds: int = 2000  # to aim at
-    iterations: int | None = None  # forced: nothing is measured
-    memory_kib: int | None = (
-        None  # Argon2: the most to take; exactly this when iterations are forced
-    )
-    parallel: int | None = None  # Argon2: lanes
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError, UnsupportedError: what cryptsetup refuses."""
-        if self.type not in KDF_TYPES:
-            raise UnsupportedError(
-                f"pbkdf {self.type}: not supported, wanted {', '.join(KDF_TYPES)}"
-            )
-        if self.hash_name not in HASH_SIZES:
-            raise UnsupportedError(
-                f"hash {self.hash_name}: not supported, wanted one of {', '.join(HASH_SIZES)}"
-            )
-        if not 0 < self.milliseconds <= UINT32_MAX:
-            raise ConfigError(f"iteration time {self.milliseconds} ms: wanted 1 to {UINT32_MAX}")
-        least = 1000 if self.type == "pbkdf2" else 4
-        if self.iterations is not None and not least <= self.iterations <= UINT32_MAX:
-            raise ConfigError(
-                f"forced iterations {self.iterations}: {self.type} takes {least} to {UINT32_MAX}"
-            )
-        if self.type == "pbkdf2":
-            if self.memory_kib is not None or self.parallel is not None:
-                raise ConfigError("pbkdf2 takes neither memory nor parallel threads")
-            return
-        if not 32 <= self.memory <= 4 * 1024 * 1024:
-            raise ConfigError(f"pbkdf memory {self.memory} KiB: wanted 32 to 4194304")
-        if self.parallel is not None and not 1 <= self.parallel <= 4:
-            raise ConfigError(f"pbkdf parallel threads {self.parallel}: wanted 1 to 4")
-        if self.memory < 8 * self.lanes:
-            raise ConfigError(
-                f"pbkdf memory {self.memory} KiB: {self.lanes} threads need {8 * self.lanes}"
-            )
-
-    @property
-    def memory(self) -> int:
-        """KiB that Argon2 may take."""
-        return 1024 * 1024 if self.memory_kib is None else self.memory_kib
-
-    @property
-    def lanes(self) -> int:
-        """Argon2's lanes: 4, or as many as there are processors."""
-        return min(4, os.cpu_count() or 1) if self.parallel is None else self.parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +43,7 @@ class FormatParams:
     cipher: str = "aes-xts-plain64"
     key_bits: int | None = None
     sector_size: int | None = None
-    pbkdf: PbkdfParams = PbkdfParams()
+    pbkdf: PbkdfParams = field(default_factory=PbkdfParams)
     key_slot: int = 0
     uuid: str | None = None
     label: str = ""
@@ -138,7 +61,7 @@ class FormatParams:
             if len(text.encode("utf-8", "surrogateescape")) >= LABEL_SIZE or "\0" in text:
                 raise ConfigError(f"{what}: wanted at most {LABEL_SIZE - 1} bytes, without NUL")
         if self.uuid is not None:
-            _parse_uuid(self.uuid)
+            parse_uuid(self.uuid)
         if self.offset is not None and self.offset < 0:
             raise ConfigError(f"offset {self.offset}: wanted 0 or more")
 
@@ -219,9 +142,9 @@ def format_volume(
         _check_secure_key(engine, params.spec, volume_key)
     key = volume_key or engine.generate_key(params.key_size, xts=params.spec.is_xts)
     slot = _make_keyslot(engine, params, layout)
-    digest = _make_digest(engine, params, key)
+    digest = make_digest(engine, params.pbkdf, key, params.key_size)
     with locked(target, exclusive=True):
-        _grow(target, layout.keyslots.end)
+        grow(target, layout.keyslots.end)
         _wipe(target, layout, is_detached=header_fd is not None)
         engine.create_keyslot(target, secret, key, slot)
         sync(target)
@@ -232,7 +155,7 @@ def format_volume(
             label=params.label,
             checksum_alg="sha256",
             salt=bytes(SALT_SIZE),
-            uuid=_parse_uuid(params.uuid) if params.uuid else str(uuids.uuid4()),
+            uuid=make_uuid(params.uuid),
             subsystem=params.subsystem,
             hdr_offset=0,
         )
@@ -258,25 +181,8 @@ def _check_secure_key(engine: Engine, spec: CipherSpec, key: ProtectedKey | None
         raise PolicyError(f"volume key file: does not fit {spec.dm_name}; wanted: {wanted}")
 
 
-def _parse_uuid(text: str) -> str:
-    try:
-        return str(uuids.UUID(text))
-    except ValueError as error:
-        raise ConfigError(
-            f"UUID {text!r}: wanted such as 01234567-89ab-cdef-0123-456789abcdef"
-        ) from error
-
-
 def _make_keyslot(engine: Engine, params: FormatParams, layout: Layout) -> KeyslotSpec:
     pbkdf = params.pbkdf
-    salt = os.urandom(_KDF_SALT_SIZE)
-    kind = KDF_TYPES[pbkdf.type]
-    if kind is KdfType.PBKDF2:
-        kdf = Kdf(kind, salt, pbkdf.iterations or 0, hash_name=pbkdf.hash_name)
-    else:
-        kdf = Kdf(kind, salt, pbkdf.iterations or 0, pbkdf.memory, pbkdf.lanes)
-    if pbkdf.iterations is None:
-        kdf = engine.benchmark_kdf(kdf, key_size=params.key_size, milliseconds=pbkdf.milliseconds)
     # The area takes the data's cipher and key size, as cryptsetup does without --keyslot-cipher;
     # for paes its defaults, since a token is no key for the area.
     is_token = params.spec.takes_secure_keys
@@ -288,45 +194,19 @@ def _make_keyslot(engine: Engine, params: FormatParams, layout: Layout) -> Keysl
         area_length=get_area_size(params.key_size),
         area_cipher=_WRAPPED_AREA_CIPHER if is_token else params.spec.dm_name,
         area_key_size=_WRAPPED_AREA_KEY_SIZE if is_token else params.key_size,
-        kdf=kdf,
+        kdf=make_kdf(engine, pbkdf, params.key_size),
     )
-
-
-def _make_digest(engine: Engine, params: FormatParams, key: ProtectedKey) -> DigestSpec:
-    name = params.pbkdf.hash_name
-    salt = os.urandom(_KDF_SALT_SIZE)
-    iterations = _DIGEST_ITERATIONS_MIN
-    if params.pbkdf.iterations is None:
-        iterations = engine.benchmark_kdf(
-            Kdf(KdfType.PBKDF2, salt, 0, hash_name=name),
-            key_size=params.key_size,
-            milliseconds=_DIGEST_MILLISECONDS,
-        ).iterations
-    blank = DigestSpec(name, iterations, salt, b"", HASH_SIZES[name])
-    return DigestSpec(name, iterations, salt, engine.make_digest(key, blank), HASH_SIZES[name])
-
-
-def _grow(fd: int, size: int) -> None:
-    if get_size(fd) >= size:
-        return
-    try:
-        os.posix_fallocate(fd, 0, size)
-    except OSError as error:
-        raise AccessError(f"header: growing the file to {size} bytes: {error.strerror}") from error
 
 
 def _wipe(fd: int, layout: Layout, *, is_detached: bool) -> None:
     """Zeros up to the data, then random bytes where key material will lie."""
-    end = BINHDR_SIZE if is_detached else min(layout.data_offset, get_size(fd))
-    zeros = bytes(_WIPE_STEP)
-    for at in range(0, end, _WIPE_STEP):
-        pwrite(fd, zeros[: min(_WIPE_STEP, end - at)], at)
     area = layout.keyslots
-    for at in range(area.offset, area.end, _WIPE_STEP):
-        pwrite(fd, os.urandom(min(_WIPE_STEP, area.end - at)), at)
+    end = BINHDR_SIZE if is_detached else min(layout.data_offset, get_size(fd))
+    wipe_zeros(fd, Extent(0, end))
+    wipe_random(fd, area)
     if is_detached:
         # A former secondary header would be found as long as the primary is void.
-        pwrite(fd, bytes(layout.keyslots.offset - BINHDR_SIZE), BINHDR_SIZE)
+        wipe_zeros(fd, Extent(BINHDR_SIZE, area.offset - BINHDR_SIZE))
     sync(fd)
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from ...keystore.errors import FormatError, NotFoundError, UnlockError, UnsupportedError
 from ..engine.messages import SALT_MAX, KdfType, KeyslotSpec
 from ..engine.messages import Kdf as KdfSpec
+from ..pbkdf import KDF_TYPES
 from ..units import UINT32_MAX, round_up
 from .model import Kdf, Keyslot, Metadata
 
@@ -23,12 +24,6 @@ AREA_ALIGNMENT: Final = 4096
 PRIORITY_IGNORE: Final = 0
 PRIORITY_NORMAL: Final = 1
 PRIORITY_PREFER: Final = 2
-
-KDF_TYPES: Final = {
-    "pbkdf2": KdfType.PBKDF2,
-    "argon2i": KdfType.ARGON2I,
-    "argon2id": KdfType.ARGON2ID,
-}
 
 
 def get_area_size(key_size: int) -> int:

@@ -15,9 +15,10 @@ import pytest
 from fusecrypt.dmcrypt.backing import get_size, locked
 from fusecrypt.dmcrypt.luks2 import format as luks2_format
 from fusecrypt.dmcrypt.luks2.dump import dump_text
-from fusecrypt.dmcrypt.luks2.format import FormatParams, PbkdfParams, format_volume, plan_format
+from fusecrypt.dmcrypt.luks2.format import FormatParams, format_volume, plan_format
 from fusecrypt.dmcrypt.luks2.layout import TOO_SMALL, make_layout
 from fusecrypt.dmcrypt.open_volume import open_luks2, open_luks2_with_key
+from fusecrypt.dmcrypt.pbkdf import PbkdfParams
 from fusecrypt.keystore.errors import AccessError, ConfigError, EngineError, UnsupportedError
 from tests.lab import cryptsetup as cryptsetup_lab
 from tests.lab import sectors
