@@ -22,6 +22,19 @@ Connection = TypeVar("Connection")
 #: Seconds between the start of a program and its report, on a loaded machine.
 _START_TIMEOUT: Final = 60.0
 
+#: What the service manager tells one process only: else READY=1 of a keystored would be its
+#: daemon's, too.
+_OF_CALLER: Final = frozenset(
+    {
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+    }
+)
+
 
 def connect_or_start(
     settings: Settings,
@@ -71,6 +84,7 @@ def _start(command: Sequence[str]) -> None:
             check=False,
             stdin=subprocess.DEVNULL,
             stderr=messages,
+            env={name: value for name, value in os.environ.items() if name not in _OF_CALLER},
             timeout=_START_TIMEOUT,
         )
         said = os.pread(messages, 65536, 0).decode(errors="replace").strip()

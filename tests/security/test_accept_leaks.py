@@ -6,6 +6,7 @@ hold is plaintext, which this test says nothing about.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import cryptsetup
+from tests.product import wait_for
 from tests.security.leak_scan import (
     REGISTERS,
     CoreError,
@@ -32,7 +34,7 @@ SIZE = 8 << 20
 
 @pytest.fixture
 def volumes(instance):
-    """Three volumes (LUKS2 XTS, LUKS2 CBC, plain) with everything that must not be found."""
+    """LUKS2 with XTS, with CBC and with a secure key, and plain; all that must not be found."""
     pass_file = instance.write_file("pass", PASSPHRASE)
     patterns = passphrase_patterns("passphrase", PASSPHRASE)
     lines = []
@@ -60,7 +62,29 @@ def volumes(instance):
     image = instance.write_file("plain.img", bytes(SIZE))
     patterns |= volume_key_patterns("plain", plain_key, xts=True)
     lines.append(("plain", f"plain {image} {plain_file} plain,cipher=aes-xts-plain64,size=512"))
+    lines.append(("paes", f"paes {make_paes(instance, pass_file, patterns)} {pass_file} luks"))
     return lines, patterns
+
+
+def make_paes(instance, pass_file, patterns):
+    """An image whose secure key was made of a clear one, which joins what must not be found."""
+    clear = os.urandom(64)
+    patterns |= volume_key_patterns("paes", clear, xts=True)
+    instance.cli("adapter", "create", "03.0039")
+    secure = instance.directory / "paes.skey"
+    clear_file = instance.write_file("paes.clear", clear)
+    instance.cli("zkey", "generate", secure, "--xts", "--clearkey", clear_file)
+    # The process that saw the clear key's file ends; another one opens the volume.
+    keystored = instance.pid("fusecrypt-keystored")
+    os.kill(keystored, signal.SIGTERM)
+    wait_for(lambda: keystored not in instance.pids(), "keystored gone")
+    return cryptsetup.luks_format(
+        instance.directory / "paes.img",
+        pass_file,
+        SIZE + (4 << 20),
+        *("--cipher", "paes-xts-plain64", "--volume-key-file", secure, "--key-size", "1024"),
+        *("--offset", "8192", "--sector-size", "512"),
+    )
 
 
 class Load:
@@ -140,6 +164,7 @@ def test_nothing_is_found_open_under_io_or_after_close(instance, volumes, tmp_pa
     lines, patterns = volumes
     instance.start(*(line for _name, line in lines))
     names = [name for name, _line in lines]
+    assert instance.pid("fusecrypt-keystored")  # held by the daemon, and scanned like the others
     cores = shutil.which("gcore") is not None
 
     def check(moment, *, under_io=False):
