@@ -138,6 +138,54 @@ def _wait_for_fuse2fs(device: Path) -> None:
         time.sleep(0.05)
 
 
+def make_secure_volume(work: Path, image: Path, passphrase: Path) -> Path:
+    """An adapter, a secure key, and a volume of the real cryptsetup under it."""
+    say(
+        "2. A volume whose key is guarded as on IBM Z. An adapter (here a virtual one) has a "
+        "master key that never leaves it; a secure key is a volume key that this master key "
+        "wraps. It is worth nothing elsewhere, so it may lie in a LUKS header, in a repository, "
+        "in a backup."
+    )
+    fusecrypt("adapter", "create", "03.0039", "--mode", "cca")
+    fusecrypt(
+        *("zkey", "generate", "--name", "secure", "--xts", "--keybits", "256"),
+        *("--volumes", f"{image}:secure", "--description", "for the demo"),
+    )
+    fusecrypt("zkey", "list")
+    key = work / "zkey" / "secure.skey"
+    run(
+        *("cryptsetup", "luksFormat", "-q", "--type", "luks2", "--cipher", "paes-xts-plain64"),
+        *("--volume-key-file", str(key), "--key-size", "1024", "--pbkdf", "pbkdf2"),
+        *("--iter-time", "100", "--key-file", str(passphrase), str(image)),
+    )
+    fusecrypt("adapter", "backup", str(work / "master-keys"), "--key-file", str(passphrase))
+    return key
+
+
+def lose_master_key(work: Path, image: Path, key: Path, passphrase: Path, data: bytes) -> None:
+    """Without the adapter's master key the passphrase opens nothing; with its backup it does."""
+    say(
+        "8. A thief has image, passphrase, secure key and repository, but not the adapter: nothing "
+        "opens. Its owner puts the master key back from the backup."
+    )
+    fusecrypt("adapter", "remove", "--batch-mode", "03.0039")
+    fusecrypt("open", "--key-file", str(passphrase), str(image), "secure", expect=6)
+    fusecrypt("adapter", "restore", str(work / "master-keys"), "--key-file", str(passphrase))
+    fusecrypt("zkey", "validate", str(key))
+    fusecrypt("open", "--key-file", str(passphrase), str(image), "secure")
+    with (work / "run" / "dev" / "mapper" / "secure").open("rb") as device:
+        check(device.read(len(data)) == data, "the data are there again")
+    status = fusecrypt("--json", "status")
+    pid = int(json.loads(status)["pid"])
+    handle = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 20
+    while not _has_ended(handle) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    check(_has_ended(handle), "its daemon has ended")
+    os.close(handle)
+
+
 def play(work: Path) -> None:
     """All steps, in ``work``."""
     runtime, mount = work / "run", work / "mnt"
@@ -147,13 +195,19 @@ def play(work: Path) -> None:
     for secret in (passphrase, key):
         secret.chmod(0o600)
     ours, plain, real = work / "ours.img", work / "plain.img", work / "cryptsetup.img"
+    secure = work / "secure.img"
     mapper = runtime / "dev" / "mapper"
+    # Nothing of the user's own: adapters, keys and daemon of the demo lie in its folder.
+    os.environ["FUSECRYPT_RUNTIME_DIR"] = str(runtime)
+    os.environ["FUSECRYPT_STATE_DIR"] = str(work / "state")
+    os.environ["ZKEY_REPOSITORY"] = str(work / "zkey")
+    runtime.mkdir(mode=0o700)
 
     say(
         "1. Three images: one that our own luksFormat makes, a raw one for plain mode, and one "
         "that the real cryptsetup formats."
     )
-    for image in (ours, plain, real):
+    for image in (ours, plain, real, secure):
         with image.open("wb") as file:
             file.truncate(64 * MIB)
     fusecrypt(
@@ -187,34 +241,44 @@ def play(work: Path) -> None:
     )
     run("cryptsetup", "luksDump", str(ours))
 
-    say("2. A crypttab names them. x-fusecrypt is not needed here: the whole file is ours.")
+    secure_key = make_secure_volume(work, secure, passphrase)
+
+    say("3. A crypttab names them. x-fusecrypt is not needed here: the whole file is ours.")
     crypttab = work / "crypttab"
     crypttab.write_text(
         "# name  source  key  options\n"
         f"ours  {ours}  {passphrase}  luks\n"
         f"plain {plain} {key} plain,cipher=aes-xts-plain64,size=512,sector-size=4096\n"
         f"real  {real}  {passphrase}  luks\n"
+        f"secure {secure} {passphrase} luks\n"
+        f"swap {work / 'swap.img'} {runtime}/dev/pkey/protkey/protkey_aes_256_xts "
+        "plain,cipher=paes-xts-plain64,size=1280\n"
     )
+    (work / "swap.img").write_bytes(bytes(MIB))
     print(textwrap.indent(crypttab.read_text(), "    "))
 
     say(
-        "3. The daemon opens every line of it. Keys live in its engine process only, in memory "
-        "that no other process, core dump or debugger can read."
+        "4. The daemon opens every line of it. Keys live in its engine process only, in memory "
+        "that no other process, core dump or debugger can read. The secure key goes to keystored, "
+        "which wraps its effective key for this one engine: a protected key. The line swap gets "
+        "a random protected key that ends with the daemon."
     )
     daemon = Daemon(runtime, crypttab)
     try:
         daemon.start()
         listing = fusecrypt("--runtime-dir", str(runtime), "list")
-        check(all(name in listing for name in ("ours", "plain", "real")), "all three are open")
-        fusecrypt("--runtime-dir", str(runtime), "status", "ours")
+        names = ("ours", "plain", "real", "secure", "swap")
+        check(all(name in listing for name in names), "all five are open")
+        status = fusecrypt("--runtime-dir", str(runtime), "status", "secure")
+        check("CCA-AESDATA by adapter 03.0039" in status, "the adapter turned the secure key over")
 
-        say("4. A mapped device is a file: make a file system in it, mount it, write.")
+        say("5. A mapped device is a file: make a file system in it, mount it, write.")
         run("mkfs.ext4", "-q", str(mapper / "ours"))
         data = os.urandom(8 * MIB)
         digest = hashlib.sha256(data).hexdigest()
         with mounted(mapper / "ours", mount) as top:
             (top / "data").write_bytes(data)
-        for name in ("plain", "real"):
+        for name in ("plain", "real", "secure"):
             with (mapper / name).open("r+b") as device:
                 device.write(data)
                 os.fsync(device.fileno())
@@ -223,7 +287,7 @@ def play(work: Path) -> None:
             "none of it can be seen in the images",
         )
 
-        say("5. Restart the daemon: the same bytes are there.")
+        say("6. Restart the daemon: the same bytes are there.")
         daemon.stop()
         daemon.start()
         with mounted(mapper / "ours", mount) as top:
@@ -231,19 +295,21 @@ def play(work: Path) -> None:
                 hashlib.sha256((top / "data").read_bytes()).hexdigest() == digest,
                 "the file in the file system is the one that was written",
             )
-        for name in ("plain", "real"):
+        for name in ("plain", "real", "secure"):
             with (mapper / name).open("rb") as device:
                 check(device.read(len(data)) == data, f"{name} holds what was written")
         run("e2fsck", "-fn", str(mapper / "ours"))
 
-        say("6. Close one volume by hand, stop the daemon for the rest.")
+        say("7. Close one volume by hand, stop the daemon for the rest.")
         fusecrypt("--runtime-dir", str(runtime), "close", "real")
         check(not (mapper / "real").exists(), "its name is gone")
     finally:
         daemon.stop()
 
+    lose_master_key(work, secure, secure_key, passphrase, data)
+
     say(
-        "7. What does the real cryptsetup say? It decrypts both LUKS volumes in place, in user "
+        "9. What does the real cryptsetup say? It decrypts both LUKS volumes in place, in user "
         "space, without us."
     )
     for image in (ours, real):
