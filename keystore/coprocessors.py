@@ -284,7 +284,11 @@ class Coprocessors:
 
     def _find_holders(self, secure_key: SecureKey) -> list[tuple[Apqn, Register]]:
         """The online adapters that can use the key, those with its master key CURRENT first."""
-        seen = self._see()
+        try:
+            seen = self._see()
+        except CoprocessorError as error:
+            wanted = f"key wrapped by master key MKVP {secure_key.mkvp.hex()}"
+            raise CoprocessorError(f"{wanted} ({secure_key.key_type}): {error}") from None
         holders: list[tuple[Apqn, Register]] = []
         for wanted in (Register.CURRENT, Register.OLD):
             for one in seen:
