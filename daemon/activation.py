@@ -52,6 +52,7 @@ class OpenFile:
 
     fd: int
     path: str
+    lock_fd: int | None = None  # cryptsetup's lock of a device, where we may not open it ourselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,7 @@ def _read_header(recipe: Recipe, size: int) -> Luks2Header:
         size = check_descriptor(file.fd, file.path, is_read_only=True)
     pread = pread_from(file.fd)
     # cryptsetup's own lock, for as long as the header is read.
-    with locked(file.fd, exclusive=False):
+    with locked(file.fd, exclusive=False, lock_fd=file.lock_fd):
         if probe(pread, size) == "luks1":
             raise UnsupportedError(f"{file.path}: LUKS1 is not supported, wanted: LUKS2")
         return read_header(pread, size)

@@ -66,9 +66,10 @@ def make_recipe(entry: CrypttabEntry, source: OpenFile, header: OpenFile | None)
 
 def close_entry_files(recipe: Recipe) -> None:
     """What the engine needs of them it has by now."""
-    os.close(recipe.source.fd)
-    if recipe.header is not None:
-        os.close(recipe.header.fd)
+    for file in (recipe.source, recipe.header):
+        for fd in (file.fd, file.lock_fd) if file is not None else ():
+            if fd is not None:
+                os.close(fd)
 
 
 def open_backing(path: str, *, own_device: int, is_read_only: bool, find: Find = find_path) -> int:

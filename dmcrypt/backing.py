@@ -99,32 +99,38 @@ def sync(fd: int) -> None:
 
 @contextmanager
 def locked(
-    fd: int, *, exclusive: bool, timeout: float = LOCK_TIMEOUT
+    fd: int, *, exclusive: bool, timeout: float = LOCK_TIMEOUT, lock_fd: int | None = None
 ) -> Generator[None, None, None]:
     """Hold cryptsetup's lock of a header: for reading it (shared), or for changing it.
 
-    Held during header operations only: tools that find it taken wait without end.
+    Held during header operations only: tools that find it taken wait without end. ``lock_fd`` is
+    what `open_device_lock` gave somebody who may open it, and stays the caller's.
 
     Raises:
         BusyError: another process kept it for ``timeout`` seconds.
         AccessError: no lock can be had on this file.
     """
-    lock_fd = _open_lock(fd)
+    opened = open_device_lock(fd) if lock_fd is None else None
+    target = next(choice for choice in (lock_fd, opened, fd) if choice is not None)
     try:
-        _lock(lock_fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, timeout)
+        _lock(target, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, timeout)
         yield
     finally:
-        if lock_fd == fd:
-            fcntl.flock(fd, fcntl.LOCK_UN)
+        if opened is None:
+            fcntl.flock(target, fcntl.LOCK_UN)
         else:
-            os.close(lock_fd)
+            os.close(opened)
 
 
-def _open_lock(fd: int) -> int:
-    """The descriptor to lock: of a regular file itself, of a block device its lock file."""
+def open_device_lock(fd: int) -> int | None:
+    """The lock file that cryptsetup has for a block device; None for a file, its own lock.
+
+    Raises:
+        AccessError: it cannot be opened.
+    """
     status = os.fstat(fd)
     if not stat.S_ISBLK(status.st_mode):
-        return fd
+        return None
     name = f"L_{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
     try:
         _LOCK_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
@@ -132,7 +138,7 @@ def _open_lock(fd: int) -> int:
     except PermissionError:
         # Only root can take part in cryptsetup's scheme for devices; the device itself stands in
         # for it.
-        return fd
+        return None
     except OSError as error:
         raise AccessError(f"lock file {_LOCK_DIRECTORY / name}: {error.strerror}") from error
 

@@ -49,6 +49,19 @@ class Answer:
             return value
         raise packets.PacketError(f"mountd: {name} is not a text")
 
+    def get_object(self, name: str) -> dict[str, object] | None:
+        """An object of the answer, None for null.
+
+        Raises:
+            PacketError: it is something else.
+        """
+        value = self.content.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise packets.PacketError(f"mountd: {name} is not an object")
+        return cast("dict[str, object]", value)
+
     def check_fds(self, count: int) -> None:
         """Insist on so many descriptors; otherwise they are closed.
 
@@ -138,10 +151,14 @@ class MountdFiles:
     def open_entry(self, entry: CrypttabEntry, *, own_device: int) -> Recipe:  # noqa: ARG002
         # mountd knows the daemon's own device: it mounted it.
         answer = call(self._path, "entry", name=entry.name)
-        source, header = answer.get_text("source"), answer.get_text("header")
-        answer.check_fds(1 if header is None else 2)
+        described = [answer.get_object("source"), answer.get_object("header")]
+        present = [file for file in described if file is not None]
+        has_lock = [file.get("locked") is True for file in present]
+        answer.check_fds(len(present) + sum(has_lock))
+        fds, locks = answer.fds[: len(present)], iter(answer.fds[len(present) :])
         files = [
-            OpenFile(fd, path or "") for fd, path in zip(answer.fds, (source, header), strict=False)
+            OpenFile(fd, str(file.get("path")), next(locks) if is_locked else None)
+            for fd, file, is_locked in zip(fds, present, has_lock, strict=True)
         ]
         try:
             return make_recipe(entry, files[0], files[1] if len(files) > 1 else None)

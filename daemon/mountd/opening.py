@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ...dmcrypt.backing import open_device_lock
 from ...keystore.errors import ConfigError, NotFoundError, PolicyError, UnsupportedError
 from ..config import CrypttabSource, load_settings
 from ..crypttab import Crypttab, CrypttabEntry, load_crypttabs
@@ -69,7 +70,7 @@ class Opener:
         return Opened({"files": files, "refused": refused}, tuple(fds))
 
     def open_entry(self, name: str) -> Opened:
-        """Source and header of one entry.
+        """Source and header of one entry, and for each that is a device cryptsetup's lock of it.
 
         Raises:
             MapperError: there is no such entry, or a file of it cannot be opened.
@@ -81,9 +82,22 @@ class Opener:
         device = find_device(self.mount_point)
         major, minor = (int(n) for n in device.split(":")) if device else (0, 0)
         own_device = os.makedev(major, minor)
-        source, header = open_entry_files(entry, own_device=own_device, find=find_path)
-        paths = {"source": source.path, "header": header.path if header else None}
-        return Opened(paths, (source.fd, header.fd) if header else (source.fd,))
+        files = open_entry_files(entry, own_device=own_device, find=find_path)
+        fds = [file.fd for file in files if file is not None]
+        described: list[dict[str, object] | None] = []
+        try:
+            for file in files:
+                lock = None if file is None else open_device_lock(file.fd)
+                if lock is not None:
+                    fds.append(lock)
+                described.append(
+                    None if file is None else {"path": file.path, "locked": lock is not None}
+                )
+        except BaseException:
+            _close(fds)
+            raise
+        source, header = described
+        return Opened({"source": source, "header": header}, tuple(fds))
 
     def open_key_file(self, name: str) -> Opened:
         """The entry's key file, if it has one.

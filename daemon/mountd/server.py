@@ -7,6 +7,7 @@ own files and in this process's configuration.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -14,6 +15,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: The daemon has one connection for the mount, and one for each file it waits for.
 _MAX_CONNECTIONS: Final = 64
+#: Seconds between attempts to accept a connection when the system is out of descriptors.
+_ACCEPT_PAUSE: Final = 0.5
 _MAX_CLONES: Final = 16  # what an engine takes
 _UCRED: Final = struct.Struct("3i")
 _ASK: Final = "systemd-ask-password"
@@ -52,7 +56,7 @@ class Server:
         self._lock = threading.Lock()
 
     def serve(self, listener: socket.socket, *, idle: float | None = None) -> None:
-        """Answer until ``idle`` seconds have passed without a connection; for ever without it."""
+        """Answer until the listener is shut down, or ``idle`` seconds pass without a connection."""
         listener.settimeout(idle)
         while True:
             self._slots.acquire()
@@ -66,7 +70,11 @@ class Server:
                 continue
             except OSError as error:
                 self._slots.release()
+                if error.errno in (errno.EBADF, errno.EINVAL):
+                    return  # closed, or shut down
+                # No descriptor or memory left: it will be there again when others have finished.
                 log.warning("cannot accept: %s", error.strerror)
+                time.sleep(_ACCEPT_PAUSE)
                 continue
             with self._lock:
                 self._count -= 1

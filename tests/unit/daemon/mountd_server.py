@@ -69,6 +69,7 @@ def running_mountd() -> Iterator[Mountd]:
     try:
         yield made
     finally:
+        made.listener.shutdown(socket.SHUT_RDWR)
         made.listener.close()
         for place in mounts_below(directory):
             subprocess.run(["umount", "-l", place], check=True)

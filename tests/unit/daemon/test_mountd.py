@@ -1,16 +1,20 @@
 """fusecrypt-mountd: what it opens and mounts for the daemon."""
 
+import fcntl
 import os
 import select
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fusecrypt.daemon.entry_files import close_entry_files
 from fusecrypt.daemon.mountd import client
 from fusecrypt.daemon.mountd.safe_path import find_path
-from fusecrypt.keystore.errors import NotFoundError, PolicyError, UnsupportedError
+from fusecrypt.dmcrypt.backing import locked
+from fusecrypt.keystore.errors import BusyError, NotFoundError, PolicyError, UnsupportedError
 from tests.product import wait_for
 from tests.unit.daemon.mountd_server import DAEMON, STRANGER, Mountd, read_all, running_mountd
 
@@ -32,7 +36,10 @@ def test_what_an_entry_names_is_opened_although_only_root_may_read_it(mountd):
     key = mountd.file("vol.key", content=b"key")
     mountd.write_crypttab(f"vol {source} {key} header={header}")
     entry = mountd.call("entry", name="vol")
-    assert entry.content == {"source": str(source), "header": str(header)}
+    assert entry.content == {
+        "source": {"path": str(source), "locked": False},
+        "header": {"path": str(header), "locked": False},
+    }
     modes = [os.fstat(fd).st_mode for fd in entry.fds]
     assert all(map(stat.S_ISREG, modes))
     assert read_all(entry.fds) == [b"source", b"header"]
@@ -56,6 +63,38 @@ def test_a_read_only_entry_and_every_header_are_opened_for_reading(mountd):
                 with pytest.raises(OSError, match="Bad file descriptor"):
                     os.pwrite(fd, b"y", 0)
             os.close(fd)
+
+
+@pytest.fixture
+def loop_device(mountd) -> Iterator[str]:
+    command = ["losetup", "--find", "--show", mountd.file("disk.img", content=bytes(1 << 20))]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    yield device
+    subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_a_device_comes_with_cryptsetups_lock_and_is_nobody_elses(mountd, loop_device):
+    mountd.write_crypttab(f"vol {loop_device} {loop_device}", f"two {loop_device} none read-only")
+    entry = client.MountdFiles(mountd.socket).load().entries[0]
+    recipe = client.MountdFiles(mountd.socket).open_entry(entry, own_device=0)
+    assert recipe.source.lock_fd is not None
+    number = os.stat(loop_device).st_rdev
+    path = f"/run/cryptsetup/L_{os.major(number)}:{os.minor(number)}"
+    assert os.readlink(f"/proc/self/fd/{recipe.source.lock_fd}") == path
+    with locked(recipe.source.fd, exclusive=True, lock_fd=recipe.source.lock_fd):
+        other = os.open(path, os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    os.close(other)
+    # Opened for writing it is taken, for the kernel's own use as well.
+    with pytest.raises(BusyError, match="in use"):
+        mountd.call("entry", name="vol")
+    close_entry_files(recipe)
+    Path(path).unlink()
 
 
 def test_an_entry_that_is_not_in_the_crypttab_is_not_opened(mountd):
