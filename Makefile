@@ -19,14 +19,14 @@ RUN_PACKAGES := python3 python3-venv fuse3 libgcrypt20
 BUILD_PACKAGES := gcc make pkg-config python3-dev libgcrypt20-dev libfuse3-dev
 DEMO_PACKAGES := cryptsetup-bin e2fsprogs fuse2fs util-linux mount
 TEST_PACKAGES := $(DEMO_PACKAGES) clang libclang-rt-14-dev jq xz-utils strace gdb fio qemu-utils qemu-system-x86 cpio bc busybox-static \
-	nbdkit libnbd-bin lz4 dmsetup xxd systemd systemd-container mmdebstrap acl attr procps
+	nbdkit libnbd-bin lz4 dmsetup xxd kmod systemd systemd-container mmdebstrap acl attr procps
 BENCH_PACKAGES := fio qemu-utils qemu-system-common nbdkit libnbd-bin cryptsetup-bin
 
 C_SOURCES := $(wildcard dmcrypt/engine/src/*.c)
 C_HEADERS := $(wildcard dmcrypt/engine/src/*.h)
 C_FLAGS := -std=gnu17 -O2 -D_GNU_SOURCE -Wall -Wextra -Wconversion -Werror -fsyntax-only
 
-.PHONY: demo dev check test test-fuse test-sanitize bench build install uninstall clean packages-% lint-c
+.PHONY: demo dev check test test-fuse test-vm test-sanitize bench build install uninstall clean packages-% lint-c
 
 demo: dev packages-DEMO
 	$(BIN)/python tests/demo/demo.py
@@ -72,6 +72,9 @@ test: dev packages-TEST
 
 test-fuse: dev packages-TEST
 	$(BIN)/python -m pytest tests/fuse tests/fault
+
+test-vm: dev packages-TEST
+	FUSECRYPT_TEST_VM=1 $(BIN)/python -m pytest tests/systemd -k virtual_machine
 
 test-sanitize: dev packages-TEST
 	$(BIN)/python -m pytest tests/sanitize
