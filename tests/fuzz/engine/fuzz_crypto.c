@@ -16,6 +16,7 @@
 #include "arena.h"
 #include "cipher.h"
 #include "keyslot.h"
+#include "secure_key.h"
 #include "selftest.h"
 #include "session.h"
 
@@ -198,6 +199,39 @@ static void try_token(struct input *in)
     session_import(bytes, take_byte(in) % sizeof(bytes), take_number(in), &token);
 }
 
+/* Tokens as they come out of keyslots and key files: nearly right ones, in any combination. */
+static void try_foreign_tokens(struct input *in)
+{
+    uint8_t bytes[2 * 136 + 64];
+    struct wire_token token;
+    size_t size = 0;
+    while (size + 136 <= sizeof(bytes) && take_byte(in) % 4 != 0) {
+        static const uint32_t kinds[] = {SESSION_AES_128, SESSION_AES_256, SESSION_AES_XTS_128, SESSION_AES_XTS_256};
+        if (take_byte(in) & 1) {
+            CHECK(session_make_pkey(kinds[take_byte(in) % 4], &token) == 0);
+            memcpy(bytes + size, token.bytes, token.length);
+            size += token.length;
+        } else {
+            size_t part = take_byte(in) & 1 ? 64 : 136;
+            take(in, bytes + size, part);
+            bytes[size] = 1;
+            bytes[size + 4] = (uint8_t)(4 + take_byte(in) % 2);
+            size += part;
+        }
+    }
+    if (size > 0 && take_byte(in) & 1)
+        bytes[take_number(in) % size] ^= take_byte(in);
+    size = take_byte(in) & 1 ? size : take_number(in) % (sizeof(bytes) + 1) % (size + 1);
+    CHECK(!(secure_key_is_whole(bytes, size) && secure_key_is_fragment(bytes, size)));
+    uint8_t *key = NULL;
+    size_t key_size = 0;
+    if (session_join_pkeys(bytes, size, &token) == 0) {
+        CHECK(!secure_key_is_whole(bytes, size));
+        CHECK(session_unwrap(&token, &key, &key_size) == 0 && key_size <= 64);
+    }
+    arena_free(key);
+}
+
 static void try_secret(struct input *in, int fd)
 {
     struct secret secret;
@@ -239,13 +273,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     struct input in = {.bytes = bytes, .left = size};
     uint64_t used = arena_info().used;
     while (in.left > 0) {
-        switch (take_byte(&in) % 7) {
+        switch (take_byte(&in) % 8) {
         case 0: try_cipher(&in); break;
         case 1: try_keyslot(&in, fd); break;
         case 2: try_kdf(&in); break;
         case 3: try_plain_key(&in); break;
         case 4: try_token(&in); break;
         case 5: try_secret(&in, fd); break;
+        case 6: try_foreign_tokens(&in); break;
         default: try_af(&in); break;
         }
         CHECK(ftruncate(fd, 128 << 10) == 0);
