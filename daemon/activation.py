@@ -17,23 +17,22 @@ from typing import Final
 import trio
 
 from ..dmcrypt.backing import locked, pread_from
-from ..dmcrypt.cipher_spec import CipherSpec
 from ..dmcrypt.effective_key import KeyService
 from ..dmcrypt.engine.client import Engine, Secret
 from ..dmcrypt.engine.messages import SecretMode
-from ..dmcrypt.luks2 import Luks2Header, read_header
+from ..dmcrypt.luks_header import LuksHeader, read_luks_header
 from ..dmcrypt.open_volume import (
     OpenedVolume,
-    check_luks2,
+    check_luks,
     get_key_size,
-    open_luks2,
-    open_luks2_with_key,
+    is_xts,
+    open_luks,
+    open_luks_with_key,
     open_plain,
 )
 from ..dmcrypt.plain import PlainParams, get_length
-from ..dmcrypt.probe import probe
 from ..dmcrypt.units import SECTOR_SIZE
-from ..keystore.errors import ConfigError, UnlockError, UnsupportedError
+from ..keystore.errors import ConfigError, UnlockError
 from .backing import DataArea, check_descriptor, get_data_area, lock_data_area
 from .control.messages import KeyInput, VolumeKeyInput
 from .registry import Description, Registry, Volume
@@ -65,6 +64,7 @@ class Recipe:
     is_read_only: bool = False
     key_slot: int | None = None
     plain: PlainParams | None = None  # None: LUKS
+    luks: str = "luks"  # or only luks1, luks2
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Prepared:
     recipe: Recipe
     source_size: int  # bytes
     area: DataArea
-    header: Luks2Header | None  # None: plain
+    header: LuksHeader | None  # None: plain
 
 
 #: Gets the key of a prepared volume, as often as it takes.
@@ -168,7 +168,7 @@ class Activator:
                 key_service=self._key_service,
             )
         assert prepared.header is not None
-        return open_luks2(
+        return open_luks(
             self._engine,
             prepared.header,
             (recipe.header or recipe.source).fd,
@@ -187,9 +187,8 @@ class Activator:
         size = get_key_size(header)
         if file.size not in (0, size):
             raise UnlockError(f"volume key of {file.size} bytes, this volume has one of {size}")
-        is_xts = CipherSpec.parse(header.metadata.regular_segments[0].encryption or "").is_xts
-        key = self._engine.load_key(file.fd, size, xts=is_xts)
-        return open_luks2_with_key(
+        key = self._engine.load_key(file.fd, size, xts=is_xts(header))
+        return open_luks_with_key(
             self._engine,
             header,
             key,
@@ -210,14 +209,14 @@ def _prepare(recipe: Recipe) -> Prepared:
         area = get_data_area(source.fd, start, length, is_read_only=is_read_only)
         return Prepared(recipe, size, area, None)
     header = _read_header(recipe, size)
-    check_luks2(header, size, read_only=is_read_only)
-    start = header.metadata.regular_segments[0].offset
+    check_luks(header, size, read_only=is_read_only)
+    start = header.get_segment(read_only=is_read_only).offset
     length = (size - start) // SECTOR_SIZE * SECTOR_SIZE
     area = get_data_area(source.fd, start, length, is_read_only=is_read_only)
     return Prepared(recipe, size, area, header)
 
 
-def _read_header(recipe: Recipe, size: int) -> Luks2Header:
+def _read_header(recipe: Recipe, size: int) -> LuksHeader:
     file = recipe.source
     if recipe.header is not None:
         file = recipe.header
@@ -225,9 +224,7 @@ def _read_header(recipe: Recipe, size: int) -> Luks2Header:
     pread = pread_from(file.fd)
     # cryptsetup's own lock, for as long as the header is read.
     with locked(file.fd, exclusive=False, lock_fd=file.lock_fd):
-        if probe(pread, size) == "luks1":
-            raise UnsupportedError(f"{file.path}: LUKS1 is not supported, wanted: LUKS2")
-        return read_header(pread, size)
+        return read_luks_header(pread, size, recipe.luks)
 
 
 def _describe(recipe: Recipe, opened: OpenedVolume) -> Description:

@@ -23,13 +23,11 @@ from .cipher_spec import CipherSpec
 from .effective_key import EffectiveKey, KeyService, get_effective_key
 from .engine.client import Engine, Secret
 from .engine.messages import DigestSpec, TargetKind
-from .luks2 import Luks2Header, digest, keyslot
-from .luks2.model import Segment as Luks2Segment
-from .luks2.requirement import check_requirements, find_unknown_flags
-from .luks2.token import find_verification_pattern
+from .luks_header import LuksHeader
 from .plain import DEFAULTS_DIFFER, PlainParams, get_length, parse_hash, plain_table
+from .segment import DataSegment
 from .table import Segment, Table
-from .units import ENCRYPTION_SECTOR_SIZES, SECTOR_SIZE, Sector
+from .units import SECTOR_SIZE, Sector
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class OpenedVolume:
     """A volume that is ready to be served, and what a status shows of it."""
 
     table: Table
-    type: str  # "luks2" or "plain"
+    type: str  # "luks1", "luks2" or "plain"
     cipher: str
     key_bits: int
     sector_size: int
@@ -53,16 +51,16 @@ class OpenedVolume:
 
 @dataclass(frozen=True, slots=True)
 class _LuksPlan:
-    """What of a LUKS2 volume is known before its key is."""
+    """What of a LUKS volume is known before its key is."""
 
-    segment: Luks2Segment
+    segment: DataSegment
     cipher: CipherSpec
     length: int  # bytes
     read_only: bool
     notes: tuple[str, ...]
 
 
-def check_luks2(header: Luks2Header, data_size: int, *, read_only: bool) -> tuple[str, ...]:
+def check_luks(header: LuksHeader, data_size: int, *, read_only: bool) -> tuple[str, ...]:
     """Refuse what cannot be opened whatever the passphrase is; notes for the user.
 
     For use before a prompt.
@@ -76,9 +74,9 @@ def check_luks2(header: Luks2Header, data_size: int, *, read_only: bool) -> tupl
     return _plan(header, data_size, read_only=read_only).notes
 
 
-def open_luks2(
+def open_luks(
     engine: Engine,
-    header: Luks2Header,
+    header: LuksHeader,
     header_fd: int,
     secret: Secret,
     *,
@@ -87,7 +85,7 @@ def open_luks2(
     read_only: bool,
     key_service: KeyService | None = None,
 ) -> OpenedVolume:
-    """Open a LUKS2 volume with a passphrase or key file.
+    """Open a LUKS volume with a passphrase or key file.
 
     ``header_fd`` is what `header` was read from: the volume itself or a detached header;
     ``key_service`` is needed for volumes whose key is a secure key.
@@ -95,17 +93,17 @@ def open_luks2(
     Raises:
         NoKeyError: no keyslot opens with this secret.
         UnlockError: there is no keyslot to try.
-        MapperError: as `check_luks2` and `get_effective_key`, and what the engine raises.
+        MapperError: as `check_luks` and `get_effective_key`, and what the engine raises.
     """
     plan = _plan(header, data_size, read_only=read_only)
     key, number = _unlock(engine, header, plan, header_fd, secret, key_slot)
     effective = _find_effective_key(engine, header, plan, key, key_service)
-    return _opened_luks2(header, plan, effective, number)
+    return _opened_luks(header, plan, effective, number)
 
 
 def find_keyslot(
     engine: Engine,
-    header: Luks2Header,
+    header: LuksHeader,
     header_fd: int,
     secret: Secret,
     *,
@@ -115,96 +113,102 @@ def find_keyslot(
     """The keyslot that a passphrase or key file opens; nothing else is done.
 
     Raises:
-        MapperError: as `open_luks2`.
+        MapperError: as `open_luks`.
     """
     plan = _plan(header, data_size, read_only=True)
     return _unlock(engine, header, plan, header_fd, secret, key_slot)[1]
 
 
-def check_volume_key(engine: Engine, header: Luks2Header, key: ProtectedKey) -> None:
+def check_volume_key(engine: Engine, header: LuksHeader, key: ProtectedKey) -> None:
     """Compare a volume key with the header's digest.
 
     Raises:
         DigestMismatchError: it is not this volume's key.
     """
-    segment = header.metadata.regular_segments[0]
-    wanted = digest.make_spec(digest.get_digest(header.metadata, segment.id))
+    wanted = header.make_digest_spec()
     blank = DigestSpec(wanted.hash_name, wanted.iterations, wanted.salt, b"", wanted.digest_length)
     if not hmac.compare_digest(engine.make_digest(key, blank), wanted.digest):
         raise DigestMismatchError("volume key does not match the volume")
 
 
-def open_luks2_with_key(
+def open_luks_with_key(
     engine: Engine,
-    header: Luks2Header,
+    header: LuksHeader,
     key: ProtectedKey,
     *,
     data_size: int,
     read_only: bool,
     key_service: KeyService | None = None,
 ) -> OpenedVolume:
-    """Open a LUKS2 volume with its volume key.
+    """Open a LUKS volume with its volume key.
 
     Raises:
         DigestMismatchError: it is not this volume's key.
-        MapperError: as `check_luks2` and `get_effective_key`.
+        MapperError: as `check_luks` and `get_effective_key`.
     """
     plan = _plan(header, data_size, read_only=read_only)
     check_volume_key(engine, header, key)
     effective = _find_effective_key(engine, header, plan, key, key_service)
-    return _opened_luks2(header, plan, effective, None)
+    return _opened_luks(header, plan, effective, None)
 
 
 def _unlock(
     engine: Engine,
-    header: Luks2Header,
+    header: LuksHeader,
     plan: _LuksPlan,
     header_fd: int,
     secret: Secret,
     key_slot: int | None,
 ) -> tuple[ProtectedKey, int]:
     """The volume key, and the number of the keyslot that gave it."""
-    metadata = header.metadata
-    candidates = keyslot.list_candidates(metadata, plan.segment.id, key_slot)
-    wanted = digest.make_spec(digest.get_digest(metadata, plan.segment.id))
+    candidates = header.list_candidates(key_slot)
+    wanted = header.make_digest_spec()
     # A keyslot that is damaged or too costly does not keep the others from being tried.
     failure: MapperError | None = None
-    for slot in candidates:
+    for number in candidates:
         try:
+            slot = header.make_keyslot_spec(number)
             plan.cipher.check_key_size(slot.key_size)
-            key = engine.open_keyslot(header_fd, secret, keyslot.make_spec(slot), wanted)
+            key = engine.open_keyslot(header_fd, secret, slot, wanted)
         except NoKeyError:
             continue
         except (FormatError, UnsupportedError, EngineMemoryError, ConfigError) as error:
-            failure = failure or _in_keyslot(error, slot.id)
+            failure = failure or _in_keyslot(error, number)
         else:
-            return key, slot.id
+            return key, number
     raise failure or NoKeyError("no key available with this passphrase")
 
 
 def _find_effective_key(
     engine: Engine,
-    header: Luks2Header,
+    header: LuksHeader,
     plan: _LuksPlan,
     key: ProtectedKey,
     service: KeyService | None,
 ) -> EffectiveKey:
-    pattern = find_verification_pattern(header.metadata)
+    pattern = header.find_verification_pattern()
     return get_effective_key(engine, key, plan.cipher, service, pattern=pattern)
 
 
-def get_key_size(header: Luks2Header) -> int:
-    """Bytes of the volume key, as a keyslot says; without any the largest that its cipher takes.
+def get_key_size(header: LuksHeader) -> int:
+    """Bytes of the volume key; where the header does not say, the most that its cipher takes.
 
     Raises:
         UnsupportedError: the segment's cipher is not supported.
     """
-    segment = header.metadata.regular_segments[0]
-    bound = keyslot.find_bound(header.metadata, segment.id)
-    for slot in header.metadata.keyslots:
-        if slot.id in bound:
-            return slot.key_size
-    return max(_parse_cipher(segment).key_sizes)
+    size = header.find_key_size()
+    return (
+        max(_parse_cipher(header.get_segment(read_only=True)).key_sizes) if size is None else size
+    )
+
+
+def is_xts(header: LuksHeader) -> bool:
+    """Whether the volume key is two keys, which must differ.
+
+    Raises:
+        UnsupportedError: the segment's cipher is not supported.
+    """
+    return _parse_cipher(header.get_segment(read_only=True)).is_xts
 
 
 def open_plain(
@@ -257,53 +261,28 @@ def _note_zero_key(hash_spec: str) -> tuple[str, ...]:
     return (f"hash {hash_spec}: the key is all zeros, so nothing is secret",) if length == 0 else ()
 
 
-def _plan(header: Luks2Header, data_size: int, *, read_only: bool) -> _LuksPlan:
-    metadata = header.metadata
-    check_requirements(metadata.config, read_only=read_only)
-    if not header.binary.uuid:
+def _plan(header: LuksHeader, data_size: int, *, read_only: bool) -> _LuksPlan:
+    segment = header.get_segment(read_only=read_only)
+    if not header.uuid:
         raise FormatError("uuid at byte 168: empty, a volume cannot be opened without one")
-    regular = metadata.regular_segments
-    if len(regular) != len(metadata.segments):
-        raise UnsupportedError("segments: backup segments of a reencryption are not supported")
-    segment = regular[0]
-    for each in regular:
-        if each.type != "crypt":
-            raise UnsupportedError(
-                f"segments.{each.id}.type: {each.type} is not supported, wanted crypt"
-            )
-        if each.integrity is not None:
-            raise UnsupportedError(
-                f"segments.{each.id}.integrity: {each.integrity} is not supported"
-            )
-    if len(regular) > 1:
-        raise UnsupportedError(f"segments: {len(regular)} of them are not supported, wanted one")
-    if segment.sector_size not in ENCRYPTION_SECTOR_SIZES:
-        raise UnsupportedError(
-            f"segments.{segment.id}.sector_size: {segment.sector_size} is not supported, "
-            "wanted 512 to 4096"
-        )
-    flags = find_unknown_flags(metadata.config)
     return _LuksPlan(
         segment=segment,
         cipher=_parse_cipher(segment),
         length=_get_length(segment, data_size),
         read_only=read_only,
-        notes=header.notes + tuple(f"config.flags: {flag} is not known, ignored" for flag in flags),
+        notes=header.list_notes(),
     )
 
 
-def _parse_cipher(segment: Luks2Segment) -> CipherSpec:
+def _parse_cipher(segment: DataSegment) -> CipherSpec:
     try:
-        return CipherSpec.parse(segment.encryption or "")
+        return CipherSpec.parse(segment.cipher)
     except (UnsupportedError, ConfigError) as error:
-        raise UnsupportedError(f"segments.{segment.id}.encryption: {error}") from error
+        raise UnsupportedError(f"{segment.cipher_field}: {error}") from error
 
 
-def _get_length(segment: Luks2Segment, data_size: int) -> int:
-    """Bytes to be mapped: all that the device has.
-
-    So does cryptsetup (LUKS2_activate), also where the segment's size is fixed.
-    """
+def _get_length(segment: DataSegment, data_size: int) -> int:
+    """Bytes to be mapped: all that the device has behind the segment's begin."""
     length = (data_size - segment.offset) // SECTOR_SIZE * SECTOR_SIZE
     if length <= 0:
         raise AccessError(
@@ -318,8 +297,8 @@ def _get_length(segment: Luks2Segment, data_size: int) -> int:
     return length
 
 
-def _opened_luks2(
-    header: Luks2Header, plan: _LuksPlan, effective: EffectiveKey, number: int | None
+def _opened_luks(
+    header: LuksHeader, plan: _LuksPlan, effective: EffectiveKey, number: int | None
 ) -> OpenedVolume:
     segment = plan.segment
     target = Segment(
@@ -328,24 +307,23 @@ def _opened_luks2(
         target=TargetKind.CRYPT,
         backing_offset=segment.offset,
         cipher=plan.cipher.effective,
-        iv_offset=Sector(segment.iv_tweak),
+        iv_offset=segment.iv_offset,
         key=effective.key,
     )
     key_size = get_key_size(header)
     if number is not None:
-        slot = header.metadata.find_keyslot(number)
-        key_size = slot.key_size if slot else key_size
+        key_size = header.make_keyslot_spec(number).key_size
     return OpenedVolume(
         table=Table((target,), segment.sector_size, plan.length, plan.read_only),
-        type="luks2",
+        type=header.type,
         cipher=plan.cipher.dm_name,
         key_bits=key_size * 8,
         sector_size=segment.sector_size,
         offset=segment.offset,
-        iv_offset=Sector(segment.iv_tweak),
-        uuid=header.binary.uuid,
-        label=header.binary.label,
-        subsystem=header.binary.subsystem,
+        iv_offset=segment.iv_offset,
+        uuid=header.uuid,
+        label=header.label,
+        subsystem=header.subsystem,
         keyslot=number,
         key_origin=effective.origin,
         notes=plan.notes + effective.notes,

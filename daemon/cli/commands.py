@@ -9,6 +9,7 @@ from ..config import load_settings
 from ..exitcodes import ExitCode
 from .arguments import VOCABULARIES, Arguments
 from .command import Action, Command
+from .header_commands import HEADER_COMMANDS
 from .keystore_commands import KEYSTORE_COMMANDS, ZKEY_WORDS
 from .options import COMMON, CRYPTSETUP, Kind, Option
 from .output import Output, format_table
@@ -147,7 +148,7 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "luksDump": Command(
         "luksDump [--dump-json-metadata] SOURCE",
-        "Show the header of a LUKS2 volume",
+        "Show the header of a LUKS volume",
         _load_dump,
         frozenset({"header", "dump-json-metadata"}),
         minimum=1,
@@ -155,7 +156,7 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "luksUUID": Command(
         "luksUUID SOURCE",
-        "Show the UUID of a LUKS2 volume",
+        "Show the UUID of a LUKS volume",
         _load_uuid,
         frozenset({"header", "uuid"}),
         minimum=1,
@@ -175,6 +176,7 @@ COMMANDS: Final[dict[str, Command]] = {
         _load_crypttab,
         maximum=1,
     ),
+    **HEADER_COMMANDS,
     **KEYSTORE_COMMANDS,
 }
 
@@ -206,10 +208,7 @@ _UNSUPPORTED: Final = frozenset(
         "fvault2Open",
         "loopaesClose",
         "loopaesOpen",
-        "luksAddKey",
-        "luksChangeKey",
         "luksConfig",
-        "luksConvertKey",
         "luksErase",
         "luksHeaderBackup",
         "luksHeaderRestore",

@@ -17,7 +17,7 @@ from ...dmcrypt.luks2.format import (
 )
 from ...dmcrypt.pbkdf import PbkdfParams
 from ...dmcrypt.probe import find_superblock, probe
-from ...keystore.errors import AccessError, ConfigError
+from ...keystore.errors import AccessError, ConfigError, UnsupportedError
 from ..backing import get_data_area, lock_data_area
 from ..config import Settings
 from ..exitcodes import ExitCode
@@ -39,8 +39,11 @@ def run(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
     Raises:
         MapperError: why not; unless the engine failed in the middle, nothing has been changed.
     """
-    if parse_type(args.text("type")) == "plain":
+    kind = parse_type(args.text("type"))
+    if kind == "plain":
         raise ConfigError("--type plain: has no header; wanted: luks2")
+    if kind == "luks1":
+        raise UnsupportedError("--type luks1: not supported; wanted: luks2")
     params = _make_params(args)
     key = _make_key_options(args)
     spec = args.positionals[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ...dmcrypt.luks1 import Luks1Header
+from ...dmcrypt.luks2 import Luks2Header
 from ...keystore.errors import ConfigError, MapperError, UnsupportedError
 from ..config import Settings
 from ..exitcodes import ExitCode
@@ -13,19 +15,36 @@ from .source import open_volume_file
 
 def run_dump(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
     """Print the header as cryptsetup does, or its JSON area."""
+    spec = _get_spec(args)
+    with open_volume_file(spec) as file:
+        header = read_luks(file)
+    for note in header.notes:
+        output.warn(f"{file.path}: {note}")
+    if isinstance(header, Luks1Header):
+        _dump_luks1(args, header, spec, output)
+    else:
+        _dump_luks2(args, header, output)
+    return ExitCode.OK
+
+
+def _dump_luks1(args: Arguments, header: Luks1Header, spec: str, output: Output) -> None:
+    from ...dmcrypt.luks1.dump import dump_fields, dump_text
+
+    if args.has("dump-json-metadata"):
+        raise UnsupportedError("--dump-json-metadata: a LUKS1 header has no JSON area; try --json")
+    output.json(dump_fields(header))
+    output.line(dump_text(header, spec).removesuffix("\n"))
+
+
+def _dump_luks2(args: Arguments, header: Luks2Header, output: Output) -> None:
     import json
 
     from ...dmcrypt.luks2.dump import dump_json, dump_text
 
-    with open_volume_file(_get_spec(args)) as file:
-        header = read_luks(file)
-    for note in header.notes:
-        output.warn(f"{file.path}: {note}")
     if output.json_mode != "off":
         output.json(json.loads(dump_json(header)))
     show = dump_json if args.has("dump-json-metadata") else dump_text
     output.line(show(header).removesuffix("\n"))
-    return ExitCode.OK
 
 
 def run_uuid(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
@@ -34,8 +53,8 @@ def run_uuid(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
         raise UnsupportedError("luksUUID --uuid: not supported: changing the UUID of a volume")
     with open_volume_file(_get_spec(args)) as file:
         header = read_luks(file)
-    output.line(header.binary.uuid)
-    output.json({"uuid": header.binary.uuid})
+    output.line(header.uuid)
+    output.json({"uuid": header.uuid})
     return ExitCode.OK
 
 
@@ -48,7 +67,7 @@ def run_is_luks(args: Arguments, _settings: Settings, output: Output) -> ExitCod
         raise ConfigError(f"--type: got {wanted!r}; wanted: luks, luks1 or luks2")
     with open_volume_file(_get_spec(args)) as file:
         kind = probe(file.pread, file.size)
-        if kind == "luks2":
+        if kind is not None:
             try:
                 read_luks(file)
             except MapperError as error:  # as cryptsetup: what cannot be loaded is none

@@ -74,7 +74,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         if (header_spec := args.text("header")) is not None:
             header = stack.enter_context(open_for_reading(header_spec, "header"))
         read_only = source.is_read_only
-        luks = read_luks(header or source)
+        luks = read_luks(header or source, kind)
         for note in check_openable(luks, source, read_only=read_only):
             output.warn(f"{source.path}: {note}")
         request = OpenRequest(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 from ...dmcrypt.plain import HASH_IGNORED, KEYFILE_SIZE_IGNORED, PlainParams, make_params
 from ...dmcrypt.units import SECTOR_SIZE
 from ...keystore.errors import ConfigError, UnsupportedError
-from ..control.messages import PlainOptions
+from ..control.messages import PlainOptions, VolumeType
 from .arguments import Arguments
 from .key_input import KeyOptions
 from .output import Output
@@ -24,10 +24,10 @@ _PLAIN_ONLY: Final = (
     "iv-large-sectors",
 )
 _LUKS_ONLY: Final = ("header", "key-slot", "volume-key-file", "test-passphrase")
-_OTHER_TYPES: Final = frozenset({"luks1", "loopaes", "tcrypt", "bitlk", "fvault2"})
+_OTHER_TYPES: Final = frozenset({"loopaes", "tcrypt", "bitlk", "fvault2"})
 
 
-def parse_type(text: str | None) -> Literal["luks", "luks2", "plain"]:
+def parse_type(text: str | None) -> VolumeType:
     """The kind of volume that ``--type`` names; LUKS when it is not given.
 
     Raises:
@@ -35,16 +35,14 @@ def parse_type(text: str | None) -> Literal["luks", "luks2", "plain"]:
         ConfigError: anything else.
     """
     match text:
-        case None | "luks":
+        case None:
             return "luks"
-        case "luks2":
-            return "luks2"
-        case "plain":
-            return "plain"
+        case "luks" | "luks1" | "luks2" | "plain":
+            return text
         case other if other in _OTHER_TYPES:
-            raise UnsupportedError(f"--type {other}: not supported; wanted: luks2 or plain")
+            raise UnsupportedError(f"--type {other}: not supported; wanted: luks1, luks2 or plain")
         case other:
-            raise ConfigError(f"--type: got {other!r}; wanted: luks, luks2 or plain")
+            raise ConfigError(f"--type: got {other!r}; wanted: luks, luks1, luks2 or plain")
 
 
 def check_luks_options(args: Arguments) -> None:

@@ -23,7 +23,8 @@ def run(args: Arguments, output: Output) -> ExitCode:
     Raises:
         UnlockError: it is not the right one.
     """
-    if parse_type(args.text("type")) == "plain":
+    kind = parse_type(args.text("type"))
+    if kind == "plain":
         raise ConfigError("--test-passphrase: not for --type plain, where no passphrase is wrong")
     check_luks_options(args)
     spec = args.positionals[0]
@@ -32,7 +33,7 @@ def run(args: Arguments, output: Output) -> ExitCode:
         file = source
         if (header_spec := args.text("header")) is not None:
             file = stack.enter_context(open_for_reading(header_spec, "header"))
-        header = read_luks(file)
+        header = read_luks(file, kind)
         size = source.size
         check_openable(header, source, read_only=True)
         key_slot = parse_key_slot(args, header, source)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, cast, get_args
 
 from ..volume_name import check_volume_name
 from .fields import Fields, ParameterError, PassedFds, pack_value
@@ -32,7 +32,7 @@ __all__ = [
     "VolumeStats",
 ]
 
-VolumeType = Literal["luks", "luks2", "plain"]
+VolumeType = Literal["luks", "luks1", "luks2", "plain"]
 SecretInput = Literal["line", "all"]
 
 
@@ -154,12 +154,12 @@ class OpenRequest:
     @classmethod
     def parse(cls, parameters: Mapping[str, object], fds: Sequence[int]) -> Self:
         fields = Fields("parameters", parameters, fds)
-        kind = fields.choice("type", ("luks", "luks2", "plain"))
+        kind = cast("VolumeType", fields.choice("type", get_args(VolumeType)))
         plain = fields.optional_object("plain")
         key = fields.optional_object("key")
         request = cls(
             name=_parse_name(fields),
-            type="plain" if kind == "plain" else "luks2" if kind == "luks2" else "luks",
+            type=kind,
             source=_parse_file(fields.object("source")),
             header=_parse_optional_file(fields, "header"),
             key=None if key is None else KeyInput.parse(key),

@@ -106,6 +106,7 @@ class Methods:
             request.read_only,
             request.key_slot,
             _make_plain(request.plain) if request.plain else None,
+            luks=request.type,
         )
 
         async def unlock(prepared: Prepared) -> OpenedVolume:

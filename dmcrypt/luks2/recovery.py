@@ -8,11 +8,14 @@ request.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from ...keystore.errors import ConfigError, FormatError, UnsupportedError
 from ..backing import Pread
+from ..engine.messages import DigestSpec, KeyslotSpec
+from ..segment import DataSegment
 from ..superblock import find_superblock
+from . import digest, keyslot
 from .binhdr import (
     BINHDR_SIZE,
     MAGIC_PRIMARY,
@@ -25,6 +28,9 @@ from .binhdr import (
 from .json_area import JsonObject, parse_json_area
 from .metadata import parse_metadata
 from .model import Metadata
+from .requirement import find_unknown_flags
+from .segment import get_data_segment
+from .token import find_verification_pattern
 from .validate import get_keyslots_end, validate
 
 PRIMARY: Final = "primary"
@@ -61,6 +67,11 @@ class Luks2Header:
         return self.binary.label
 
     @property
+    def subsystem(self) -> str:
+        """The subsystem, maybe empty."""
+        return self.binary.subsystem
+
+    @property
     def is_damaged(self) -> bool:
         """Whether one of the two copies needs repair."""
         return bool(self.notes)
@@ -69,6 +80,54 @@ class Luks2Header:
     def area_size(self) -> int:
         """Bytes of both copies and the keyslots area: what a header file must have."""
         return get_keyslots_end(self.metadata.config)
+
+    # What LuksHeader asks of every version.
+
+    @property
+    def type(self) -> Literal["luks2"]:
+        """The version."""
+        return "luks2"
+
+    def get_segment(self, *, read_only: bool) -> DataSegment:
+        """As `get_data_segment`."""
+        return get_data_segment(self.metadata, read_only=read_only)
+
+    def list_notes(self) -> tuple[str, ...]:
+        """Of damaged copies, and of flags that nobody told us of."""
+        flags = find_unknown_flags(self.metadata.config)
+        return self.notes + tuple(f"config.flags: {flag} is not known, ignored" for flag in flags)
+
+    def list_keyslots(self) -> tuple[int, ...]:
+        """All, of whatever type."""
+        return tuple(slot.id for slot in self.metadata.keyslots)
+
+    def list_candidates(self, number: int | None = None) -> tuple[int, ...]:
+        """As `keyslot.list_candidates`, for the segment that is opened."""
+        slots = keyslot.list_candidates(self.metadata, self._segment_id, number)
+        return tuple(slot.id for slot in slots)
+
+    def make_keyslot_spec(self, number: int) -> KeyslotSpec:
+        """As `keyslot.make_spec`."""
+        slot = self.metadata.find_keyslot(number)
+        assert slot is not None
+        return keyslot.make_spec(slot)
+
+    def make_digest_spec(self) -> DigestSpec:
+        """As `digest.make_spec`, of the segment that is opened."""
+        return digest.make_spec(digest.get_digest(self.metadata, self._segment_id))
+
+    def find_key_size(self) -> int | None:
+        """Bytes, as the first bound keyslot says."""
+        bound = keyslot.find_bound(self.metadata, self._segment_id)
+        return next((s.key_size for s in self.metadata.keyslots if s.id in bound), None)
+
+    def find_verification_pattern(self) -> str | None:
+        """As `token.find_verification_pattern`."""
+        return find_verification_pattern(self.metadata)
+
+    @property
+    def _segment_id(self) -> int:
+        return self.metadata.regular_segments[0].id
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def test_answers_come_back() -> None:
     [
         ({"name": None}, "parameters.name"),
         ({"name": "a\0b"}, "parameters.name"),
-        ({"type": "luks1"}, "parameters.type"),
+        ({"type": "luks3"}, "parameters.type"),
         ({"source": "x"}, "parameters.source"),
         ({"source": {"fd": 9, "path": "/x"}}, "parameters.source.fd"),
         ({"source": {"fd": -1, "path": "/x"}}, "parameters.source.fd"),

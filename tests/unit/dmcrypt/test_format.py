@@ -17,7 +17,7 @@ from fusecrypt.dmcrypt.luks2 import format as luks2_format
 from fusecrypt.dmcrypt.luks2.dump import dump_text
 from fusecrypt.dmcrypt.luks2.format import FormatParams, format_volume, plan_format
 from fusecrypt.dmcrypt.luks2.layout import TOO_SMALL, make_layout
-from fusecrypt.dmcrypt.open_volume import open_luks2, open_luks2_with_key
+from fusecrypt.dmcrypt.open_volume import open_luks, open_luks_with_key
 from fusecrypt.dmcrypt.pbkdf import PbkdfParams
 from fusecrypt.keystore.errors import AccessError, ConfigError, EngineError, UnsupportedError
 from tests.lab import cryptsetup as cryptsetup_lab
@@ -77,7 +77,7 @@ def test_cryptsetup_reads_opens_and_dumps_what_we_format(engine, load, open_file
     shown = cryptsetup("open", "--test-passphrase", "-v", "--key-file", key_file, path)
     assert f"Key slot {given.key_slot} unlocked" in shown.stdout.decode()
     secret = load(PASSPHRASE)
-    opened = open_luks2(engine, made.header, fd, secret, data_size=20 * MIB, read_only=False)
+    opened = open_luks(engine, made.header, fd, secret, data_size=20 * MIB, read_only=False)
     assert (opened.keyslot, opened.cipher) == (given.key_slot, given.cipher)
     assert opened.key_bits == given.key_size * 8
 
@@ -140,7 +140,7 @@ def test_detached_header_file_grows_and_the_data_keep_every_byte(engine, load, o
     assert made.header.metadata.segments[0].offset == 0
     assert get_size(header_fd) >= made.header.area_size
     secret = load(PASSPHRASE)
-    opened = open_luks2(engine, made.header, header_fd, secret, data_size=2 * MIB, read_only=False)
+    opened = open_luks(engine, made.header, header_fd, secret, data_size=2 * MIB, read_only=False)
     assert opened.table.size == 2 * MIB
 
 
@@ -172,7 +172,7 @@ def test_volume_key_may_be_given(engine, load, open_file):
     digest = made.header.metadata.digests[0]
     expected = hashlib.pbkdf2_hmac("sha256", wanted, base64.b64decode(digest.salt), 1000, 32)
     assert base64.b64decode(digest.digest) == expected
-    open_luks2_with_key(engine, made.header, key, data_size=2 * MIB, read_only=False)
+    open_luks_with_key(engine, made.header, key, data_size=2 * MIB, read_only=False)
 
 
 def test_costs_are_measured_unless_forced(engine, load, open_file):

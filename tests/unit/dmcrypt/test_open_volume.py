@@ -9,10 +9,10 @@ from fusecrypt.dmcrypt.backing import pread_from
 from fusecrypt.dmcrypt.engine.messages import DigestSpec
 from fusecrypt.dmcrypt.luks2 import read_header
 from fusecrypt.dmcrypt.open_volume import (
-    check_luks2,
+    check_luks,
     get_key_size,
-    open_luks2,
-    open_luks2_with_key,
+    open_luks,
+    open_luks_with_key,
     open_plain,
 )
 from fusecrypt.dmcrypt.plain import make_params
@@ -50,7 +50,7 @@ def unlock(engine, image, fd, secret, **options):
     """Open an image whose header is in ``fd``."""
     header = read_header(pread_from(fd), os.fstat(fd).st_size)
     size = len(image.data)
-    return open_luks2(engine, header, fd, secret, data_size=size, **{"read_only": True} | options)
+    return open_luks(engine, header, fd, secret, data_size=size, **{"read_only": True} | options)
 
 
 @pytest.mark.parametrize("image", ACCEPTED, ids=lambda image: image.name)
@@ -75,7 +75,7 @@ def test_every_golden_secret_opens_its_volume_with_the_key_it_has(engine, load, 
 @pytest.mark.parametrize("image", ACCEPTED, ids=lambda image: image.name)
 def test_golden_tables_decipher_to_the_plaintext_that_the_kernel_read(image):
     header = read(image.header)
-    assert check_luks2(header, len(image.data), read_only=False) == ()
+    assert check_luks(header, len(image.data), read_only=False) == ()
     segment = header.metadata.segments[0]
     plaintext = sectors.crypt(
         image.data[segment.offset :],
@@ -91,7 +91,7 @@ def test_golden_tables_decipher_to_the_plaintext_that_the_kernel_read(image):
 def test_other_ciphers_are_refused_by_name_before_any_secret_is_needed(image):
     header = read(image.header)
     with pytest.raises(UnsupportedError, match=r"segments\.0\.encryption: cipher"):
-        check_luks2(header, len(image.data), read_only=True)
+        check_luks(header, len(image.data), read_only=True)
 
 
 @pytest.mark.parametrize("case", DERIVED, ids=lambda case: case.name)
@@ -105,7 +105,7 @@ def test_derived_images_open_or_not_as_with_cryptsetup_and_are_never_written(
 
     def attempt():
         header = read_header(pread_from(fd), len(data))
-        return open_luks2(engine, header, fd, secret, data_size=len(data), read_only=False)
+        return open_luks(engine, header, fd, secret, data_size=len(data), read_only=False)
 
     if wanted is None:
         opened = attempt()
@@ -124,7 +124,7 @@ def test_header_backup_serves_as_a_detached_header(engine, load, open_file):
     header = read(backup)
     size = len(image.data)
     secret = load(PASSPHRASE)
-    opened = open_luks2(engine, header, open_file(backup), secret, data_size=size, read_only=False)
+    opened = open_luks(engine, header, open_file(backup), secret, data_size=size, read_only=False)
     assert is_key(engine, key_of(opened), image.volume_key)
     assert opened.offset == image.about["dm"]["offset"] * 512
 
@@ -171,12 +171,12 @@ def test_volume_key_opens_by_its_digest(engine, open_file):
     size = len(image.data)
     assert get_key_size(header) == len(image.volume_key)
     right = engine.load_key(open_file(image.volume_key), 64, xts=True)
-    opened = open_luks2_with_key(engine, header, right, data_size=size, read_only=False)
+    opened = open_luks_with_key(engine, header, right, data_size=size, read_only=False)
     assert is_key(engine, key_of(opened), image.volume_key)
     assert (opened.keyslot, opened.key_bits, opened.table.read_only) == (None, 512, False)
     wrong = engine.generate_key(64, xts=True)
     with pytest.raises(DigestMismatchError, match="volume key does not match"):
-        open_luks2_with_key(engine, header, wrong, data_size=size, read_only=False)
+        open_luks_with_key(engine, header, wrong, data_size=size, read_only=False)
 
 
 def test_labels_are_shown(engine, load, open_file):
@@ -215,17 +215,17 @@ INTEGRITY = {"type": "hmac(sha256)", "journal_encryption": "none", "journal_inte
 def test_what_is_not_supported_is_refused_by_name(edit, what):
     header = read(edited(edit))
     with pytest.raises(UnsupportedError, match=what):
-        check_luks2(header, 1 << 20, read_only=False)
+        check_luks(header, 1 << 20, read_only=False)
 
 
 def test_unknown_requirement_may_be_opened_read_only():
     header = read(edited(lambda r: r["config"].update(requirements={"mandatory": ["foo"]})))
-    check_luks2(header, 1 << 20, read_only=True)
+    check_luks(header, 1 << 20, read_only=True)
 
 
 def test_unknown_flag_is_a_note():
     header = read(edited(lambda r: r["config"].update(flags=["no-journal", "foo"])))
-    (note,) = check_luks2(header, 1 << 20, read_only=False)
+    (note,) = check_luks(header, 1 << 20, read_only=False)
     assert note == "config.flags: foo is not known, ignored"
 
 
@@ -239,14 +239,14 @@ def test_unknown_flag_is_a_note():
 )
 def test_device_without_room_for_data_is_too_small(size, what):
     with pytest.raises(AccessError, match=what):
-        check_luks2(read(corpus.get_image(BASE).data), size, read_only=False)
+        check_luks(read(corpus.get_image(BASE).data), size, read_only=False)
 
 
 def test_data_that_are_not_whole_sectors_are_refused():
     header = read(corpus.get_image("luks2-aes-xts-plain64-512-s4096").data)
-    check_luks2(header, 524288 + 8192, read_only=False)
+    check_luks(header, 524288 + 8192, read_only=False)
     with pytest.raises(AccessError, match="8704 bytes of data are not a multiple of the sector"):
-        check_luks2(header, 524288 + 8704, read_only=False)
+        check_luks(header, 524288 + 8704, read_only=False)
 
 
 @pytest.mark.parametrize("image", corpus.images("plain", accepted=True), ids=lambda i: i.name)

@@ -85,7 +85,7 @@ def test_no_luks_is_told_from_damaged_luks():
 
 
 @pytest.mark.parametrize("image", corpus.images("luks1"), ids=lambda image: image.name)
-def test_luks1_is_refused_by_name(image):
+def test_luks1_is_no_luks2_header(image):
     with pytest.raises(UnsupportedError, match="LUKS version 1"):
         read(image.header)
 
