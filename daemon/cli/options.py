@@ -96,6 +96,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "sector-size": Option("Encrypt in sectors of 512, 1024, 2048 or 4096", "BYTES"),
     "iv-large-sectors": make_flag("Count IVs in sectors of the sector size"),
     # luksFormat
+    "align-payload": Option("Begin the data at a multiple of this", "SECTORS"),
     "pbkdf": Option("argon2id, argon2i or pbkdf2", "TYPE"),
     "pbkdf-memory": Option("Memory of Argon2", "KILOBYTES"),
     "pbkdf-parallel": Option("Lanes of Argon2", "N"),
@@ -123,7 +124,9 @@ OPTIONS: Final[dict[str, Option]] = {
     "token-id": Option("This token", "N"),
     "token-replace": make_flag("Replace the token that is there"),
     "key-description": Option("Name of the key in the kernel's keyring", "TEXT"),
-    "json-file": Option("Read or write the token's JSON here; - is standard input or output", "FILE"),
+    "json-file": Option(
+        "Read or write the token's JSON here; - is standard input or output", "FILE"
+    ),
     "dump-volume-key": make_flag("Print the volume key"),
     # other actions
     "deferred": make_flag("Close when the last user is gone"),
@@ -149,7 +152,6 @@ ALIASES: Final = {
 UNSUPPORTED: Final = frozenset(
     {
         "active-name",
-        "align-payload",
         "allow-discards",
         "block-size",
         "cancel-deferred",

@@ -22,6 +22,10 @@ MAX_READ: Final = 8192 * 1024
 _PIPE_CAPACITY: Final = 65536
 
 
+class NoInputError(ConfigError):
+    """Nothing at all came from where a passphrase was to be read."""
+
+
 class Passphrase:
     """Bytes of a passphrase in one buffer. Wiped by `wipe`, or at the end of a ``with``."""
 
@@ -213,8 +217,9 @@ def read_stream(fd: int, where: str, *, to_newline: bool, offset: int, size: int
         passphrase.wipe()
         raise
     if fault is not None:
+        is_empty = passphrase.length == 0
         passphrase.wipe()
-        raise ConfigError(f"{where}: {fault}")
+        raise (NoInputError if is_empty else ConfigError)(f"{where}: {fault}")
     return passphrase
 
 

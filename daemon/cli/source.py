@@ -39,8 +39,13 @@ class SourceFile:
 
 
 @contextlib.contextmanager
-def open_source(spec: str, *, read_only: bool) -> Generator[SourceFile, None, None]:
+def open_source(
+    spec: str, *, read_only: bool, is_exclusive: bool = True
+) -> Generator[SourceFile, None, None]:
     """Open an image or device; a write-protected block device for reading only, as cryptsetup does.
+
+    ``is_exclusive`` refuses block devices that somebody uses, which does not keep their headers
+    from being changed.
 
     Raises:
         NotFoundError: it does not exist.
@@ -49,7 +54,7 @@ def open_source(spec: str, *, read_only: bool) -> Generator[SourceFile, None, No
     """
     path = resolve_device_spec(spec)
     mode = _stat(spec, path)
-    exclusive = os.O_EXCL if stat.S_ISBLK(mode) else 0
+    exclusive = os.O_EXCL if is_exclusive and stat.S_ISBLK(mode) else 0
     flags = os.O_CLOEXEC | os.O_NOCTTY | exclusive
     try:
         fd = os.open(path, flags | (os.O_RDONLY if read_only else os.O_RDWR))

@@ -31,6 +31,24 @@ def write_header(fd: int, binary: BinaryHeader, root: JsonObject) -> None:
         _write_copy(fd, binary, area, is_secondary=is_secondary)
 
 
+def mend_copy(fd: int, header: Luks2Header) -> None:
+    """Write the good copy over the damaged or outdated one. The caller holds the exclusive lock.
+
+    Before any other change: a change begins by voiding the primary copy.
+    """
+    area = pack_json_area(header.root, header.binary.json_size)
+    _write_copy(fd, header.binary, area, is_secondary=header.used == PRIMARY)
+
+
+def pack_copies(header: Luks2Header) -> bytes:
+    """Both copies as they would be written, one behind the other."""
+    area = pack_json_area(header.root, header.binary.json_size)
+    return b"".join(
+        _prepare_copy(header.binary, is_secondary=is_secondary).pack_signed(area) + area
+        for is_secondary in (False, True)
+    )
+
+
 def repair_header(fd: int) -> Luks2Header:
     """Write the good copy of a header over a damaged or outdated one; the header as it is now.
 
@@ -47,22 +65,24 @@ def repair_header(fd: int) -> Luks2Header:
         if not header.is_damaged:
             return header
         check_requirements(header.metadata.config, read_only=False)
-        area = pack_json_area(header.root, header.binary.json_size)
-        _write_copy(fd, header.binary, area, is_secondary=header.used == PRIMARY)
+        mend_copy(fd, header)
         return read_header(pread_from(fd), get_size(fd))
 
 
-def _write_copy(fd: int, binary: BinaryHeader, area: bytes, *, is_secondary: bool) -> None:
-    offset = binary.hdr_size if is_secondary else 0
-    copy = replace(
+def _prepare_copy(binary: BinaryHeader, *, is_secondary: bool) -> BinaryHeader:
+    return replace(
         binary,
         is_secondary=is_secondary,
-        hdr_offset=offset,
+        hdr_offset=binary.hdr_size if is_secondary else 0,
         salt=os.urandom(SALT_SIZE),
         checksum=b"",
     )
+
+
+def _write_copy(fd: int, binary: BinaryHeader, area: bytes, *, is_secondary: bool) -> None:
+    copy = _prepare_copy(binary, is_secondary=is_secondary)
     # Without its checksum the copy is void while its JSON area is between old and new.
-    pwrite(fd, copy.pack(), offset)
-    pwrite(fd, area, offset + BINHDR_SIZE)
-    pwrite(fd, copy.pack_signed(area), offset)
+    pwrite(fd, copy.pack(), copy.hdr_offset)
+    pwrite(fd, area, copy.hdr_offset + BINHDR_SIZE)
+    pwrite(fd, copy.pack_signed(area), copy.hdr_offset)
     sync(fd)

@@ -101,7 +101,7 @@ def test_bad_sizes_name_the_option() -> None:
         ("", ConfigError, "no action"),
         ("dance", ConfigError, "dance: unknown action"),
         ("create n s", UnsupportedError, "create: not supported"),
-        ("luksAddKey x", UnsupportedError, "luksAddKey: not supported"),
+        ("reencrypt x", UnsupportedError, "reencrypt: not supported"),
         ("open", ConfigError, "got 0 arguments; wanted: fusecrypt open"),
         ("close", ConfigError, "got 0 arguments"),
         ("close a b", ConfigError, "got 2 arguments"),

@@ -1,0 +1,261 @@
+"""``luksAddKey``, ``luksChangeKey``, ``luksConvertKey``: keyslots that are made anew."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from dataclasses import replace
+
+from ...dmcrypt.engine.client import Engine, Secret
+from ...dmcrypt.luks2 import Luks2Header, edit, key_change
+from ...dmcrypt.luks2.key_change import NewKeyslot, UnlockedKey
+from ...dmcrypt.luks2.keyslot import get_area_size
+from ...dmcrypt.pbkdf import PbkdfParams
+from ...keystore.errors import ConfigError
+from ..config import Settings
+from ..exitcodes import ExitCode
+from .arguments import Arguments
+from .header_change import HeaderAction, locating, open_header
+from .key_input import KeyOptions, make_key_options, provide_key
+from .output import Output
+from .own_engine import load_secret, run_engine
+from .source import check_length, open_for_reading
+
+_KEY_MIN, _KEY_MAX = 16, 272  # bytes that the engine can wrap
+
+
+def run_add(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Add a keyslot.
+
+    Raises:
+        MapperError: why not; then the header is as it was.
+    """
+    numbers = [args.number(name) for name in ("key-slot", "new-key-slot")]
+    for number in numbers:
+        if number is not None:
+            edit.check_keyslot_number(number)
+    old_number, new_number = numbers
+    if new_number is None:  # cryptsetup's older meaning of --key-slot
+        old_number, new_number = None, old_number
+    is_unbound = args.has("unbound")
+    if not is_unbound and args.has("key-size") and not args.has("volume-key-file"):
+        raise ConfigError("--key-size: only with --unbound or --volume-key-file")
+    size = _parse_key_size(args, is_needed=is_unbound)
+    new = _make_new(args, new_number)
+    with contextlib.ExitStack() as stack:
+        action = stack.enter_context(open_header(args, settings, output))
+        with locating(action.file.path):
+            header = key_change.check_changeable(action.file.fd)
+        if is_unbound and size is not None:
+            number = _add_unbound(action, header, size, new)
+        else:
+            number = _add_bound(action, header, size, old_number, new)
+    if number is not None:
+        output.note(f"Key slot {number} created.")
+        action.finish({"keyslot": number})
+    return ExitCode.OK
+
+
+def run_change(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Have a keyslot opened by another passphrase.
+
+    Raises:
+        MapperError: why not; then the keyslot is as it was.
+    """
+    new_key = _make_new_key(args, positional=1)
+    return _renew(args, settings, output, "Enter passphrase to be changed: ", new_key)
+
+
+def run_convert(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Have a keyslot opened by the same passphrase at another cost.
+
+    Raises:
+        MapperError: why not; then the keyslot is as it was.
+    """
+    prompt = "Enter passphrase for keyslot to be converted: "
+    return _renew(args, settings, output, prompt, None)
+
+
+def _renew(
+    args: Arguments, settings: Settings, output: Output, prompt: str, new_key: KeyOptions | None
+) -> ExitCode:
+    number = args.number("key-slot")
+    if number is not None:
+        edit.check_keyslot_number(number)
+    new = _make_new(args, number)
+    with contextlib.ExitStack() as stack:
+        action = stack.enter_context(open_header(args, settings, output))
+        fd = action.file.fd
+        with locating(action.file.path):
+            header = key_change.check_changeable(fd)
+            if number is not None:
+                edit.get_keyslot(header, number)
+        engine = stack.enter_context(run_engine())
+        secret = stack.enter_context(_read_secret(engine, make_key_options(args), prompt))
+        with locating(action.file.path):
+            unlocked = key_change.unlock(engine, header, fd, secret, number=number)
+        assert unlocked.keyslot is not None
+        slot = unlocked.keyslot.id
+        output.note(f"Key slot {slot} unlocked.")
+        may_overwrite = _confirm_overwriting(action, header, unlocked, new)
+        if action.is_dry:
+            action.show_plan(header, header, f"Key slot {slot} would be replaced.")
+            return ExitCode.OK
+        if new_key is not None:
+            prompt = "Enter new passphrase: "
+            secret = stack.enter_context(_read_secret(engine, new_key, prompt))
+        with locating(action.file.path):
+            key_change.change_keyslot(
+                engine, fd, unlocked, secret, new, action.keep, may_overwrite=may_overwrite
+            )
+    output.note(f"Key slot {slot} created.")
+    action.finish({"keyslot": slot})
+    return ExitCode.OK
+
+
+def _confirm_overwriting(
+    action: HeaderAction, header: Luks2Header, unlocked: UnlockedKey, new: NewKeyslot
+) -> bool:
+    """Whether old key material may be overwritten where there is no room for a second copy."""
+    if edit.find_free_area(header, get_area_size(unlocked.size)) is not None:
+        return False
+    assert unlocked.keyslot is not None
+    warning = (
+        f"{action.file.path}: the keyslots area has no room for the old and the new keyslot at "
+        "once. If overwriting the old one is interrupted, only the backup of the header opens "
+        "the volume"
+    )
+    action.confirm(f"{warning}.", "the keyslot was not changed")
+    action.output.warn(warning)
+    return new.number in (None, unlocked.keyslot.id)
+
+
+def _add_bound(
+    action: HeaderAction,
+    header: Luks2Header,
+    size: int | None,
+    old_number: int | None,
+    new: NewKeyslot,
+) -> int | None:
+    args, fd = action.args, action.file.fd
+    new_key = _make_new_key(args, positional=1)
+    with contextlib.ExitStack() as stack:
+        with locating(action.file.path):
+            edit.choose_keyslot(header, new.number)
+            known = key_change.find_key_size(header)
+            if known is not None:
+                edit.get_free_area(header, get_area_size(known))
+            elif not args.has("volume-key-file"):
+                raise ConfigError("no active keyslot; wanted: --volume-key-file")
+        engine = stack.enter_context(run_engine())
+        if (path := args.text("volume-key-file")) is not None:
+            unlocked = _load_volume_key(engine, action, header, path, known or size)
+        else:
+            prompt = "Enter any existing passphrase: "
+            old = stack.enter_context(_read_secret(engine, make_key_options(args), prompt))
+            with locating(action.file.path):
+                unlocked = key_change.unlock(engine, header, fd, old, number=old_number)
+            assert unlocked.keyslot is not None
+            action.output.note(f"Key slot {unlocked.keyslot.id} unlocked.")
+        if action.is_dry:
+            _show_addition(action, header, new, unlocked.size)
+            return None
+        prompt = "Enter new passphrase for key slot: "
+        secret = stack.enter_context(_read_secret(engine, new_key, prompt))
+        with locating(action.file.path):
+            return key_change.add_keyslot(engine, fd, unlocked, secret, new, action.keep)[1]
+
+
+def _add_unbound(
+    action: HeaderAction, header: Luks2Header, size: int, new: NewKeyslot
+) -> int | None:
+    args = action.args
+    with contextlib.ExitStack() as stack:
+        with locating(action.file.path):
+            edit.choose_keyslot(header, new.number)
+            edit.get_free_area(header, get_area_size(size))
+        if action.is_dry:
+            _show_addition(action, header, new, size)
+            return None
+        engine = stack.enter_context(run_engine())
+        if (path := args.text("volume-key-file")) is not None:
+            with open_for_reading(path, "volume key file") as file:
+                check_length(file, "volume key file", offset=0, size=size)
+                key = engine.load_key(file.fd, size, xts=False)
+        else:
+            key = engine.generate_key(size, xts=False)
+        prompt = "Enter new passphrase for key slot: "
+        new_key = _make_new_key(args, positional=1)
+        secret = stack.enter_context(_read_secret(engine, new_key, prompt))
+        with locating(action.file.path):
+            return key_change.add_unbound_keyslot(
+                engine, action.file.fd, key, size, secret, new, action.keep
+            )[1]
+
+
+def _load_volume_key(
+    engine: Engine, action: HeaderAction, header: Luks2Header, path: str, size: int | None
+) -> UnlockedKey:
+    if size is None:
+        raise ConfigError("--volume-key-file: no keyslot tells its size; wanted: --key-size")
+    with open_for_reading(path, "volume key file") as file:
+        check_length(file, "volume key file", offset=0, size=size)
+        key = engine.load_key(file.fd, size, xts=False)
+    with locating(action.file.path):
+        return key_change.check_given_key(engine, header, key, size)
+
+
+def _show_addition(action: HeaderAction, header: Luks2Header, new: NewKeyslot, size: int) -> None:
+    number = edit.choose_keyslot(header, new.number)
+    area = edit.get_free_area(header, get_area_size(size))
+    action.show_plan(header, header, f"Key slot {number} would be created, its area {area}.")
+
+
+@contextlib.contextmanager
+def _read_secret(engine: Engine, key: KeyOptions, prompt: str) -> Generator[Secret, None, None]:
+    with provide_key(key, prompt) as given, load_secret(engine, given) as secret:
+        yield secret
+
+
+def _make_new_key(args: Arguments, *, positional: int) -> KeyOptions:
+    """Where the new passphrase comes from; who types, types twice, unless -q."""
+    is_verified = args.has("verify-passphrase") or not args.has("batch-mode")
+    key = make_key_options(args, is_verified=is_verified)
+    given = args.positionals[positional] if len(args.positionals) > positional else None
+    return replace(
+        key,
+        key_file=given or args.text("new-keyfile"),
+        offset=args.number("new-keyfile-offset") or 0,
+        size=args.number("new-keyfile-size") or 0,
+    )
+
+
+def _make_new(args: Arguments, number: int | None) -> NewKeyslot:
+    cipher, bits = args.text("keyslot-cipher"), args.number("keyslot-key-size")
+    if (cipher is None) != (bits is None):
+        raise ConfigError("--keyslot-cipher and --keyslot-key-size: wanted: both, or none")
+    if bits is not None and (bits % 8 or bits == 0):
+        raise ConfigError(f"--keyslot-key-size {bits}: wanted: a multiple of 8 bits")
+    defaults = PbkdfParams()
+    pbkdf = PbkdfParams(
+        type=args.text("pbkdf") or defaults.type,
+        hash_name=args.text("hash") or defaults.hash_name,
+        milliseconds=args.number("iter-time") or defaults.milliseconds,
+        iterations=args.number("pbkdf-force-iterations"),
+        memory_kib=args.number("pbkdf-memory"),
+        parallel=args.number("pbkdf-parallel"),
+    )
+    return NewKeyslot(pbkdf, number, cipher, None if bits is None else bits // 8)
+
+
+def _parse_key_size(args: Arguments, *, is_needed: bool) -> int | None:
+    bits = args.number("key-size")
+    if bits is None:
+        if is_needed:
+            raise ConfigError("--unbound: wanted: --key-size")
+        return None
+    if bits % 8 or not _KEY_MIN <= bits // 8 <= _KEY_MAX:
+        raise ConfigError(
+            f"--key-size {bits}: wanted: a multiple of 8 from {_KEY_MIN * 8} to {_KEY_MAX * 8}"
+        )
+    return bits // 8

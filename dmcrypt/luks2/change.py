@@ -1,0 +1,168 @@
+"""Changing a LUKS2 header on disk: lock, keep the old one, mend what is damaged, write.
+
+Whatever moment the power goes, the volume opens with the header of before or of after: new key
+material is durable before a header tells of it (that is its writer's part, see key_change.py), and
+of the two copies one is whole and durable at every moment. A copy found damaged is mended first,
+since otherwise the first write would void the only good one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from ...keystore.errors import AccessError, FormatError
+from ..backing import get_size, locked, pread_from, sync
+from ..extent import Extent
+from ..units import UINT64_MAX
+from ..wipe import wipe_random
+from .recovery import Luks2Header, read_header
+from .requirement import check_requirements
+from .update import mend_copy, pack_copies, write_header
+
+_STEP: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class OldHeader:
+    """A header as it was before a change; enough to put it back."""
+
+    header: Luks2Header
+    size: int  # bytes of both copies and the keyslots area
+    pieces: tuple[tuple[int, bytes], ...] = field(repr=False)  # offset, bytes; the rest is free
+
+
+#: Makes an old header durable somewhere else. Called once, before the first byte is written.
+Keep = Callable[[OldHeader], None]
+
+
+class Change:
+    """A header under the exclusive lock, that may be replaced by another."""
+
+    def __init__(self, fd: int, header: Luks2Header, keep: Keep) -> None:
+        self.fd = fd
+        self.header = header
+        self._keep = keep
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """Keep the old header and mend it: to be called before anything is written.
+
+        Raises:
+            AccessError: the old header cannot be kept, or the backing store refuses.
+        """
+        if self._has_begun:
+            return
+        self._keep(read_old(self.fd, self.header))
+        if self.header.is_damaged:
+            mend_copy(self.fd, self.header)
+        self._has_begun = True
+
+    def write(self, header: Luks2Header) -> Luks2Header:
+        """Replace the header; the new one as it is on disk.
+
+        Raises:
+            FormatError: the sequence number is at its end.
+            AccessError: the backing store refuses.
+        """
+        self.begin()
+        last = max(self.header.binary.seqid, header.binary.seqid)
+        if last >= UINT64_MAX:
+            raise FormatError("seqid at byte 16: is the largest there is, so nothing can follow it")
+        write_header(self.fd, replace(header.binary, seqid=last + 1), header.root)
+        self.header = read_header(pread_from(self.fd), get_size(self.fd))
+        return self.header
+
+    def wipe(self, extent: Extent) -> None:
+        """Overwrite what was key material, durably.
+
+        Raises:
+            AccessError: the backing store refuses.
+        """
+        self.begin()
+        wipe_random(self.fd, extent)
+        sync(self.fd)
+
+
+@contextmanager
+def changing(fd: int, keep: Keep) -> Generator[Change, None, None]:
+    """The header that ``fd`` holds, under the exclusive lock.
+
+    Raises:
+        NotLuksError, FormatError: as `read_header`.
+        UnsupportedError: LUKS1, or a requirement that we do not know forbids to write.
+        BusyError: another process holds the header's lock.
+    """
+    with locked(fd, exclusive=True):
+        header = read_header(pread_from(fd), get_size(fd))
+        check_requirements(header.metadata.config, read_only=False)
+        yield Change(fd, header, keep)
+
+
+def read_locked(fd: int) -> Luks2Header:
+    """The header as it is, read under the shared lock.
+
+    Raises:
+        NotLuksError, FormatError, UnsupportedError: as `read_header`.
+        BusyError: another process holds the header's lock.
+    """
+    with locked(fd, exclusive=False):
+        return read_header(pread_from(fd), get_size(fd))
+
+
+def edit_header(
+    fd: int, edit: Callable[[Luks2Header], Luks2Header], keep: Keep, *, dry_run: bool = False
+) -> tuple[Luks2Header, Luks2Header]:
+    """Replace a header by what ``edit`` makes of it; the one before and the one after.
+
+    With ``dry_run`` nothing is written, and the one after is what would have been.
+
+    Raises:
+        MapperError: what ``edit`` raises; as `changing` and `Change.write`.
+    """
+    if dry_run:
+        before = read_locked(fd)
+        check_requirements(before.metadata.config, read_only=False)
+        return before, edit(before)
+    with changing(fd, keep) as change:
+        before = change.header
+        return before, change.write(edit(before))
+
+
+def read_old(fd: int, header: Luks2Header) -> OldHeader:
+    """What must be kept of a header to put it back: both copies whole, and all key material.
+
+    Raises:
+        AccessError: the backing store cannot be read, or ends within the header.
+    """
+    pread = pread_from(fd)
+    pieces = [(0, pack_copies(header))]
+    for slot in header.metadata.keyslots:
+        extent = slot.area.extent
+        data = pread(extent.offset, extent.length)
+        if len(data) != extent.length:
+            raise AccessError(f"keyslot {slot.id}: ends behind the end of the file")
+        pieces.append((extent.offset, data))
+    return OldHeader(header, header.area_size, tuple(pieces))
+
+
+def read_whole(fd: int) -> tuple[Luks2Header, Generator[bytes, None, None]]:
+    """A header and, piece by piece, all the bytes of a backup of it, both copies whole.
+
+    To be read to the end under the lock that the caller holds (see `read_locked`).
+
+    Raises:
+        NotLuksError, FormatError, UnsupportedError: as `read_header`.
+    """
+    pread = pread_from(fd)
+    header = read_header(pread, get_size(fd))
+
+    def pieces() -> Generator[bytes, None, None]:
+        copies = pack_copies(header)
+        yield copies
+        for at in range(len(copies), header.area_size, _STEP):
+            yield pread(at, min(_STEP, header.area_size - at))
+
+    return header, pieces()

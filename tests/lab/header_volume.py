@@ -1,0 +1,97 @@
+"""Small LUKS2 images of the real cryptsetup, and fusecrypt's header actions on them."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.cryptsetup import QUICK_PBKDF, metadata
+
+#: Room for four keyslots of a 512-bit key: 16 KiB metadata, 1 MiB keyslots, data behind 2 MiB.
+LAYOUT = ("--luks2-metadata-size", "16k", "--luks2-keyslots-size", "1m", "--offset", "4096")
+SIZE = 3 << 20
+PROGRAM = "import sys; from fusecrypt.daemon.cli import main; sys.exit(main())"
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Lab:
+    """A directory with key files, images, and a state directory for fusecrypt."""
+
+    directory: Path
+
+    def key(self, name: str) -> Path:
+        """A key file whose content is its name."""
+        path = self.directory / f"key-{name}"
+        path.write_bytes(name.encode())
+        return path
+
+    def image(self, name: str = "img", key: str = "p1", *options: str, size: int = SIZE) -> Path:
+        """An image that the real cryptsetup formatted."""
+        path = self.directory / name
+        path.touch()
+        os.truncate(path, size)
+        layout = () if {"--offset", "--header"} & set(options) else LAYOUT
+        self.real_ok(
+            *("luksFormat", "-q", "--type", "luks2", *layout, *QUICK_PBKDF, *options),
+            *("--key-file", self.key(key), path),
+        )
+        return path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """That fusecrypt runs in."""
+        return {
+            **os.environ,
+            "FUSECRYPT_STATE_DIR": str(self.directory / "state"),
+            "FUSECRYPT_RUNTIME_DIR": str(self.directory / "run"),
+        }
+
+    def ours(self, *words: object, stdin: bytes = b"") -> Result:
+        """Run fusecrypt as its users do."""
+        result = self._run([sys.executable, "-c", PROGRAM, *map(str, words)], stdin)
+        assert "Traceback" not in result.err
+        assert "internal error" not in result.err
+        return result
+
+    def ours_ok(self, *words: object, stdin: bytes = b"") -> str:
+        result = self.ours(*words, stdin=stdin)
+        assert result.code == 0, f"{words}: {result}"
+        return result.out
+
+    def real(self, *words: object, stdin: bytes = b"") -> Result:
+        """Run the real cryptsetup."""
+        return self._run(["cryptsetup", *map(str, words)], stdin)
+
+    def real_ok(self, *words: object, stdin: bytes = b"") -> str:
+        result = self.real(*words, stdin=stdin)
+        assert result.code == 0, f"{words}: {result}"
+        return result.out
+
+    def opens(self, image: Path, key: str, slot: int | None = None) -> bool:
+        """Whether the real cryptsetup opens it with a key (a keyslot)."""
+        words = [] if slot is None else ["--key-slot", slot]
+        test = ("open", "--test-passphrase", "--key-file", self.key(key), *words, image)
+        return self.real(*test).code == 0
+
+    def metadata(self, image: Path) -> dict:
+        """The JSON area, as the real cryptsetup reads it."""
+        return metadata(image)
+
+    def _run(self, words: list[str], stdin: bytes) -> Result:
+        done = subprocess.run(
+            words,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            env=self.environment,
+            cwd=self.directory,
+        )
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
