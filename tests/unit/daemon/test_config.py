@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from fusecrypt.daemon import config
+from fusecrypt.daemon.__main__ import main
 from fusecrypt.daemon.config import Settings, load_settings, prepare_runtime_dir
+from fusecrypt.daemon.exitcodes import ExitCode
 from fusecrypt.keystore.errors import AccessError, ConfigError
 
 UID = 12345
@@ -155,3 +157,22 @@ def test_the_runtime_directory_is_made_or_checked(tmp_path: Path) -> None:
         prepare_runtime_dir(settings)
     with pytest.raises(AccessError, match="cannot make it"):
         prepare_runtime_dir(load(runtime_dir=str(tmp_path / "no/run")))
+
+
+def test_a_daemon_with_a_mountd_is_the_machines_own_whoever_it_runs_as(system_dir: Path) -> None:
+    (system_dir / "fusecrypt.toml").write_text('crypttab = "/srv/crypttab"\n')
+    settings = load({"FUSECRYPT_MOUNTD": "/run/mountd.sock", "HOME": "/nowhere"}, uid=UID)
+    assert settings.mountd == Path("/run/mountd.sock")
+    assert settings.is_system
+    assert settings.runtime_dir == Path("/run/fusecrypt")
+    assert settings.state_dir == Path("/var/lib/fusecrypt")
+    assert not settings.is_crypttab_named
+    assert [source.path for source in settings.crypttabs] == [Path("/srv/crypttab")]
+    assert not load({"HOME": "/nowhere", "XDG_RUNTIME_DIR": "/"}, uid=UID).is_system
+
+
+def test_the_crypttab_of_a_service_is_mountds_to_read(capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("FUSECRYPT_MOUNTD", str(tmp_path / "mountd.sock"))
+    status = main(["--runtime-dir", str(tmp_path / "run"), "--crypttab", "/x"])
+    assert status == ExitCode.WRONG_PARAMETERS
+    assert "fusecrypt-mountd reads the crypttab" in capsys.readouterr().err
