@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import os
 import socket
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from .protocol import (
 )
 
 _CHUNK = 65536
+_UCRED = struct.Struct("3i")  # of unix(7)
 #: Seconds between attempts to get into the queue of a busy server.
 _QUEUE_PAUSE = 0.02
 
@@ -117,6 +119,12 @@ class ControlClient:
         """Hang up. A call that has not been answered may still be carried out."""
         self._socket.close()
         self._decoder.close()
+
+    def get_owner(self) -> int:
+        """The user who listens there; for a socket that systemd made, root."""
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        _, uid, _ = _UCRED.unpack(credentials)
+        return int(uid)
 
     def detach(self) -> socket.socket:
         """The connection itself; from now on the caller's to close."""

@@ -5,6 +5,7 @@ Any thread may call; each call has a connection of its own.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -165,9 +166,18 @@ class Keystore:
             raise CoprocessorError(str(error)) from None
 
     def _open(self) -> ControlClient:
-        return ControlClient(
-            self._settings.keystore_socket, interface=INTERFACE, program=PROGRAM, timeout=TIMEOUT
-        )
+        path = self._settings.keystore_socket
+        client = ControlClient(path, interface=INTERFACE, program=PROGRAM, timeout=TIMEOUT)
+        # The service's runtime directory is the daemon's: who took that over could listen here, and
+        # would be handed passphrases of backups and clear keys.
+        owner = client.get_owner()
+        if self._settings.named_keystore_socket is None and owner not in (0, os.geteuid()):
+            client.close()
+            raise CoprocessorError(
+                f"{PROGRAM} at {path}: user {owner} listens there; wanted: root, or user"
+                f" {os.geteuid()}"
+            )
+        return client
 
 
 def _make_error(error: ReportedError) -> MapperError:
