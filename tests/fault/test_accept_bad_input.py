@@ -360,7 +360,7 @@ def test_key_slots_that_are_not_there(daemon, image, key, slot):
         (["open", "--type", "bitlk", "a", "b"], UNSUPPORTED),
         (["open", "--type", "tcrypt", "a", "b"], UNSUPPORTED),
         (["open", "--type", "nonsense", "a", "b"], (WRONG_PARAMETERS, UNSUPPORTED)),
-        (["luksAddKey", "a"], (WRONG_PARAMETERS, UNSUPPORTED)),
+        (["reencrypt", "a"], (WRONG_PARAMETERS, UNSUPPORTED)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
