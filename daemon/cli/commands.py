@@ -115,7 +115,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "list": Command("list", "List volumes and crypttab entries", _load_list),
     "luksFormat": Command(
         "luksFormat [OPTIONS] SOURCE [KEYFILE]",
-        "Make a LUKS2 volume; what SOURCE holds is lost",
+        "Make a LUKS volume; what SOURCE holds is lost",
         _load_format,
         (_KEY_OPTIONS - {"tries"})
         | {
@@ -136,6 +136,7 @@ COMMANDS: Final[dict[str, Command]] = {
             "key-slot",
             "header",
             "offset",
+            "align-payload",
             "luks2-metadata-size",
             "luks2-keyslots-size",
             "verify-passphrase",

@@ -1,4 +1,4 @@
-"""``fusecrypt luksFormat``: a new LUKS2 volume, made in an engine of its own."""
+"""``fusecrypt luksFormat``: a new LUKS volume, made in an engine of its own."""
 
 from __future__ import annotations
 
@@ -6,31 +6,22 @@ import contextlib
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Final
 
-from ...dmcrypt.cipher_spec import CipherSpec
-from ...dmcrypt.luks2.format import (
-    FormatParams,
-    FormattedVolume,
-    format_volume,
-    plan_format,
-)
-from ...dmcrypt.pbkdf import PbkdfParams
+from ...dmcrypt.luks1 import format as luks1
+from ...dmcrypt.luks2 import format as luks2
+from ...dmcrypt.luks_header import LuksHeader
 from ...dmcrypt.probe import find_superblock, probe
-from ...keystore.errors import AccessError, ConfigError, UnsupportedError
+from ...keystore.errors import AccessError, ConfigError
 from ..backing import get_data_area, lock_data_area
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
+from .format_options import Params, make_params
 from .key_input import KeyOptions, make_key_options, make_prompt, provide_key
-from .open_options import parse_type
 from .output import Output
 from .own_engine import load_secret, run_engine
 from .passphrase import ask_terminal, is_terminal
 from .source import SourceFile, check_length, open_for_reading, open_source
-
-_DEFAULTS: Final = FormatParams()
-_DEFAULT_PBKDF: Final = PbkdfParams()
 
 
 def run(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
@@ -39,12 +30,7 @@ def run(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
     Raises:
         MapperError: why not; unless the engine failed in the middle, nothing has been changed.
     """
-    kind = parse_type(args.text("type"))
-    if kind == "plain":
-        raise ConfigError("--type plain: has no header; wanted: luks2")
-    if kind == "luks1":
-        raise UnsupportedError("--type luks1: not supported; wanted: luks2")
-    params = _make_params(args)
+    params = make_params(args)
     key = _make_key_options(args)
     spec = args.positionals[0]
     with contextlib.ExitStack() as stack:
@@ -54,53 +40,21 @@ def run(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
             header = stack.enter_context(_open_header(header_spec))
         _lock(source)
         header_fd = None if header is None else header.fd
-        for note in plan_format(params, source.fd, header_fd).notes:
+        for note in _plan(params, source.fd, header_fd):
             output.warn(f"{spec}: {note}")
         if is_terminal() and not output.is_quiet and key.key_file != "-":
             _confirm(header_spec or spec, header or source)
         formatted = _format(args, params, key, source, header_fd)
     output.note(f"Key slot {params.key_slot} created.")
-    output.json({"uuid": formatted.header.uuid, "keyslot": params.key_slot, "device": source.path})
+    output.json({"uuid": formatted.uuid, "keyslot": params.key_slot, "device": source.path})
     return ExitCode.OK
 
 
-def _make_params(args: Arguments) -> FormatParams:
-    sector_size = args.number("sector-size")
-    pbkdf = PbkdfParams(
-        type=args.text("pbkdf") or _DEFAULT_PBKDF.type,
-        hash_name=args.text("hash") or _DEFAULT_PBKDF.hash_name,
-        milliseconds=args.number("iter-time") or _DEFAULT_PBKDF.milliseconds,
-        iterations=args.number("pbkdf-force-iterations"),
-        memory_kib=args.number("pbkdf-memory"),
-        parallel=args.number("pbkdf-parallel"),
-    )
-    cipher = args.text("cipher") or _DEFAULTS.cipher
-    return FormatParams(
-        cipher=cipher,
-        key_bits=args.number("key-size") or _get_secure_key_bits(cipher, args),
-        sector_size=sector_size,
-        pbkdf=pbkdf,
-        key_slot=args.number("key-slot") or 0,
-        uuid=args.text("uuid"),
-        label=args.text("label") or "",
-        subsystem=args.text("subsystem") or "",
-        offset=args.number("offset"),
-        metadata_size=args.size("luks2-metadata-size"),
-        keyslots_size=args.size("luks2-keyslots-size"),
-    )
-
-
-def _get_secure_key_bits(cipher: str, args: Arguments) -> int | None:
-    """Of paes the size of its secure key, lest only the beginning of one is taken."""
-    if not CipherSpec.parse(cipher).takes_secure_keys:
-        return None
-    path = args.text("volume-key-file")
-    if path is None:
-        raise ConfigError(
-            f"--cipher {cipher}: wanted --volume-key-file, a secure key (fusecrypt zkey generate)"
-        )
-    with open_for_reading(path, "volume key file") as file:
-        return file.size * 8
+def _plan(params: Params, fd: int, header_fd: int | None) -> tuple[str, ...]:
+    """What a user should know of the volume that would be made."""
+    if isinstance(params, luks1.FormatParams):
+        return luks1.plan_format(params, fd, header_fd).notes
+    return luks2.plan_format(params, fd, header_fd).notes
 
 
 def _make_key_options(args: Arguments) -> KeyOptions:
@@ -158,11 +112,11 @@ def _confirm(spec: str, file: SourceFile) -> None:
 
 def _format(
     args: Arguments,
-    params: FormatParams,
+    params: Params,
     key: KeyOptions,
     source: SourceFile,
     header_fd: int | None,
-) -> FormattedVolume:
+) -> LuksHeader:
     with contextlib.ExitStack() as stack:
         volume_key_file: SourceFile | None = None
         if (path := args.text("volume-key-file")) is not None:
@@ -175,6 +129,10 @@ def _format(
         if volume_key_file is not None:
             is_xts = params.spec.is_xts
             volume_key = engine.load_key(volume_key_file.fd, params.key_size, xts=is_xts)
-        return format_volume(
+        if isinstance(params, luks1.FormatParams):
+            return luks1.format_volume(
+                engine, source.fd, secret, params, header_fd=header_fd, volume_key=volume_key
+            )
+        return luks2.format_volume(
             engine, source.fd, secret, params, header_fd=header_fd, volume_key=volume_key
-        )
+        ).header

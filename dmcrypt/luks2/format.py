@@ -19,6 +19,7 @@ from ..cipher_spec import CipherSpec
 from ..engine.client import Engine, Secret
 from ..engine.messages import DigestSpec, Kdf, KdfType, KeyKind, KeyslotSpec
 from ..extent import Extent
+from ..key_size import choose_key_size
 from ..pbkdf import PbkdfParams, make_digest, make_kdf
 from ..units import SECTOR_SIZE
 from ..volume_uuid import make_uuid, parse_uuid
@@ -49,12 +50,13 @@ class FormatParams:
     label: str = ""
     subsystem: str = ""
     offset: int | None = None  # 512-byte sectors before the data
+    alignment: int | None = None  # 512-byte sectors, of the data's begin
     metadata_size: int | None = None  # bytes of one header copy
     keyslots_size: int | None = None  # bytes of the keyslots area
 
     def __post_init__(self) -> None:
         """Raises ConfigError, UnsupportedError: what can be refused without looking at a device."""
-        self.spec.check_key_size(self.key_size)
+        choose_key_size(self.spec, self.key_bits)
         if not 0 <= self.key_slot < KEYSLOTS_MAX:
             raise ConfigError(f"keyslot {self.key_slot}: wanted 0 to {KEYSLOTS_MAX - 1}")
         for what, text in (("label", self.label), ("subsystem", self.subsystem)):
@@ -62,8 +64,11 @@ class FormatParams:
                 raise ConfigError(f"{what}: wanted at most {LABEL_SIZE - 1} bytes, without NUL")
         if self.uuid is not None:
             parse_uuid(self.uuid)
-        if self.offset is not None and self.offset < 0:
-            raise ConfigError(f"offset {self.offset}: wanted 0 or more")
+        if self.offset and self.alignment:
+            raise ConfigError("offset and alignment of the data: wanted one of them")
+        for what, sectors in (("offset", self.offset), ("alignment", self.alignment)):
+            if sectors is not None and sectors < 0:
+                raise ConfigError(f"{what} {sectors}: wanted 0 or more")
 
     @property
     def spec(self) -> CipherSpec:
@@ -72,14 +77,8 @@ class FormatParams:
 
     @property
     def key_size(self) -> int:
-        """Bytes of the volume key: 256 bits of AES unless told otherwise, twice that for XTS."""
-        if self.key_bits is None:
-            if self.spec.takes_secure_keys:
-                raise ConfigError(f"cipher {self.cipher}: the key size must be given: the token's")
-            return 64 if self.spec.is_xts else 32
-        if self.key_bits % 8:
-            raise ConfigError(f"key size {self.key_bits}: not a multiple of 8 bits")
-        return self.key_bits // 8
+        """Bytes of the volume key."""
+        return choose_key_size(self.spec, self.key_bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,8 @@ def plan_format(params: FormatParams, fd: int, header_fd: int | None = None) -> 
         header_can_grow=is_file,
         data_size=get_size(fd),
         is_detached=header_fd is not None,
-        data_offset=None if params.offset is None else params.offset * SECTOR_SIZE,
+        data_offset=params.offset * SECTOR_SIZE if params.offset else None,
+        alignment=params.alignment * SECTOR_SIZE if params.alignment else None,
         hdr_size=params.metadata_size,
         keyslots_size=params.keyslots_size,
         sector_size=params.sector_size,

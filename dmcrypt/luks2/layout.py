@@ -47,6 +47,7 @@ def make_layout(
     data_size: int,
     is_detached: bool,
     data_offset: int | None = None,
+    alignment: int | None = None,
     hdr_size: int | None = None,
     keyslots_size: int | None = None,
     sector_size: int | None = None,
@@ -54,13 +55,15 @@ def make_layout(
     """A layout as cryptsetup would choose it; what is None is chosen.
 
     ``header_size`` and ``data_size`` are those of the files or devices (the same one unless the
-    header is detached).
+    header is detached); ``alignment`` is that of the data, of a detached header where they begin.
 
     Raises:
         ConfigError: sizes that cannot be, or do not fit each other.
         AccessError: the device cannot hold the header.
     """
     hdr_size = _check_hdr_size(hdr_size)
+    if is_detached:
+        data_offset = data_offset or alignment
     _check_data_offset(data_offset, hdr_size, is_detached=is_detached)
     size = _choose_keyslots_size(
         hdr_size, data_offset, keyslots_size, header_size, can_grow=header_can_grow
@@ -76,7 +79,7 @@ def make_layout(
             f"header: the device is too small, {header_size} bytes, need at least {end}"
         )
     if data_offset is None:
-        data_offset = 0 if is_detached else round_up(end, _DATA_ALIGNMENT)
+        data_offset = 0 if is_detached else round_up(end, alignment or _DATA_ALIGNMENT)
     notes: list[str] = []
     if size < _KEYSLOTS_SIZE_LOW:
         notes.append(

@@ -1,0 +1,104 @@
+"""What ``luksFormat`` was asked for: options to the parameters of a LUKS1 or LUKS2 volume."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ...dmcrypt.cipher_spec import CipherSpec
+from ...dmcrypt.luks1.format import FormatParams as Luks1Params
+from ...dmcrypt.luks2.format import FormatParams as Luks2Params
+from ...dmcrypt.pbkdf import PbkdfParams
+from ...dmcrypt.units import SECTOR_SIZE
+from ...keystore.errors import ConfigError
+from .arguments import Arguments
+from .open_options import parse_type
+from .source import open_for_reading
+
+Params = Luks1Params | Luks2Params
+
+_DEFAULTS: Final = Luks2Params()
+_DEFAULT_PBKDF: Final = PbkdfParams()
+#: What a LUKS1 header has no place for.
+_LUKS2_ONLY: Final = (
+    "label",
+    "subsystem",
+    "pbkdf-memory",
+    "pbkdf-parallel",
+    "luks2-metadata-size",
+    "luks2-keyslots-size",
+)
+
+
+def make_params(args: Arguments) -> Params:
+    """The parameters of the volume.
+
+    Raises:
+        ConfigError, UnsupportedError: an option that is wrong, or not for this type of volume.
+    """
+    kind = parse_type(args.text("type"))
+    if kind == "plain":
+        raise ConfigError("--type plain: has no header; wanted: luks1 or luks2")
+    if args.has("offset") and args.has("align-payload"):
+        raise ConfigError("--offset and --align-payload: wanted: one of them")
+    if args.has("iter-time") and args.has("pbkdf-force-iterations"):
+        raise ConfigError("--iter-time and --pbkdf-force-iterations: wanted: one of them")
+    return _make_luks1(args) if kind == "luks1" else _make_luks2(args)
+
+
+def _make_luks1(args: Arguments) -> Luks1Params:
+    for name in _LUKS2_ONLY:
+        if args.has(name):
+            raise ConfigError(f"--{name}: not for --type luks1, which has no such thing")
+    if args.number("sector-size") not in (None, SECTOR_SIZE):
+        raise ConfigError(f"--sector-size: not for --type luks1, whose sectors have {SECTOR_SIZE}")
+    return Luks1Params(
+        cipher=args.text("cipher") or _DEFAULTS.cipher,
+        key_bits=args.number("key-size"),
+        pbkdf=_make_pbkdf(args, "pbkdf2"),
+        key_slot=args.number("key-slot") or 0,
+        uuid=args.text("uuid"),
+        offset=args.number("offset"),
+        alignment=args.number("align-payload"),
+    )
+
+
+def _make_luks2(args: Arguments) -> Luks2Params:
+    cipher = args.text("cipher") or _DEFAULTS.cipher
+    return Luks2Params(
+        cipher=cipher,
+        key_bits=args.number("key-size") or _get_secure_key_bits(cipher, args),
+        sector_size=args.number("sector-size"),
+        pbkdf=_make_pbkdf(args, _DEFAULT_PBKDF.type),
+        key_slot=args.number("key-slot") or 0,
+        uuid=args.text("uuid"),
+        label=args.text("label") or "",
+        subsystem=args.text("subsystem") or "",
+        offset=args.number("offset"),
+        alignment=args.number("align-payload"),
+        metadata_size=args.size("luks2-metadata-size"),
+        keyslots_size=args.size("luks2-keyslots-size"),
+    )
+
+
+def _make_pbkdf(args: Arguments, default: str) -> PbkdfParams:
+    return PbkdfParams(
+        type=args.text("pbkdf") or default,
+        hash_name=args.text("hash") or _DEFAULT_PBKDF.hash_name,
+        milliseconds=args.number("iter-time") or _DEFAULT_PBKDF.milliseconds,
+        iterations=args.number("pbkdf-force-iterations"),
+        memory_kib=args.number("pbkdf-memory"),
+        parallel=args.number("pbkdf-parallel"),
+    )
+
+
+def _get_secure_key_bits(cipher: str, args: Arguments) -> int | None:
+    """Of paes the size of its secure key, lest only the beginning of one is taken."""
+    if not CipherSpec.parse(cipher).takes_secure_keys:
+        return None
+    path = args.text("volume-key-file")
+    if path is None:
+        raise ConfigError(
+            f"--cipher {cipher}: wanted --volume-key-file, a secure key (fusecrypt zkey generate)"
+        )
+    with open_for_reading(path, "volume key file") as file:
+        return file.size * 8
