@@ -336,7 +336,7 @@ def _check_overlaps(header: Luks1Header) -> None:
 
 def _text(field: bytes) -> str:
     """A field up to its first NUL. cryptsetup cuts unterminated ones, and takes any bytes."""
-    return field[: len(field) - 1].split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+    return field[: len(field) - 1].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
 def _padded(what: str, text: str, size: int) -> bytes:
