@@ -15,7 +15,8 @@ import trio
 
 from ..keystore.errors import AccessError, MapperError, NotFoundError, UnlockError
 from .activation import Activator, Prepared, Recipe
-from .control.messages import EntryState, KeyInput
+from .control.answers import EntryState
+from .control.messages import KeyInput
 from .entry_files import close_entry_files
 from .exitcodes import ExitCode, get_exit_code
 from .key_file import KeyFile

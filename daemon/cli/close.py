@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...keystore.errors import NotFoundError
 from ..config import Settings
 from ..control.client import ControlClient, NoDaemonError
-from ..control.messages import CloseRequest
+from ..control.volume_requests import CloseRequest
 from ..exitcodes import ExitCode
 from ..volume_name import check_volume_name
 from .arguments import Arguments

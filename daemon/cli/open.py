@@ -10,15 +10,14 @@ from ...dmcrypt.open_volume import get_key_size
 from ...dmcrypt.plain import get_length
 from ...keystore.errors import BusyError, ConfigError
 from ..config import Settings
+from ..control.answers import Listing, Volume
 from ..control.client import ControlClient, NoDaemonError, PassphraseRequiredError
 from ..control.messages import (
     KeyInput,
-    Listing,
     OpenEntryRequest,
     OpenRequest,
     PassedFds,
     PassedFile,
-    Volume,
     VolumeKeyInput,
 )
 from ..exitcodes import ExitCode, ReportedError

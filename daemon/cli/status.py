@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..config import Settings
+from ..control.answers import Info, Listing, Volume
 from ..control.client import ControlClient, NoDaemonError
-from ..control.messages import Info, Listing, StatusRequest, Volume
+from ..control.volume_requests import StatusRequest
 from ..exitcodes import ExitCode, ReportedError
 from ..volume_name import check_volume_name
 from .arguments import Arguments

@@ -14,19 +14,11 @@ from ..activation import Activator, OpenFile, Prepared, Recipe
 from ..entries import Entries, PassphraseRequiredError
 from ..registry import Registry
 from ..version import VERSION
-from .messages import (
-    Arena,
-    CloseRequest,
-    Info,
-    Listing,
-    OpenEntryRequest,
-    OpenRequest,
-    StatusRequest,
-    Volume,
-    VolumeStats,
-)
+from .answers import Arena, Info, Listing, Volume, VolumeStats
+from .messages import OpenEntryRequest, OpenRequest
 from .protocol import INTERFACE, PASSPHRASE_REQUIRED, Request
 from .server import Method, RefusedError
+from .volume_requests import CloseRequest, StatusRequest
 
 if TYPE_CHECKING:
     from ...dmcrypt.engine.process import EngineProcess

@@ -7,24 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusecrypt.daemon.control.fields import ParameterError
-from fusecrypt.daemon.control.messages import (
+from fusecrypt.daemon.control.answers import (
     Arena,
-    CloseRequest,
     EntryState,
     Info,
-    KeyInput,
     Listing,
+    Volume,
+    VolumeStats,
+)
+from fusecrypt.daemon.control.fields import ParameterError
+from fusecrypt.daemon.control.messages import (
+    KeyInput,
     OpenEntryRequest,
     OpenRequest,
     PassedFds,
     PassedFile,
     PlainOptions,
-    StatusRequest,
-    Volume,
     VolumeKeyInput,
-    VolumeStats,
 )
+from fusecrypt.daemon.control.volume_requests import CloseRequest, StatusRequest
 from fusecrypt.keystore.errors import ConfigError, MapperError
 
 LUKS = OpenRequest(
