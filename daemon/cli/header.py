@@ -47,10 +47,12 @@ def _dump_luks2(args: Arguments, header: Luks2Header, output: Output) -> None:
     output.line(show(header).removesuffix("\n"))
 
 
-def run_uuid(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
-    """Print the UUID."""
+def run_uuid(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Print the UUID, or set it."""
     if args.has("uuid"):
-        raise UnsupportedError("luksUUID --uuid: not supported: changing the UUID of a volume")
+        from .header_config import run_set_uuid
+
+        return run_set_uuid(args, settings, output)
     with open_volume_file(_get_spec(args)) as file:
         header = read_luks(file)
     output.line(header.uuid)

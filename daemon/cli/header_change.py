@@ -44,6 +44,11 @@ class HeaderAction:
         return self.args.has("dry-run")
 
     @property
+    def has_backup(self) -> bool:
+        """Whether an old header was kept."""
+        return bool(self._backups)
+
+    @property
     def keep(self) -> Keep:
         """Keeps the header that is replaced."""
 

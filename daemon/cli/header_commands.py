@@ -25,6 +25,30 @@ def _load_convert() -> Action:
     return run_convert
 
 
+def _load_remove() -> Action:
+    from .header_slots import run_remove
+
+    return run_remove
+
+
+def _load_kill() -> Action:
+    from .header_slots import run_kill
+
+    return run_kill
+
+
+def _load_erase() -> Action:
+    from .header_slots import run_erase
+
+    return run_erase
+
+
+def _load_config() -> Action:
+    from .header_config import run_config
+
+    return run_config
+
+
 _HEADER: Final = frozenset({"header", "type", "dry-run"})
 _KEY: Final = frozenset(
     {"key-file", "keyfile-offset", "keyfile-size", "timeout", "verify-passphrase"}
@@ -70,6 +94,38 @@ HEADER_COMMANDS: Final[dict[str, Command]] = {
         "Give a keyslot other costs",
         _load_convert,
         _HEADER | _KEY | _PBKDF | {"key-slot"},
+        minimum=1,
+        maximum=1,
+    ),
+    "luksRemoveKey": Command(
+        "luksRemoveKey [OPTIONS] SOURCE [KEYFILE]",
+        "Remove a passphrase or key file",
+        _load_remove,
+        _HEADER | _KEY,
+        minimum=1,
+        maximum=2,
+    ),
+    "luksKillSlot": Command(
+        "luksKillSlot [OPTIONS] SOURCE N",
+        "Remove keyslot N",
+        _load_kill,
+        _HEADER | _KEY,
+        minimum=2,
+        maximum=2,
+    ),
+    "erase": Command(
+        "erase SOURCE",
+        "Remove all keyslots, so that nothing opens the volume",
+        _load_erase,
+        _HEADER,
+        minimum=1,
+        maximum=1,
+    ),
+    "config": Command(
+        "config [OPTIONS] SOURCE",
+        "Set priority of a keyslot, label, subsystem",
+        _load_config,
+        _HEADER | {"key-slot", "priority", "label", "subsystem"},
         minimum=1,
         maximum=1,
     ),

@@ -49,15 +49,20 @@ class KeyOptions:
         return not self.is_file and is_terminal()
 
 
-def make_key_options(args: Arguments, *, is_verified: bool | None = None) -> KeyOptions:
-    """The options about the key.
+def make_key_options(
+    args: Arguments, *, is_verified: bool | None = None, positional: int | None = None
+) -> KeyOptions:
+    """The options about the key; argument number ``positional`` is its file without --key-file.
 
     Raises:
         ConfigError: a value that is not a number.
     """
     tries = args.number("tries")
+    key_file = args.text("key-file")
+    if key_file is None and positional is not None and len(args.positionals) > positional:
+        key_file = args.positionals[positional]
     return KeyOptions(
-        key_file=args.text("key-file"),
+        key_file=key_file,
         offset=args.number("keyfile-offset") or 0,
         size=args.number("keyfile-size") or 0,
         tries=DEFAULT_TRIES if tries is None else max(tries, 1),

@@ -75,7 +75,7 @@ def get_digest_of(header: Luks2Header, number: int) -> Digest:
 
 def is_last_keyslot(header: Luks2Header, number: int) -> bool:
     """Whether no other keyslot holds the volume key."""
-    return find_bound(header.metadata, 0) == {number}
+    return find_bound(header.metadata, 0) == frozenset({number})
 
 
 def choose_keyslot(header: Luks2Header, number: int | None) -> int:

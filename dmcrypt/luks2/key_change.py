@@ -42,6 +42,9 @@ from .requirement import check_requirements
 #: lib/luks2/luks2_keyslot.c: the keyslot encryption where the data's cannot be that of an area.
 _OTHER_AREA_CIPHER: Final = "aes-xts-plain64"
 _OTHER_AREA_KEY_SIZE: Final = 64
+#: Refuses by raising, of the header as it is under the lock.
+Check = Callable[[Luks2Header], None]
+
 _NO_AREA_CIPHERS: Final = ("paes", "capi:", "cipher_null", "null")
 
 
@@ -79,20 +82,24 @@ def unlock(
     slots = _list_usable(header.metadata) if wanted is None else [wanted]
     if not slots:
         raise ConfigError("no usable keyslot is available")
-    failure: MapperError | None = None
-    for slot in slots:
-        digest = edit.get_digest_of(header, slot.id)
-        try:
-            _check_type(slot)
-            spec = keyslot.make_spec(slot)
-            key = engine.open_keyslot(fd, secret, spec, digests.make_spec(digest))
-        except NoKeyError:
-            continue
-        except (FormatError, UnsupportedError, EngineMemoryError) as error:
-            failure = failure or type(error)(f"keyslot {slot.id}: {error}")
-        else:
-            return UnlockedKey(key, slot.key_size, digest, slot)
-    raise failure or NoKeyError("no key available with this passphrase")
+    return _unlock_one_of(engine, header, fd, secret, slots)
+
+
+def unlock_another(
+    engine: Engine, header: Luks2Header, fd: int, secret: Secret, number: int
+) -> UnlockedKey:
+    """The volume key that a passphrase opens of any other bound keyslot than ``number``.
+
+    Those of priority ``ignore`` count, too. If ``number`` is the last one, that is the one tried.
+
+    Raises:
+        NoKeyError: none opens with this secret.
+        UnsupportedError, FormatError, EngineMemoryError: what a keyslot is that was to be tried.
+    """
+    bound = keyslot.find_bound(header.metadata, 0)
+    tried = (bound - {number}) or bound
+    slots = [slot for slot in header.metadata.keyslots if slot.id in tried]
+    return _unlock_one_of(engine, header, fd, secret, slots)
 
 
 def check_given_key(
@@ -209,7 +216,7 @@ def remove_keyslot(
     fd: int,
     number: int,
     keep: Keep,
-    check: Callable[[Luks2Header], None],
+    check: Check,
 ) -> Luks2Header:
     """Wipe a keyslot and forget it. ``check`` may refuse, of the header as it is under the lock.
 
@@ -304,6 +311,25 @@ def _choose_area_cipher(header: Luks2Header, size: int, new: NewKeyslot) -> tupl
     if not cipher or cipher.startswith(_NO_AREA_CIPHERS) or segment.integrity is not None:
         return _OTHER_AREA_CIPHER, _OTHER_AREA_KEY_SIZE
     return cipher, find_key_size(header) or size
+
+
+def _unlock_one_of(
+    engine: Engine, header: Luks2Header, fd: int, secret: Secret, slots: list[Keyslot]
+) -> UnlockedKey:
+    failure: MapperError | None = None
+    for slot in slots:
+        digest = edit.get_digest_of(header, slot.id)
+        try:
+            _check_type(slot)
+            spec = keyslot.make_spec(slot)
+            key = engine.open_keyslot(fd, secret, spec, digests.make_spec(digest))
+        except NoKeyError:
+            continue
+        except (FormatError, UnsupportedError, EngineMemoryError) as error:
+            failure = failure or type(error)(f"keyslot {slot.id}: {error}")
+        else:
+            return UnlockedKey(key, slot.key_size, digest, slot)
+    raise failure or NoKeyError("no key available with this passphrase")
 
 
 def _list_usable(metadata: Metadata) -> list[Keyslot]:

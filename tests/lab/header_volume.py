@@ -1,6 +1,7 @@
 """Small LUKS2 images of the real cryptsetup, and fusecrypt's header actions on them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -74,6 +75,22 @@ class Lab:
         result = self.real(*words, stdin=stdin)
         assert result.code == 0, f"{words}: {result}"
         return result.out
+
+    def both(self, base: Path, *words: object, stdin: bytes = b"") -> tuple[Path, Result, Result]:
+        """The same words for fusecrypt and the real cryptsetup, each on a copy of ``base``.
+
+        The word ``IMAGE`` stands for the copy. Their exit codes and the metadata that they leave
+        are the same, but for the epoch; the result is our copy, and what each of them said.
+        """
+        copies = [self.directory / f"{base.name}-{who}" for who in ("ours", "theirs")]
+        done = []
+        for copy, run in zip(copies, (self.ours, self.real), strict=True):
+            shutil.copyfile(base, copy)
+            done.append(run(*[copy if word == "IMAGE" else word for word in words], stdin=stdin))
+        ours, theirs = done
+        assert ours.code == theirs.code, (words, ours, theirs)
+        assert self.metadata(copies[0]) == self.metadata(copies[1]), (words, ours, theirs)
+        return copies[0], ours, theirs
 
     def opens(self, image: Path, key: str, slot: int | None = None) -> bool:
         """Whether the real cryptsetup opens it with a key (a keyslot)."""

@@ -117,7 +117,6 @@ def test_bad_sizes_name_the_option() -> None:
         ("open --type plain -c aes-xts-plain64 x y", ConfigError, "defaults differ"),
         ("open --size 5 onlyname", ConfigError, "the crypttab line of onlyname decides"),
         ("open x a/b", ConfigError, "volume name"),
-        ("luksUUID --uuid 1 x", UnsupportedError, "luksUUID --uuid: not supported"),
         ("crypttab list", ConfigError, "wanted: fusecrypt crypttab check"),
     ],
 )

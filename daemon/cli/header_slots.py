@@ -1,0 +1,160 @@
+"""``luksRemoveKey``, ``luksKillSlot``, ``erase``: keyslots that are forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+from ...dmcrypt.luks2 import Luks2Header, edit, key_change
+from ...keystore.errors import ConfigError
+from ..config import Settings
+from ..exitcodes import ExitCode
+from .arguments import Arguments
+from .header_change import HeaderAction, locating, open_header
+from .key_input import KeyOptions, make_key_options, provide_key
+from .output import Output
+from .own_engine import load_secret, run_engine
+from .passphrase import NoInputError
+
+_LAST: Final = (
+    "This is the last keyslot. Device will become unusable after purging this key, but for the "
+    "backup of its header."
+)
+
+
+def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Remove the keyslot that a passphrase opens.
+
+    Raises:
+        MapperError: why not; then the header is as it was.
+    """
+    key = make_key_options(args, positional=1)
+    with contextlib.ExitStack() as stack:
+        action = stack.enter_context(open_header(args, settings, output))
+        fd = action.file.fd
+        with locating(action.file.path):
+            header = key_change.check_changeable(fd)
+        engine = stack.enter_context(run_engine())
+        given = stack.enter_context(provide_key(key, "Enter passphrase to be deleted: "))
+        secret = stack.enter_context(load_secret(engine, given))
+        with locating(action.file.path):
+            unlocked = key_change.unlock(engine, header, fd, secret)
+        assert unlocked.keyslot is not None
+        slot = unlocked.keyslot
+        output.note(f"Key slot {slot.id} unlocked.")
+        output.note(f"Keyslot {slot.id} is selected for deletion.")
+        if edit.is_last_keyslot(header, slot.id):
+            action.confirm(_LAST, "the last keyslot was not removed")
+
+        def check(now: Luks2Header) -> None:
+            key_change.check_same_keyslot(now, slot)
+
+        _remove(action, header, slot.id, check)
+    return ExitCode.OK
+
+
+def run_kill(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Remove a keyslot by its number.
+
+    Raises:
+        MapperError: why not; then the header is as it was.
+    """
+    number = _parse_number(args.positionals[1])
+    key = make_key_options(args)
+    with open_header(args, settings, output) as action:
+        with locating(action.file.path):
+            header = key_change.check_changeable(action.file.fd)
+            slot = edit.get_keyslot(header, number)
+        output.note(f"Keyslot {number} is selected for deletion.")
+        is_last = edit.is_last_keyslot(header, number)
+        if is_last and key.key_file is None:
+            action.confirm(_LAST, "the last keyslot was not removed")
+        if not (output.is_quiet and key.is_interactive):
+            _verify(action, header, number, key, is_last=is_last)
+
+        def check(now: Luks2Header) -> None:
+            key_change.check_same_keyslot(now, slot)
+            if edit.is_last_keyslot(now, number) != is_last:
+                raise ConfigError(f"keyslot {number}: is the last one by now, and was not removed")
+
+        _remove(action, header, number, check)
+    return ExitCode.OK
+
+
+def run_erase(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Remove every keyslot that holds the volume key.
+
+    Raises:
+        MapperError: why not.
+    """
+    with open_header(args, settings, output) as action:
+        with locating(action.file.path):
+            header = key_change.check_changeable(action.file.fd)
+        numbers = key_change.list_bound(header)
+        action.confirm(
+            f"This operation will erase all keyslots on device {action.file.path}.\n"
+            "Device will become unusable after this operation, but for backups of its header.",
+            "nothing was erased",
+        )
+        if action.is_dry:
+            notes = [f"Key slot {number} would be removed." for number in numbers]
+            action.show_plan(header, edit.remove_keyslots(header, numbers), *notes)
+            return ExitCode.OK
+        with locating(action.file.path):
+            _, numbers = key_change.erase_keyslots(action.file.fd, action.keep)
+        for number in numbers:
+            output.note(f"Key slot {number} removed.")
+        action.finish({"keyslots": numbers})
+        if action.has_backup and not output.is_quiet:
+            output.warn(
+                "the backup of the old header still opens the volume; header forget ends that"
+            )
+    return ExitCode.OK
+
+
+def _verify(
+    action: HeaderAction, header: Luks2Header, number: int, key: KeyOptions, *, is_last: bool
+) -> None:
+    """Have somebody show that he can open the volume; who gives nothing at all is not asked.
+
+    Raises:
+        MapperError: he cannot.
+        ConfigError: nothing came from standard input, and the keyslot is the last one.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            given = stack.enter_context(provide_key(key, "Enter any remaining passphrase: "))
+        except NoInputError:
+            if is_last and not action.output.is_quiet:
+                raise ConfigError(
+                    f"{action.file.path}: keyslot {number}: is the last one; wanted: its "
+                    "passphrase, or --batch-mode"
+                ) from None
+            return
+        engine = stack.enter_context(run_engine())
+        secret = stack.enter_context(load_secret(engine, given))
+        with locating(action.file.path):
+            found = key_change.unlock_another(engine, header, action.file.fd, secret, number)
+        assert found.keyslot is not None
+        action.output.note(f"Key slot {found.keyslot.id} unlocked.")
+
+
+def _remove(
+    action: HeaderAction, header: Luks2Header, number: int, check: key_change.Check
+) -> None:
+    if action.is_dry:
+        after = edit.remove_keyslots(header, [number])
+        action.show_plan(header, after, f"Key slot {number} would be removed.")
+        return
+    with locating(action.file.path):
+        key_change.remove_keyslot(action.file.fd, number, action.keep, check)
+    action.output.note(f"Key slot {number} removed.")
+    action.finish({"keyslot": number})
+
+
+def _parse_number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise ConfigError(f"keyslot {text!r}: wanted: a number")
+    number = int(text)
+    edit.check_keyslot_number(number)
+    return number
