@@ -209,18 +209,14 @@ _UNSUPPORTED: Final = frozenset(
         "fvault2Open",
         "loopaesClose",
         "loopaesOpen",
-        "luksHeaderBackup",
-        "luksHeaderRestore",
         "luksResume",
         "luksSuspend",
         "reencrypt",
         "refresh",
-        "repair",
         "resize",
         "tcryptClose",
         "tcryptDump",
         "tcryptOpen",
-        "token",
     }
 )
 

@@ -49,7 +49,81 @@ def _load_config() -> Action:
     return run_config
 
 
-_HEADER: Final = frozenset({"header", "type", "dry-run"})
+def _load_token_add() -> Action:
+    from .header_token import run_add
+
+    return run_add
+
+
+def _load_token_import() -> Action:
+    from .header_token import run_import
+
+    return run_import
+
+
+def _load_token_export() -> Action:
+    from .header_token import run_export
+
+    return run_export
+
+
+def _load_token_remove() -> Action:
+    from .header_token import run_remove
+
+    return run_remove
+
+
+def _load_token_unassign() -> Action:
+    from .header_token import run_unassign
+
+    return run_unassign
+
+
+def _load_backup() -> Action:
+    from .header_backup import run_backup
+
+    return run_backup
+
+
+def _load_restore() -> Action:
+    from .header_backup import run_restore
+
+    return run_restore
+
+
+def _load_repair() -> Action:
+    from .header_backup import run_repair
+
+    return run_repair
+
+
+def _load_history() -> Action:
+    from .header_past import run_history
+
+    return run_history
+
+
+def _load_diff() -> Action:
+    from .header_past import run_diff
+
+    return run_diff
+
+
+def _load_restore_old() -> Action:
+    from .header_past import run_restore
+
+    return run_restore
+
+
+def _load_forget() -> Action:
+    from .header_past import run_forget
+
+    return run_forget
+
+
+_LOOK: Final = frozenset({"header", "type"})
+_HEADER: Final = _LOOK | {"dry-run"}
+_TOKEN: Final = frozenset({"token-id", "token-replace", "key-slot"})
 _KEY: Final = frozenset(
     {"key-file", "keyfile-offset", "keyfile-size", "timeout", "verify-passphrase"}
 )
@@ -128,5 +202,101 @@ HEADER_COMMANDS: Final[dict[str, Command]] = {
         _HEADER | {"key-slot", "priority", "label", "subsystem"},
         minimum=1,
         maximum=1,
+    ),
+    "luksHeaderBackup": Command(
+        "luksHeaderBackup --header-backup-file FILE SOURCE",
+        "Write header and keyslots to a new file",
+        _load_backup,
+        _LOOK | {"header-backup-file"},
+        minimum=1,
+        maximum=1,
+    ),
+    "luksHeaderRestore": Command(
+        "luksHeaderRestore --header-backup-file FILE SOURCE",
+        "Put a header back",
+        _load_restore,
+        _HEADER | {"header-backup-file"},
+        minimum=1,
+        maximum=1,
+    ),
+    "repair": Command(
+        "repair SOURCE",
+        "Mend a damaged copy of a header",
+        _load_repair,
+        _HEADER,
+        minimum=1,
+        maximum=1,
+    ),
+    "token add": Command(
+        "token add --key-description TEXT [OPTIONS] SOURCE",
+        "Add a token for a key of the kernel's keyring",
+        _load_token_add,
+        _HEADER | _TOKEN | {"key-description", "unbound"},
+        minimum=1,
+        maximum=1,
+    ),
+    "token import": Command(
+        "token import [OPTIONS] SOURCE",
+        "Add a token from JSON",
+        _load_token_import,
+        _HEADER | _TOKEN | {"json-file"},
+        minimum=1,
+        maximum=1,
+    ),
+    "token export": Command(
+        "token export --token-id N [OPTIONS] SOURCE",
+        "Write a token as JSON",
+        _load_token_export,
+        _LOOK | {"token-id", "json-file"},
+        minimum=1,
+        maximum=1,
+    ),
+    "token remove": Command(
+        "token remove --token-id N SOURCE",
+        "Remove a token",
+        _load_token_remove,
+        _HEADER | {"token-id"},
+        minimum=1,
+        maximum=1,
+    ),
+    "token unassign": Command(
+        "token unassign --token-id N --key-slot N SOURCE",
+        "Have a token be for a keyslot no more",
+        _load_token_unassign,
+        _HEADER | {"token-id", "key-slot"},
+        minimum=1,
+        maximum=1,
+    ),
+    "header history": Command(
+        "header history SOURCE",
+        "List the old headers that were kept",
+        _load_history,
+        _LOOK | {"uuid"},
+        minimum=1,
+        maximum=1,
+    ),
+    "header diff": Command(
+        "header diff SOURCE [N]",
+        "Show what differs from an old header",
+        _load_diff,
+        _LOOK | {"uuid"},
+        minimum=1,
+        maximum=2,
+    ),
+    "header restore": Command(
+        "header restore SOURCE N",
+        "Put an old header back",
+        _load_restore_old,
+        _HEADER | {"uuid"},
+        minimum=2,
+        maximum=2,
+    ),
+    "header forget": Command(
+        "header forget SOURCE [N]",
+        "Overwrite and remove old headers",
+        _load_forget,
+        _HEADER | {"uuid"},
+        minimum=1,
+        maximum=2,
     ),
 }

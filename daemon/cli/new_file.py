@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from ...keystore.errors import AccessError, BusyError
 
 
-def write_new_file(path: str, data: bytes, what: str) -> None:
-    """Make a file (0600) with ``data``; on disk when this returns. Works where links do not.
+def write_new_file(
+    path: str, data: bytes | Iterable[bytes], what: str, *, mode: int = 0o600
+) -> None:
+    """Make a file with ``data``; on disk when this returns. Works where links do not.
 
     Raises:
         BusyError: there is a file already.
@@ -16,15 +19,16 @@ def write_new_file(path: str, data: bytes, what: str) -> None:
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags, 0o600)
+        fd = os.open(path, flags, mode)
     except FileExistsError:
         raise BusyError(f"{what} {path}: exists, and is not overwritten") from None
     except OSError as error:
         raise AccessError(f"{what} {path}: cannot make it: {error.strerror}") from None
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        for piece in [data] if isinstance(data, bytes) else data:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(fd, view) :]
         os.fsync(fd)
         _sync_directory(os.path.dirname(path) or ".")  # noqa: PTH120 - as the user wrote it
     except OSError as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ...keystore.errors import AccessError, FormatError
-from ..backing import get_size, locked, pread_from, sync
+from ..backing import Pread, get_size, locked, pread_from, sync
 from ..extent import Extent
 from ..units import UINT64_MAX
 from ..wipe import wipe_random
@@ -138,7 +138,7 @@ def read_old(fd: int, header: Luks2Header) -> OldHeader:
         AccessError: the backing store cannot be read, or ends within the header.
     """
     pread = pread_from(fd)
-    pieces = [(0, pack_copies(header))]
+    pieces = [(0, _read_copies(pread, header))]
     for slot in header.metadata.keyslots:
         extent = slot.area.extent
         data = pread(extent.offset, extent.length)
@@ -160,9 +160,14 @@ def read_whole(fd: int) -> tuple[Luks2Header, Generator[bytes, None, None]]:
     header = read_header(pread, get_size(fd))
 
     def pieces() -> Generator[bytes, None, None]:
-        copies = pack_copies(header)
+        copies = _read_copies(pread, header)
         yield copies
         for at in range(len(copies), header.area_size, _STEP):
             yield pread(at, min(_STEP, header.area_size - at))
 
     return header, pieces()
+
+
+def _read_copies(pread: Pread, header: Luks2Header) -> bytes:
+    """Both copies as they are; where one is damaged, as they were before."""
+    return pack_copies(header) if header.is_damaged else pread(0, 2 * header.binary.hdr_size)

@@ -40,10 +40,24 @@ def parse_json_area(area: bytes) -> JsonObject:
         raise FormatError(
             f"JSON area: bytes other than NUL behind the text, which ends at byte {end}"
         )
+    root = parse_json_object(area[:end], "JSON area")
+    if len(pack_json(root)) >= len(area):
+        raise FormatError(f"JSON area: the object does not fit {len(area)} bytes")
+    return root
+
+
+def parse_json_object(raw: bytes, what: str) -> JsonObject:
+    """The one JSON object that bytes are, named ``what`` in errors.
+
+    Raises:
+        FormatError: they are something else, or nested too deep.
+    """
+    if not raw.startswith(b"{"):
+        raise FormatError(f"{what} at byte 0: does not begin with {{")
     try:
-        text = area[:end].decode("utf-8")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FormatError(f"JSON area at byte {error.start}: not UTF-8") from error
+        raise FormatError(f"{what} at byte {error.start}: not UTF-8") from error
     decoder = json.JSONDecoder(strict=False, parse_constant=_refuse_constant, parse_int=_parse_int)
     try:
         value, length = decoder.raw_decode(text)
@@ -53,14 +67,11 @@ def parse_json_area(area: bytes) -> JsonObject:
             if isinstance(error, json.JSONDecodeError)
             else f": {error}"
         )
-        raise FormatError(f"JSON area{where}") from error
+        raise FormatError(f"{what}{where}") from error
     if length != len(text):
-        raise FormatError(f"JSON area at character {length}: more text behind the object")
-    _check_depth(value)
-    root = cast("JsonObject", value)  # it began with a brace
-    if len(pack_json(root)) >= len(area):
-        raise FormatError(f"JSON area: the object does not fit {len(area)} bytes")
-    return root
+        raise FormatError(f"{what} at character {length}: more text behind the object")
+    _check_depth(value, what)
+    return cast("JsonObject", value)  # it began with a brace
 
 
 def pack_json(root: JsonObject) -> bytes:
@@ -198,7 +209,7 @@ def _parse_int(text: str) -> int:
     return int(text)
 
 
-def _check_depth(value: object) -> None:
+def _check_depth(value: object, what: str) -> None:
     level: list[object] = [value]
     for _ in range(DEPTH_MAX):
         below: list[object] = []
@@ -210,4 +221,4 @@ def _check_depth(value: object) -> None:
         if not below:
             return
         level = below
-    raise FormatError(f"JSON area: nested deeper than {DEPTH_MAX} levels")
+    raise FormatError(f"{what}: nested deeper than {DEPTH_MAX} levels")

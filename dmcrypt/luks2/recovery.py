@@ -41,8 +41,8 @@ class NotLuksError(ConfigError, FormatError):
     """No LUKS header at all, rather than a damaged one."""
 
 
-# We never repair when opening; the real tool does it on its own, at each open.
-_REMEDY: Final = "cryptsetup repair mends it"
+# Nothing is repaired when opening; the real tool does it on its own, at each open.
+_REMEDY: Final = "fusecrypt repair mends it"
 _USES_OTHER: Final = f"using the secondary; {_REMEDY}"
 
 

@@ -27,7 +27,7 @@ def test_damaged_headers_get_the_verdict_of_cryptsetup(case):
     if case.real["luksDump"] == 0:
         header = read(case.data)
         assert header.is_damaged == case.real["repairs_on_read"]
-        assert all("cryptsetup repair mends it" in note for note in header.notes)
+        assert all("fusecrypt repair mends it" in note for note in header.notes)
     else:
         with pytest.raises((FormatError, UnsupportedError)):
             read(case.data)
@@ -39,7 +39,7 @@ def test_wiped_primary_is_made_up_for_by_the_secondary():
     assert header.used == "secondary"
     (note,) = header.notes
     assert note.startswith("primary header is damaged")
-    assert note.endswith("using the secondary; cryptsetup repair mends it")
+    assert note.endswith("using the secondary; fusecrypt repair mends it")
 
 
 @pytest.mark.parametrize("image", corpus.images("luks2", accepted=True), ids=lambda i: i.name)
