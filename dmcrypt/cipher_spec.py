@@ -1,10 +1,10 @@
 """dm-crypt's cipher names: text to a value, and which of them we serve.
 
 Source: Linux Documentation/admin-guide/device-mapper/dm-crypt.rst
-(``cipher[:keycount]-chainmode-ivmode[:ivopts]``), drivers/md/dm-crypt.c (crypt_ctr_cipher_old) for
-the short forms; arch/s390/crypto/paes_s390.c for ``paes``, AES whose key is given as a secure or
-protected key. Key areas of LUKS2 may name any cipher that the engine has; what is here concerns
-data.
+(``cipher[:keycount]-chainmode-ivmode[:ivopts]`` and ``capi:api_spec-ivmode[:ivopts]``),
+drivers/md/dm-crypt.c (crypt_ctr_cipher_old, crypt_ctr_cipher_new, crypt_ctr_ivmode);
+arch/s390/crypto/paes_s390.c for ``paes``, AES whose key is given as a secure or protected key. The
+engine has the same tables (engine/src/cipher_spec.c), and a test compares the two.
 """
 
 from __future__ import annotations
@@ -14,41 +14,52 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from ..keystore.errors import ConfigError, UnsupportedError
-
-#: Key sizes in bytes by mode: XTS takes two AES keys.
-_KEY_SIZES: Final = {"xts": (32, 48, 64), "cbc": (16, 24, 32)}
-#: What paes takes, by mode: tokens of CCA-AESDATA, CCA-AESCIPHER, protected keys (pkey.h), and the
-#: sizes of clear keys, as the kernel does.
-_SECURE_KEY_SIZES: Final = {
-    "xts": (128, 272, 80, 112, 160, 32, 64),
-    "cbc": (64, 136, 80, 16, 24, 32),
-}
-_EP11_SIZES: Final = (320, 336, 640, 672)
-_IVS: Final = ("plain", "plain64", "plain64be", "essiv")
-#: The hash's digest is the key of ESSIV's AES, so only some hashes fit. Digest sizes in bytes.
-_ESSIV_HASHES: Final = {
-    "md5": 16,
-    "sha256": 32,
-    "sha3-256": 32,
-    "blake2b-256": 32,
-    "blake2s-128": 16,
-    "blake2s-256": 32,
-    "sm3": 32,
-}
-SUPPORTED: Final = (
-    "aes-xts and aes-cbc with plain, plain64, plain64be or essiv:HASH, and paes without essiv"
+from .ciphers import (
+    ABSENT,
+    CIPHERS,
+    DATA_IVS,
+    DIGEST_SIZES,
+    EP11_SIZES,
+    IVS,
+    MODES,
+    NO_IV_MODES,
+    SECURE_KEY_IVS,
+    SECURE_KEY_SIZES,
+    SUPPORTED,
+    Cipher,
 )
-_PARTS: Final = re.compile(r"([^-:\s]+)(?:-([^-:\s]+))?(?:-([^-:\s]+)(?::([^:\s]+))?)?")
+from .units import SECTOR_SIZE
+
+_OLD: Final = re.compile(
+    r"(?P<cipher>[^-:()\s]+)(?::(?P<keys>[^-:\s]*))?"
+    r"(?:-(?P<mode>[^-:()\s]+))?(?:-(?P<iv>[^-:()\s]+)(?::(?P<option>[^:()\s]+))?)?"
+)
+_API: Final = r"(?P<mode>[^-:()\s]+)\((?P<cipher>[^-:()\s]+)\)"
+_IV: Final = r"(?:-(?P<iv>[^-:()\s]+)(?::(?P<option>[^:()\s]+))?)?"
+_CAPI: Final = re.compile(rf"capi:{_API}{_IV}")
+_CAPI_ESSIV: Final = re.compile(rf"capi:essiv\({_API},(?P<hash>[^,:()\s]+)\){_IV}")
+
+_NULL: Final = "cipher_null"
+_KEYS_MAX: Final = 64
+_BLOCK: Final = 16  # of xts and lrw
+_TCW_WHITENING: Final = 16  # iv.TCW_WHITENING_SIZE, and the engine's
+_LMK_SEED_MIN: Final = 16
+_ELEPHANT_SIZES: Final = CIPHERS["aes"].key_sizes
+#: Sizes to be listed one by one in a message.
+_LISTED_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class CipherSpec:
-    """A cipher that data segments may use."""
+    """A cipher that data may be enciphered with."""
 
     cipher: str
     mode: str
-    iv: str
+    iv: str  # empty: none, as of ecb
     iv_hash: str = ""  # of essiv
+    keys: int = 1  # each sector takes one by its number
+    is_capi: bool = False  # spelt in the kernel's own way
+    essiv_is_outside: bool = False  # capi:essiv(mode(cipher),hash)-iv
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -58,43 +69,61 @@ class CipherSpec:
             UnsupportedError: well-formed, but none that we serve; names what is not.
             ConfigError: no cipher name at all.
         """
-        if text.startswith("capi:"):
-            raise UnsupportedError(
-                f"cipher {text}: capi: names are not supported, only {SUPPORTED}"
-            )
-        match = _PARTS.fullmatch(text)
+        spec = cls._parse_words(text)
+        _check_cipher(text, spec)
+        _check_iv(text, spec)
+        _check_essiv(text, spec)
+        return spec
+
+    @classmethod
+    def _parse_words(cls, text: str) -> Self:
+        is_capi = text.startswith("capi:")
+        outside = _CAPI_ESSIV.fullmatch(text)
+        match = outside or (_CAPI if is_capi else _OLD).fullmatch(text)
         if match is None:
-            unknown = re.fullmatch(r"[^\s]+", text) is not None
+            unknown = re.fullmatch(r"\S+", text) is not None
             raise (UnsupportedError if unknown else ConfigError)(
                 f"cipher {text!r}: not a name we know, wanted {SUPPORTED}"
             )
-        cipher, mode, iv, option = match.groups()
-        if mode is None or (mode == "plain" and iv is None):
+        mode, iv, option = match["mode"], match["iv"] or "", match["option"]
+        if mode is None or (mode == "plain" and not iv):
             mode, iv = "cbc", "plain"
-        if cipher not in ("aes", "paes"):
-            raise UnsupportedError(f"cipher {text}: {cipher} is not supported, only {SUPPORTED}")
-        if mode not in _KEY_SIZES:
-            raise UnsupportedError(f"cipher {text}: mode {mode} is not supported, only {SUPPORTED}")
-        if iv is None:
-            raise ConfigError(f"cipher {text}: names no IV, wanted {SUPPORTED}")
-        if iv not in _IVS:
-            raise UnsupportedError(f"cipher {text}: IV {iv} is not supported, only {SUPPORTED}")
-        if cipher == "paes" and iv == "essiv":
-            # Its IV key is a hash of the key, which nobody has.
-            raise UnsupportedError(f"cipher {text}: essiv is not possible with a secure key")
-        _check_iv_option(text, iv, option)
-        return cls(cipher, mode, iv, option or "")
+        if option is not None and iv != "essiv":
+            raise ConfigError(f"cipher {text}: IV {iv} takes no option, got {option}")
+        keys = None if is_capi else match["keys"]
+        return cls(
+            cipher=match["cipher"],
+            mode=mode,
+            iv=iv,
+            iv_hash=outside["hash"] if outside else option or "",
+            keys=1 if keys is None else _parse_key_count(text, keys),
+            is_capi=is_capi,
+            essiv_is_outside=outside is not None,
+        )
 
     @property
     def dm_name(self) -> str:
         """As dm-crypt and LUKS2 headers spell it."""
-        option = f":{self.iv_hash}" if self.iv_hash else ""
-        return f"{self.cipher}-{self.mode}-{self.iv}{option}"
+        iv = f"-{self.iv}" if self.iv else ""
+        if self.iv == "essiv":
+            iv += f":{self.iv_hash}"
+        if not self.is_capi:
+            keys = f":{self.keys}" if self.keys > 1 else ""
+            return f"{self.cipher}{keys}-{self.mode}{iv}"
+        api = f"{self.mode}({self.cipher})"
+        if self.essiv_is_outside:
+            api = f"essiv({api},{self.iv_hash})"
+        return f"capi:{api}{iv}"
 
     @property
     def is_xts(self) -> bool:
         """Whether its key is two keys, which must differ."""
-        return self.mode == "xts"
+        return self.mode == "xts" and self.keys == 1
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it enciphers nothing at all."""
+        return self.cipher == _NULL
 
     @property
     def takes_secure_keys(self) -> bool:
@@ -104,12 +133,63 @@ class CipherSpec:
     @property
     def effective(self) -> CipherSpec:
         """What sectors are enciphered with: of paes, AES with the key that is in the token."""
-        return replace(self, cipher="aes")
+        return replace(self, cipher="aes") if self.takes_secure_keys else self
+
+    @property
+    def weakness(self) -> str:
+        """Why nobody should make a new volume with it; empty: there is nothing to say."""
+        if self.is_null:
+            return "cipher_null enciphers nothing"
+        if self._cipher.block < _BLOCK:
+            return (
+                f"{self.cipher} has blocks of 64 bits, which repeat within a volume of some "
+                "gigabytes (Sweet32)"
+            )
+        return ""
+
+    @property
+    def is_keyslot_cipher(self) -> bool:
+        """Whether cryptsetup takes it for a keyslot's area, too; if not, that gets its default.
+
+        Source: lib/luks2/luks2_keyslot.c, LUKS2_keyslot_cipher_incompatible.
+        """
+        return not (self.is_null or self.is_capi or self.takes_secure_keys or self.is_luks_alien)
+
+    @property
+    def is_luks_alien(self) -> bool:
+        """Whether only tables have it: cryptsetup formats no volume with such a key."""
+        return self.iv in DATA_IVS or self.keys > 1
+
+    @property
+    def default_key_size(self) -> int:
+        """Bytes of a key that nobody gave a size for: 32, of XTS 64, or the most it takes."""
+        if self.is_null:
+            return 16
+        wanted = 64 if self.is_xts else 32
+        return wanted if wanted in self.key_sizes else max(self.key_sizes)
 
     @property
     def key_sizes(self) -> tuple[int, ...]:
-        """The key sizes it takes, in bytes."""
-        return (_SECURE_KEY_SIZES if self.takes_secure_keys else _KEY_SIZES)[self.mode]
+        """The key sizes it takes, in bytes; of cipher_null none, as it takes any."""
+        if self.is_null:
+            return ()
+        if self.takes_secure_keys:
+            return SECURE_KEY_SIZES[self.mode]
+        sizes = self._cipher.key_sizes
+        if self.mode == "xts":
+            sizes = tuple(2 * size for size in sizes)
+        elif self.mode == "lrw":
+            sizes = tuple(size + _BLOCK for size in sizes)
+        totals = {self.keys * size for size in sizes}
+        if self.iv == "tcw":
+            totals = {size + self._iv_size + _TCW_WHITENING for size in totals}
+        elif self.iv == "elephant":
+            totals = {2 * size for size in totals if size in _ELEPHANT_SIZES}
+        elif self.iv == "lmk" and self.keys > 1:
+            # dm-crypt.c: a whole key that cannot be parted has one key more, the seed.
+            seeded = (size for size in sizes if size >= _LMK_SEED_MIN and size % self.keys)
+            totals |= {(self.keys + 1) * size for size in seeded}
+        return tuple(sorted(totals))
 
     def check_key_size(self, key_size: int) -> None:
         """Refuse a size (bytes) that is none of `key_sizes`.
@@ -118,27 +198,128 @@ class CipherSpec:
             UnsupportedError: the size of an EP11 secure key.
             ConfigError: any other.
         """
-        if self.takes_secure_keys and key_size in _EP11_SIZES:
+        if self.takes_secure_keys and key_size in EP11_SIZES:
             raise UnsupportedError(
                 f"cipher {self.dm_name}: a key of {key_size * 8} bits is an EP11-AES secure key, "
                 "which is not supported; wanted CCA-AESDATA or CCA-AESCIPHER"
             )
-        if key_size not in self.key_sizes:
-            wanted = ", ".join(str(size * 8) for size in self.key_sizes)
+        if key_size not in self.key_sizes and not self.is_null:
             raise ConfigError(
-                f"cipher {self.dm_name}: a key of {key_size * 8} bits, wanted {wanted}"
+                f"cipher {self.dm_name}: a key of {key_size * 8} bits, wanted {self._wanted_bits}"
             )
 
+    def check_sector_size(self, sector_size: int) -> None:
+        """Refuse a sector size (bytes) that the IV cannot serve.
 
-def _check_iv_option(text: str, iv: str, option: str | None) -> None:
-    if iv != "essiv":
-        if option is not None:
-            raise ConfigError(f"cipher {text}: IV {iv} takes no option, got {option}")
-        return
-    if option is None:
-        raise ConfigError(f"cipher {text}: essiv names no hash, wanted such as essiv:sha256")
-    if option not in _ESSIV_HASHES:
-        fitting = ", ".join(_ESSIV_HASHES)
+        Raises:
+            ConfigError: lmk and tcw are made of sectors of 512 bytes.
+        """
+        if self.iv in ("lmk", "tcw") and sector_size != SECTOR_SIZE:
+            raise ConfigError(
+                f"cipher {self.dm_name}: IV {self.iv} with a sector size of {sector_size}, "
+                f"wanted {SECTOR_SIZE}"
+            )
+
+    @property
+    def _cipher(self) -> Cipher:
+        return CIPHERS[self.effective.cipher]
+
+    @property
+    def _iv_size(self) -> int:
+        return 32 if self.mode == "adiantum" else self._cipher.block
+
+    @property
+    def _wanted_bits(self) -> str:
+        sizes = self.key_sizes
+        if len(sizes) > _LISTED_MAX:
+            step = (sizes[1] - sizes[0]) * 8
+            return f"{sizes[0] * 8} to {sizes[-1] * 8} in steps of {step}"
+        return ", ".join(str(size * 8) for size in sizes)
+
+
+def _parse_key_count(text: str, keys: str) -> int:
+    count = int(keys) if re.fullmatch("[0-9]{1,4}", keys) else 0
+    if count == 0 or count & (count - 1):
+        raise ConfigError(f"cipher {text}: {keys!r} keys, wanted a power of 2")
+    if count > _KEYS_MAX:
         raise UnsupportedError(
-            f"cipher {text}: essiv with {option} is not supported, only with {fitting}"
+            f"cipher {text}: {count} keys are not supported, at most {_KEYS_MAX}"
+        )
+    return count
+
+
+def _check_cipher(text: str, spec: CipherSpec) -> None:
+    """Refuse unknown ciphers and modes, and what does not go together."""
+    name = spec.effective.cipher
+    if name in ABSENT:
+        raise UnsupportedError(f"cipher {text}: {name} is not supported: {ABSENT[name]}")
+    if spec.mode not in MODES:
+        raise UnsupportedError(
+            f"cipher {text}: mode {spec.mode} is not supported, only {SUPPORTED}"
+        )
+    if spec.is_null:
+        if spec.mode != "ecb":
+            raise UnsupportedError(f"cipher {text}: {name} is not supported but as {_NULL}-ecb")
+        return
+    if name not in CIPHERS or CIPHERS[name].only_mode not in ("", spec.mode):
+        raise UnsupportedError(f"cipher {text}: {name} is not supported, only {SUPPORTED}")
+    if spec.mode == "adiantum" and CIPHERS[name].only_mode != "adiantum":
+        raise UnsupportedError(
+            f"cipher {text}: adiantum of {name} is not supported, only of xchacha20,aes"
+        )
+    if spec.mode in ("xts", "lrw") and CIPHERS[name].block != _BLOCK:
+        raise UnsupportedError(
+            f"cipher {text}: {spec.mode} is not supported with {name}, "
+            f"whose block has {CIPHERS[name].block} bytes instead of {_BLOCK}"
+        )
+    if spec.takes_secure_keys and spec.mode not in SECURE_KEY_SIZES:
+        raise UnsupportedError(f"cipher {text}: mode {spec.mode} is not supported with paes")
+    if spec.takes_secure_keys and spec.keys > 1:
+        raise UnsupportedError(f"cipher {text}: several keys are not supported with paes")
+
+
+def _check_iv(text: str, spec: CipherSpec) -> None:
+    if not spec.iv:
+        if spec.mode not in NO_IV_MODES:
+            raise ConfigError(f"cipher {text}: names no IV, wanted {SUPPORTED}")
+        return
+    if spec.iv == "random":
+        raise UnsupportedError(
+            f"cipher {text}: IV random is not supported: it needs a place beside each sector, "
+            "which only integrity has"
+        )
+    if spec.iv not in IVS:
+        raise UnsupportedError(f"cipher {text}: IV {spec.iv} is not supported, only {SUPPORTED}")
+    if spec.mode in NO_IV_MODES and spec.iv not in DATA_IVS:
+        return  # dm-crypt ignores it
+    if spec.iv == "lmk" and spec.mode != "cbc":
+        raise UnsupportedError(
+            f"cipher {text}: IV lmk is not supported with {spec.mode}, only with cbc: "
+            "in no other mode it can be undone"
+        )
+    if spec.iv in DATA_IVS and spec.mode in NO_IV_MODES:
+        raise UnsupportedError(f"cipher {text}: IV {spec.iv} is not supported with {spec.mode}")
+    if spec.iv in ("eboiv", "elephant") and spec.mode in ("ctr", "adiantum"):
+        raise UnsupportedError(f"cipher {text}: IV {spec.iv} is not supported with {spec.mode}")
+    if spec.takes_secure_keys and spec.iv not in SECURE_KEY_IVS:
+        # Made of a part or a hash of the key, which nobody has.
+        raise UnsupportedError(f"cipher {text}: {spec.iv} is not possible with a secure key")
+
+
+def _check_essiv(text: str, spec: CipherSpec) -> None:
+    if spec.iv == "essiv" and not spec.iv_hash:
+        raise ConfigError(f"cipher {text}: essiv names no hash, wanted such as essiv:sha256")
+    if not spec.iv_hash:
+        return
+    if spec.essiv_is_outside and (spec.iv in DATA_IVS or spec.iv in ("essiv", "eboiv")):
+        raise UnsupportedError(f"cipher {text}: IV {spec.iv} is not supported inside essiv")
+    if spec.takes_secure_keys:
+        raise UnsupportedError(f"cipher {text}: essiv is not possible with a secure key")
+    if spec.mode in ("ecb", "adiantum"):
+        raise UnsupportedError(f"cipher {text}: essiv is not supported with {spec.mode}")
+    sizes = CIPHERS[spec.cipher].key_sizes
+    if DIGEST_SIZES.get(spec.iv_hash) not in sizes:
+        fitting = ", ".join(name for name, size in DIGEST_SIZES.items() if size in sizes)
+        raise UnsupportedError(
+            f"cipher {text}: essiv with {spec.iv_hash} is not supported, only with {fitting}"
         )

@@ -252,7 +252,8 @@ def open_plain(
         offset=params.offset * SECTOR_SIZE,
         iv_offset=Sector(params.skip),
         key_origin=effective.origin,
-        notes=effective.notes if keyfile else _note_zero_key(params.hash),
+        notes=(effective.notes if keyfile else _note_zero_key(params.hash))
+        + _note_null_cipher(params.spec),
     )
 
 
@@ -265,13 +266,18 @@ def _plan(header: LuksHeader, data_size: int, *, read_only: bool) -> _LuksPlan:
     segment = header.get_segment(read_only=read_only)
     if not header.uuid:
         raise FormatError("uuid at byte 168: empty, a volume cannot be opened without one")
+    cipher = _parse_cipher(segment)
     return _LuksPlan(
         segment=segment,
-        cipher=_parse_cipher(segment),
+        cipher=cipher,
         length=_get_length(segment, data_size),
         read_only=read_only,
-        notes=header.list_notes(),
+        notes=header.list_notes() + _note_null_cipher(cipher),
     )
+
+
+def _note_null_cipher(cipher: CipherSpec) -> tuple[str, ...]:
+    return ("the data are not encrypted: " + cipher.weakness,) if cipher.is_null else ()
 
 
 def _parse_cipher(segment: DataSegment) -> CipherSpec:

@@ -3,7 +3,7 @@
 golden.json holds for each image the commands that made it, the secrets that open it, the table that
 the kernel's dm-crypt got, and the sha256 of the plaintext that it read; for each derived image the
 patches that damage a good one, and cryptsetup's verdict on it. Images that fusecrypt refuses keep
-only their header.
+only their header; some others are cut behind 64 KiB of data, whose plaintext the pattern says.
 """
 
 import functools

@@ -89,9 +89,11 @@ void wipe(void *p, size_t n);
 bool equal_const_time(const void *a, const void *b, size_t n);
 
 struct cipher;
+#define CIPHER_ANY_XTS_KEY 2
 int cipher_open(struct cipher **out, const char *spec, const uint8_t *key, size_t key_size,
-                uint32_t sector_size, bool iv_large_sectors, unsigned threads);
+                uint32_t sector_size, unsigned flags, unsigned threads);
 int cipher_check(const char *spec, size_t key_size);
+bool cipher_is_null(const char *spec);
 void cipher_close(struct cipher *c);
 int cipher_decrypt(struct cipher *c, unsigned thread, void *buf, size_t length, uint64_t sector);
 int cipher_encrypt(struct cipher *c, unsigned thread, void *dst, const void *src, size_t length,

@@ -5,238 +5,127 @@
 #include <string.h>
 
 #include "arena.h"
+#include "chain.h"
 #include "hash.h"
 #include "iv.h"
-#include "wire.h"
+#include "sector_tweak.h"
 
 #define IV_BATCH 32u /* sectors whose IVs are made at once */
 #define THREADS_MAX 256u
 
-static const struct {
-    const char *name;
-    size_t key_size; /* bytes; 0: any that libgcrypt takes */
-    int algorithm;
-} ALGORITHMS[] = {
-    {"aes", 16, GCRY_CIPHER_AES128},
-    {"aes", 24, GCRY_CIPHER_AES192},
-    {"aes", 32, GCRY_CIPHER_AES256},
-    {"serpent", 16, GCRY_CIPHER_SERPENT128},
-    {"serpent", 24, GCRY_CIPHER_SERPENT192},
-    {"serpent", 32, GCRY_CIPHER_SERPENT256},
-    {"twofish", 16, GCRY_CIPHER_TWOFISH128},
-    {"twofish", 32, GCRY_CIPHER_TWOFISH},
-    {"camellia", 16, GCRY_CIPHER_CAMELLIA128},
-    {"camellia", 24, GCRY_CIPHER_CAMELLIA192},
-    {"camellia", 32, GCRY_CIPHER_CAMELLIA256},
-    {"sm4", 16, GCRY_CIPHER_SM4},
-    {"seed", 16, GCRY_CIPHER_SEED},
-    {"cast5", 16, GCRY_CIPHER_CAST5},
-    {"blowfish", 0, GCRY_CIPHER_BLOWFISH},
-    {"des3_ede", 24, GCRY_CIPHER_3DES},
-    {"des", 8, GCRY_CIPHER_DES},
-};
-
-static const struct mode {
-    const char *name;
-    int mode;
-    unsigned keys; /* cipher keys in one volume key */
-} MODES[] = {
-    {"xts", GCRY_CIPHER_MODE_XTS, 2},
-    {"cbc", GCRY_CIPHER_MODE_CBC, 1},
-    {"ctr", GCRY_CIPHER_MODE_CTR, 1},
-    {"ecb", GCRY_CIPHER_MODE_ECB, 1},
+/** One of the keys that sectors take in turn, expanded. */
+struct sector_key {
+    struct chain chain;
+    gcry_cipher_hd_t essiv; /* ECB; NULL without */
 };
 
 /** One thread's expanded keys. */
 struct lane {
-    _Alignas(64) gcry_cipher_hd_t data; /* no cache line of two threads */
-    gcry_cipher_hd_t iv; /* ECB, for essiv and eboiv; else NULL */
-    uint8_t ivs[IV_BATCH * IV_SIZE_MAX];
+    _Alignas(64) uint8_t ivs[IV_BATCH * IV_SIZE_MAX];
+    uint8_t work[SECTOR_TWEAK_WORK];
+    gcry_cipher_hd_t iv; /* ECB, for eboiv, elephant; else NULL */
+    gcry_cipher_hd_t elephant;
+    struct sector_key keys[];
 };
 
 struct cipher {
-    const struct mode *mode;
+    struct cipher_spec spec;
     struct iv iv;
-    unsigned iv_shift; /* from 512-byte sectors to what the IV counts */
+    uint8_t iv_key[LMK_SEED_SIZE]; /* seed of lmk, with zeros; seed and whitening of tcw */
     unsigned threads;
-    struct lane lanes[];
+    struct lane *lanes[];
 };
 
-/** A spec, taken apart: cipher[:keycount]-mode-iv[:ivopts]. Pointers into `text`. */
-struct spec {
-    char text[WIRE_NAME_MAX];
-    const char *cipher, *mode, *iv, *iv_hash;
-};
-
-static int parse_spec(struct spec *s, const char *text)
+/* Of several keys each has its own ESSIV: since Linux 5.4 it is a template around each (crypto/essiv.c). */
+static int open_essiv(gcry_cipher_hd_t *out, const struct cipher_spec *s, const uint8_t *key)
 {
-    size_t length = strnlen(text, sizeof(s->text));
-    if (length == sizeof(s->text) || strncmp(text, "capi:", 5) == 0)
-        return -EOPNOTSUPP;
-    memcpy(s->text, text, length + 1);
-
-    char *rest = s->text;
-    char *cipher = strsep(&rest, "-");
-    s->mode = strsep(&rest, "-");
-    s->iv = strsep(&rest, ":");
-    s->iv_hash = rest; /* may have a "-" in it: sha3-256 */
-    s->cipher = strsep(&cipher, ":");
-    if (cipher && strcmp(cipher, "1") != 0)
-        return -EOPNOTSUPP;
-    /* dm-crypt.c, crypt_ctr_cipher_old: only a cipher, or cipher-plain, is the first dm-crypt's format. */
-    if (!s->mode || (strcmp(s->mode, "plain") == 0 && !s->iv)) {
-        s->mode = "cbc";
-        s->iv = "plain";
-    }
-    return 0;
-}
-
-/* @return 0; -EOPNOTSUPP: no such cipher; -EINVAL: not with such a key */
-static int find_algorithm(const char *name, size_t key_size, int *algorithm)
-{
-    int error = -EOPNOTSUPP;
-    for (size_t i = 0; i < sizeof(ALGORITHMS) / sizeof(ALGORITHMS[0]); i++) {
-        if (strcmp(name, ALGORITHMS[i].name) != 0)
-            continue;
-        if (ALGORITHMS[i].key_size == key_size || ALGORITHMS[i].key_size == 0) {
-            *algorithm = ALGORITHMS[i].algorithm;
-            return 0;
-        }
-        error = -EINVAL;
-    }
-    return error;
-}
-
-static const struct mode *find_mode(const char *name)
-{
-    for (size_t i = 0; i < sizeof(MODES) / sizeof(MODES[0]); i++) {
-        if (strcmp(name, MODES[i].name) == 0)
-            return &MODES[i];
-    }
-    return NULL;
-}
-
-static int open_handle(gcry_cipher_hd_t *out, int algorithm, int mode, const uint8_t *key, size_t key_size)
-{
-    gcry_error_t error = gcry_cipher_open(out, algorithm, mode, 0);
-    if (!error)
-        error = gcry_cipher_setkey(*out, key, key_size);
-    return hash_errno(error);
-}
-
-/* The key that enciphers IVs: of essiv the hash of the volume key, of eboiv the volume key. Arena memory. */
-static int make_iv_key(const struct spec *s, enum iv_kind kind, const uint8_t *key, size_t key_size,
-                       uint8_t **out, size_t *size)
-{
-    struct hash h = {.md = NULL};
-    int error = 0;
-    *size = key_size;
-    if (kind == IV_ESSIV) {
-        error = hash_open(&h, s->iv_hash, NULL, 0);
-        *size = h.size;
-    }
-    *out = error ? NULL : arena_alloc(*size);
-    if (!error && !*out)
+    struct hash h;
+    int error = hash_open(&h, s->essiv_hash, NULL, 0);
+    if (error)
+        return error;
+    uint8_t *digest = arena_alloc(h.size);
+    if (digest) {
+        hash_write(&h, key, s->key_size);
+        hash_read(&h, digest, h.size);
+        error = open_handle(out, s->essiv_algorithm, GCRY_CIPHER_MODE_ECB, digest, h.size);
+    } else {
         error = -ENOSPC;
-    if (!error && kind == IV_ESSIV) {
-        hash_write(&h, key, key_size);
-        hash_read(&h, *out, *size);
-    } else if (!error) {
-        memcpy(*out, key, key_size);
     }
     hash_close(&h);
+    arena_free(digest);
     return error;
 }
 
-static int open_lanes(struct cipher *c, const struct spec *s, const uint8_t *key, size_t key_size)
+/* eboiv enciphers the IV as one block of zeros would be with it: of CBC and PCBC with the bare cipher. */
+static bool has_bare_iv_cipher(const struct cipher_spec *s)
 {
-    int algorithm = 0, iv_algorithm = 0, error;
-    uint8_t *iv_key = NULL;
-    size_t iv_key_size = 0;
-
-    error = find_algorithm(s->cipher, key_size / c->mode->keys, &algorithm);
-    if (!error && (c->iv.kind == IV_ESSIV || c->iv.kind == IV_EBOIV)) {
-        error = make_iv_key(s, c->iv.kind, key, key_size, &iv_key, &iv_key_size);
-        if (!error)
-            error = find_algorithm(s->cipher, iv_key_size, &iv_algorithm);
-    }
-    for (unsigned i = 0; i < c->threads && !error; i++) {
-        error = open_handle(&c->lanes[i].data, algorithm, c->mode->mode, key, key_size);
-        if (!error && iv_key)
-            error = open_handle(&c->lanes[i].iv, iv_algorithm, GCRY_CIPHER_MODE_ECB, iv_key, iv_key_size);
-    }
-    arena_free(iv_key);
-    return error;
+    return (s->iv == IV_EBOIV || s->iv == IV_ELEPHANT) && (s->chaining == CHAIN_CBC || s->chaining == CHAIN_PCBC);
 }
 
-/* Find the mode and the kind of IV, and see whether they and the key's size go together. */
-static int resolve(const struct spec *s, size_t key_size, const struct mode **mode, struct iv *iv)
+static int open_lane(struct lane *lane, const struct cipher_spec *s, const uint8_t *key, bool any_xts_key)
 {
-    int algorithm = 0;
-    *mode = find_mode(s->mode);
-    iv->kind = IV_NONE;
-    if (!*mode)
-        return -EOPNOTSUPP;
-    bool ecb = (*mode)->mode == GCRY_CIPHER_MODE_ECB, xts = (*mode)->mode == GCRY_CIPHER_MODE_XTS;
-    if (ecb != (s->iv == NULL))
-        return -EOPNOTSUPP;
-    int error = s->iv ? iv_find(&iv->kind, s->iv) : 0;
-    if (error)
-        return error;
-    if ((iv->kind == IV_ESSIV) != (s->iv_hash != NULL))
-        return -EOPNOTSUPP; /* essiv without its hash; or options to what has none */
-    if (iv->kind == IV_EBOIV && (*mode)->mode != GCRY_CIPHER_MODE_CBC)
-        return -EOPNOTSUPP;
-    error = key_size % (*mode)->keys ? -EINVAL : 0;
-    if (!error)
-        error = find_algorithm(s->cipher, key_size / (*mode)->keys, &algorithm);
-    if (error)
-        return error;
-    iv->size = (unsigned)gcry_cipher_get_algo_blklen(algorithm);
-    if (xts && iv->size != GCRY_XTS_BLOCK_LEN)
-        return -EOPNOTSUPP;
-    if (iv->kind != IV_ESSIV)
-        return 0;
-    int hash = hash_find(s->iv_hash);
-    return hash ? find_algorithm(s->cipher, gcry_md_get_algo_dlen(hash), &algorithm) : -EOPNOTSUPP;
+    int error = 0;
+    for (unsigned i = 0; i < s->keys && !error; i++) {
+        error = chain_open(&lane->keys[i].chain, s, key + i * s->key_size, any_xts_key);
+        if (!error && s->essiv_algorithm)
+            error = open_essiv(&lane->keys[i].essiv, s, key + i * s->key_size);
+    }
+    if (!error && has_bare_iv_cipher(s))
+        error = open_handle(&lane->iv, s->algorithm, GCRY_CIPHER_MODE_ECB, key, s->key_size);
+    if (!error && s->iv == IV_ELEPHANT) {
+        const int aes = s->iv_key_size == 16 ? GCRY_CIPHER_AES128
+                        : s->iv_key_size == 24 ? GCRY_CIPHER_AES192 : GCRY_CIPHER_AES256;
+        error = open_handle(&lane->elephant, aes, GCRY_CIPHER_MODE_ECB, key + s->keys * s->key_size, s->iv_key_size);
+    }
+    return error;
 }
 
 int cipher_check(const char *spec, size_t key_size)
 {
-    struct spec s;
-    struct iv iv = {.size = 0};
-    const struct mode *mode;
-    int error = parse_spec(&s, spec);
-    return error ? error : resolve(&s, key_size, &mode, &iv);
+    struct cipher_spec s;
+    return cipher_spec_parse(&s, spec, key_size);
+}
+
+bool cipher_is_null(const char *spec)
+{
+    struct cipher_spec s;
+    return cipher_spec_parse(&s, spec, 0) == 0 && s.chaining == CHAIN_NULL;
 }
 
 int cipher_open(struct cipher **out, const char *spec, const uint8_t *key, size_t key_size,
-                uint32_t sector_size, bool iv_large_sectors, unsigned threads)
+                uint32_t sector_size, unsigned flags, unsigned threads)
 {
-    struct spec s;
-    const struct mode *mode;
-    struct iv iv = {.sector_size = sector_size, .step = iv_large_sectors ? 1 : sector_size / 512};
+    struct cipher_spec s;
     *out = NULL;
-
     bool power_of_2 = (sector_size & (sector_size - 1)) == 0;
     if (sector_size < 512 || sector_size > 4096 || !power_of_2 || threads == 0 || threads > THREADS_MAX)
         return -EINVAL;
-    int error = parse_spec(&s, spec);
-    if (!error)
-        error = resolve(&s, key_size, &mode, &iv);
+    int error = cipher_spec_parse(&s, spec, key_size);
     if (error)
         return error;
-    if (mode->mode == GCRY_CIPHER_MODE_XTS && equal_const_time(key, key + key_size / 2, key_size / 2))
-        return -EKEYREJECTED;
+    if (!cipher_spec_takes_sector_size(&s, sector_size))
+        return -EINVAL;
 
     struct cipher *c = arena_alloc(sizeof(*c) + threads * sizeof(c->lanes[0]));
     if (!c)
         return -ENOSPC;
-    c->mode = mode;
-    c->iv = iv;
-    c->iv_shift = iv_large_sectors ? (unsigned)__builtin_ctz(sector_size / 512) : 0;
+    c->spec = s;
+    c->iv = (struct iv){.kind = s.iv,
+                        .size = s.iv_size,
+                        .sector_size = sector_size,
+                        .step = sector_size / 512,
+                        .shift = flags & CIPHER_IV_LARGE_SECTORS ? (unsigned)__builtin_ctz(sector_size / 512) : 0,
+                        .benbi_shift = s.block ? 9 - (unsigned)__builtin_ctzll(s.block) : 0,
+                        .seed = c->iv_key};
+    if (s.iv == IV_LMK && s.iv_key_size)
+        memcpy(c->iv_key, key + s.keys * s.key_size, 16); /* as much as MD5's digest is long */
+    else if (s.iv == IV_TCW)
+        memcpy(c->iv_key, key + s.keys * s.key_size, s.iv_key_size);
     c->threads = threads;
-    error = open_lanes(c, &s, key, key_size);
+    for (unsigned i = 0; i < threads && !error; i++) {
+        c->lanes[i] = arena_alloc(sizeof(struct lane) + s.keys * sizeof(struct sector_key));
+        error = c->lanes[i] ? open_lane(c->lanes[i], &s, key, flags & CIPHER_ANY_XTS_KEY) : -ENOSPC;
+    }
     wipe_stack();
     if (error) {
         cipher_close(c);
@@ -250,46 +139,109 @@ void cipher_close(struct cipher *c)
 {
     if (!c)
         return;
-    for (unsigned i = 0; i < c->threads; i++) {
-        gcry_cipher_close(c->lanes[i].data);
-        gcry_cipher_close(c->lanes[i].iv);
+    for (unsigned i = 0; i < c->threads && c->lanes[i]; i++) {
+        struct lane *lane = c->lanes[i];
+        for (unsigned k = 0; k < c->spec.keys; k++) {
+            chain_close(&lane->keys[k].chain);
+            gcry_cipher_close(lane->keys[k].essiv);
+        }
+        gcry_cipher_close(lane->iv);
+        gcry_cipher_close(lane->elephant);
+        arena_free(lane);
     }
     arena_free(c);
 }
 
-static gcry_error_t set_iv(const struct cipher *c, struct lane *lane, unsigned i)
+static int make_ivs(struct cipher *c, struct lane *lane, uint64_t sector, unsigned count)
 {
-    const uint8_t *iv = lane->ivs + (size_t)i * c->iv.size;
-    if (c->iv.kind == IV_NONE)
+    static const uint8_t ZEROS[IV_SIZE_MAX];
+    if (c->iv.size == 0)
         return 0;
-    if (c->mode->mode == GCRY_CIPHER_MODE_CTR)
-        return gcry_cipher_setctr(lane->data, iv, c->iv.size);
-    return gcry_cipher_setiv(lane->data, iv, c->iv.size);
+    iv_fill(&c->iv, sector, count, lane->ivs);
+    gcry_cipher_hd_t whole = c->spec.keys == 1 && c->spec.essiv_algorithm ? lane->keys[0].essiv : lane->iv;
+    if (whole)
+        return gcry_cipher_encrypt(whole, lane->ivs, count * c->iv.size, NULL, 0) ? -EIO : 0;
+    if (c->spec.essiv_algorithm) {
+        for (unsigned i = 0; i < count; i++, sector += c->iv.step) {
+            gcry_cipher_hd_t essiv = lane->keys[sector & (c->spec.keys - 1)].essiv;
+            if (gcry_cipher_encrypt(essiv, lane->ivs + i * c->iv.size, c->iv.size, NULL, 0))
+                return -EIO;
+        }
+        return 0;
+    }
+    if (c->spec.iv != IV_EBOIV && c->spec.iv != IV_ELEPHANT)
+        return 0;
+    int error = 0;
+    for (unsigned i = 0; i < count && !error; i++) {
+        uint8_t *iv = lane->ivs + i * c->iv.size;
+        error = chain_crypt(&lane->keys[0].chain, iv, lane->work, ZEROS, c->iv.size, true);
+        memcpy(iv, lane->work, c->iv.size);
+    }
+    return error;
+}
+
+/* One sector of lmk, tcw or elephant. */
+static int crypt_tweaked(struct cipher *c, struct lane *lane, struct chain *key, uint8_t *iv, uint8_t *dst,
+                         const uint8_t *src, uint64_t sector, bool encrypt)
+{
+    const size_t size = c->iv.sector_size;
+    const uint64_t number = iv_number(&c->iv, sector);
+    const uint8_t *seed = c->spec.iv_key_size ? c->iv_key : NULL;
+    int error = 0;
+    switch (c->spec.iv) {
+    case IV_LMK: /* its IV is that of the plaintext, so deciphering sees it last */
+        if (encrypt)
+            lmk_make_iv(lane->work, seed, src, number, iv, c->iv.size);
+        error = chain_crypt(key, iv, dst, src, size, encrypt);
+        if (!encrypt && !error) {
+            lmk_make_iv(lane->work, seed, dst, number, iv, c->iv.size);
+            for (size_t i = 0; i < c->iv.size; i++)
+                dst[i] ^= iv[i];
+        }
+        return error;
+    case IV_TCW:
+        if (!encrypt) {
+            memmove(dst, src, size);
+            tcw_whiten(lane->work, c->iv_key + c->iv.size, dst, size, number);
+            return chain_crypt(key, iv, dst, dst, size, false);
+        }
+        error = chain_crypt(key, iv, dst, src, size, true);
+        tcw_whiten(lane->work, c->iv_key + c->iv.size, dst, size, number);
+        return error;
+    default: /* elephant */
+        if (encrypt) {
+            memmove(dst, src, size);
+            error = elephant_mix(lane->work, lane->elephant, dst, size, number * size, true);
+            return error ? error : chain_crypt(key, iv, dst, dst, size, true);
+        }
+        error = chain_crypt(key, iv, dst, src, size, false);
+        return error ? error : elephant_mix(lane->work, lane->elephant, dst, size, number * size, false);
+    }
 }
 
 static int crypt_sectors(struct cipher *c, unsigned thread, uint8_t *dst, const uint8_t *src, size_t length,
                          uint64_t sector, bool encrypt)
 {
-    struct lane *lane = &c->lanes[thread];
+    struct lane *lane = c->lanes[thread];
     const size_t size = c->iv.sector_size;
-    uint64_t iv_sector = sector >> c->iv_shift;
+    const bool tweaked = c->spec.iv == IV_LMK || c->spec.iv == IV_TCW || c->spec.iv == IV_ELEPHANT;
+    const unsigned key_mask = c->spec.keys - 1;
 
     while (length > 0) {
         unsigned count = length / size < IV_BATCH ? (unsigned)(length / size) : IV_BATCH;
-        if (count == 0 || iv_fill(&c->iv, lane->iv, iv_sector, count, lane->ivs) < 0)
+        if (count == 0 || make_ivs(c, lane, sector, count) < 0)
             return -EIO;
         for (unsigned i = 0; i < count; i++) {
-            gcry_error_t error = set_iv(c, lane, i);
-            if (!error && encrypt)
-                error = gcry_cipher_encrypt(lane->data, dst, size, src, size);
-            else if (!error)
-                error = gcry_cipher_decrypt(lane->data, dst, size, src, size);
+            struct chain *key = &lane->keys[sector & key_mask].chain;
+            uint8_t *iv = lane->ivs + i * c->iv.size;
+            int error = tweaked ? crypt_tweaked(c, lane, key, iv, dst, src, sector, encrypt)
+                                : chain_crypt(key, iv, dst, src, size, encrypt);
             if (error)
                 return -EIO;
             dst += size;
             src += size;
+            sector += c->iv.step;
         }
-        iv_sector += count * c->iv.step;
         length -= count * size;
     }
     return 0;

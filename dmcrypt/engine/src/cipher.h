@@ -1,6 +1,7 @@
 /** Sector ciphers: dm-crypt's `cipher-mode-iv` over libgcrypt.
  *
- * Source: Linux drivers/md/dm-crypt.c. Each device has one expanded key per I/O thread, since a libgcrypt
+ * Source: Linux drivers/md/dm-crypt.c. cipher_spec.h says what there is, iv.h and sector_tweak.h how IVs are
+ * made, chain.h how a sector is enciphered with one. Each device has one expanded key per I/O thread, since a libgcrypt
  * handle keeps its IV in itself; all of it is in the arena.
  */
 #ifndef FUSECRYPT_CIPHER_H
@@ -12,21 +13,27 @@
 
 struct cipher;
 
+#define CIPHER_IV_LARGE_SECTORS 1u /* count IV sectors in units of the sector size */
+#define CIPHER_ANY_XTS_KEY 2u      /* take an XTS key with equal halves, as the kernel does */
+
 /** Expand a key.
  *
  * @param spec        dm-crypt's spelling, as "aes-xts-plain64" or "aes-cbc-essiv:sha256"
  * @param key         key_size bytes; may be freed after the call
  * @param sector_size 512, 1024, 2048 or 4096
- * @param iv_large_sectors  count IV sectors in units of sector_size
+ * @param flags       CIPHER_IV_LARGE_SECTORS, CIPHER_ANY_XTS_KEY
  * @param threads     how many threads will call; each uses its own index
- * @return 0; -EOPNOTSUPP: unknown cipher, mode or IV; -EINVAL: key size; -EKEYREJECTED: XTS key with equal
- *         halves; -ENOSPC: the arena is full
+ * @return 0; -EOPNOTSUPP: unknown cipher, mode or IV; -EINVAL: key size, or a sector size that the IV cannot
+ *         serve; -EKEYREJECTED: XTS key with equal halves; -ENOSPC: the arena is full
  */
 int cipher_open(struct cipher **out, const char *spec, const uint8_t *key, size_t key_size,
-                uint32_t sector_size, bool iv_large_sectors, unsigned threads);
+                uint32_t sector_size, unsigned flags, unsigned threads);
 
 /** Say what cipher_open would say of a spec and a key's size, without a key. @return as cipher_open */
 int cipher_check(const char *spec, size_t key_size);
+
+/** Whether a spec is of no cipher at all: cipher_null. */
+bool cipher_is_null(const char *spec);
 
 /** Wipe and free. NULL is allowed. No thread may be inside. */
 void cipher_close(struct cipher *c);

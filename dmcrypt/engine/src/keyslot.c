@@ -34,6 +34,8 @@ static int check_slot(const struct wire_keyslot *slot)
     if (slot->area_length < area_sectors(slot) * SECTOR
         || slot->area_offset > INT64_MAX - (uint64_t)VOLUME_KEY_MAX * STRIPES_MAX)
         return -EINVAL;
+    if (cipher_is_null(slot->area_cipher))
+        return -EOPNOTSUPP; /* what it would keep is no secret */
     int error = cipher_check(slot->area_cipher, slot->area_key_size); /* before the KDF takes its seconds */
     return error || hash_find(slot->af_hash) ? error : -EOPNOTSUPP;
 }
@@ -54,7 +56,7 @@ static int open_area(struct area *a, const struct wire_keyslot *slot, const stru
         return -ENOSPC;
     int error = kdf_derive(&slot->kdf, secret->bytes, secret->length, a->key, slot->area_key_size);
     if (!error)
-        error = cipher_open(&a->cipher, slot->area_cipher, a->key, slot->area_key_size, SECTOR, false, 1);
+        error = cipher_open(&a->cipher, slot->area_cipher, a->key, slot->area_key_size, SECTOR, 0, 1);
     if (!error) {
         a->material = arena_alloc(a->length);
         error = a->material ? 0 : -ENOSPC;

@@ -104,7 +104,7 @@ static bool test_xts(uint8_t *work, const char **name)
         *name = XTS[i].name;
         for (size_t j = 0; j < SECTOR; j++)
             work[j] = (uint8_t)j;
-        good = cipher_open(&c, "aes-xts-plain64", XTS[i].key, XTS[i].key_size, SECTOR, false, 1) == 0
+        good = cipher_open(&c, "aes-xts-plain64", XTS[i].key, XTS[i].key_size, SECTOR, 0, 1) == 0
                && cipher_encrypt(c, 0, work + SECTOR, work, SECTOR, XTS[i].sector) == 0
                && memcmp(work + SECTOR, XTS[i].head, 16) == 0 && hash_open(&h, "sha256", NULL, 0) == 0;
         if (good) {
@@ -128,7 +128,7 @@ static bool test_cbc(uint8_t *work, const char **name)
     memcpy(work, CBC_PLAIN, sizeof(CBC_PLAIN) - 1);
     for (uint8_t i = 0; i < 16; i++)
         work[i] ^= i;
-    bool good = cipher_open(&c, "aes-cbc-plain64", BYTES(CBC_KEY), SECTOR, false, 1) == 0
+    bool good = cipher_open(&c, "aes-cbc-plain64", BYTES(CBC_KEY), SECTOR, 0, 1) == 0
                 && cipher_encrypt(c, 0, work + SECTOR, work, SECTOR, 0) == 0
                 && memcmp(work + SECTOR, CBC_CIPHER, sizeof(CBC_CIPHER) - 1) == 0
                 && cipher_decrypt(c, 0, work + SECTOR, SECTOR, 0) == 0
@@ -203,7 +203,7 @@ static bool test_warm_up(uint8_t *work, const char **name)
     for (size_t i = 0; i < sizeof(WARM_UP) / sizeof(WARM_UP[0]) && good; i++) {
         struct cipher *c = NULL;
         *name = WARM_UP[i].spec;
-        good = cipher_open(&c, WARM_UP[i].spec, work, WARM_UP[i].key_size, SECTOR, false, 1) == 0;
+        good = cipher_open(&c, WARM_UP[i].spec, work, WARM_UP[i].key_size, SECTOR, 0, 1) == 0;
         cipher_close(c);
     }
     return good;

@@ -25,6 +25,12 @@ static bool is_sound(const struct wire_device *d, const struct wire_segment *s, 
            && (!has_backing || s->fd_index < fd_count) && memchr(s->cipher, 0, sizeof s->cipher) != NULL;
 }
 
+static unsigned cipher_flags(uint32_t flags)
+{
+    return (flags & WIRE_IV_LARGE_SECTORS ? CIPHER_IV_LARGE_SECTORS : 0)
+           | (flags & WIRE_ANY_XTS_KEY ? CIPHER_ANY_XTS_KEY : 0);
+}
+
 int segment_open_cipher(struct segment *s, const struct wire_token *token, uint32_t sector_size, unsigned threads)
 {
     uint8_t *key;
@@ -34,7 +40,7 @@ int segment_open_cipher(struct segment *s, const struct wire_token *token, uint3
     int rc = session_unwrap(token, &key, &size);
     if (rc != 0)
         return rc;
-    rc = cipher_open(&cipher, s->spec, key, size, sector_size, (s->flags & WIRE_IV_LARGE_SECTORS) != 0, threads);
+    rc = cipher_open(&cipher, s->spec, key, size, sector_size, cipher_flags(s->flags), threads);
     arena_free(key);
     if (rc != 0)
         return rc;

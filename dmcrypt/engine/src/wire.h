@@ -81,6 +81,7 @@ struct wire_token {
 enum wire_target { WIRE_CRYPT = 1, WIRE_LINEAR = 2, WIRE_ZERO = 3, WIRE_ERROR = 4 };
 #define WIRE_IV_LARGE_SECTORS 1u
 
+#define WIRE_ANY_XTS_KEY 2u /* of a raw table: equal halves are taken, as by the kernel */
 struct wire_segment {
     uint64_t start;          /* bytes, in the device */
     uint64_t length;         /* bytes */
@@ -88,7 +89,7 @@ struct wire_segment {
     uint64_t iv_offset;      /* 512-byte sectors, added to the sector number within the segment */
     uint32_t target;         /* enum wire_target */
     uint32_t fd_index;       /* of the message's descriptors */
-    uint32_t flags;          /* WIRE_IV_LARGE_SECTORS */
+    uint32_t flags;          /* WIRE_IV_LARGE_SECTORS, WIRE_ANY_XTS_KEY */
     uint32_t pad;
     char cipher[WIRE_NAME_MAX]; /* dm-crypt's spelling: aes-xts-plain64 */
     struct wire_token token;

@@ -38,6 +38,8 @@ static const char *const NAMES[] = {
     "sha256:16", "sha1:0", "plain:99999", "aes-xts-plain64", "aes-cbc-essiv:sha256", "aes-cbc-plain64",
     "serpent-xts-plain", "twofish-cbc-benbi", "cast5-cbc-eboiv", "des3_ede-cbc-null", "aes-ecb", "aes", "aes-plain",
     "aes-ctr-plain64be", "blowfish-cbc-plain64", "capi:xts(aes)-plain64", "aes:64-cbc-lmk", "aes-cbc-essiv:sha3-256",
+    "aes-lrw-benbi", "aes-pcbc-plain64", "serpent:4-cbc-essiv:sha256", "aes-cbc-tcw", "aes-cbc-elephant", "cipher_null-ecb",
+    "xchacha20,aes-adiantum-plain64", "capi:essiv(cbc(aes),sha256)-plain", "blowfish:2-cbc-lmk", "aes:64-xts-eboiv",
 };
 static const uint32_t NUMBERS[] = {0, 1, 7, 8, 16, 24, 31, 32, 48, 64, 128, 511, 512, 1024, 4000, 4096, 65536,
                                    INT32_MAX, UINT32_MAX};
@@ -109,7 +111,7 @@ static void take_digest(struct input *in, struct wire_digest *digest)
 static void try_cipher(struct input *in)
 {
     static uint8_t data[16384];
-    uint8_t key[256];
+    uint8_t key[2080]; /* 65 keys of 32 bytes */
     char spec[WIRE_NAME_MAX + 1] = {0};
     struct cipher *c = NULL;
     take_name(in, spec);
@@ -117,8 +119,10 @@ static void try_cipher(struct input *in)
     uint32_t sector_size = take_near(in, 512);
     unsigned threads = take_near(in, 2);
     uint64_t sector = (uint64_t)take_number(in) << (take_byte(in) % 33);
-    take(in, key, sizeof(key));
-    int error = cipher_open(&c, spec, key, key_size, sector_size, take_byte(in) & 1, threads);
+    take(in, key, 256);
+    for (size_t i = 256; i < sizeof(key); i++)
+        key[i] = (uint8_t)(key[i - 256] + i / 256);
+    int error = cipher_open(&c, spec, key, key_size, sector_size, take_byte(in) & 3, threads);
     CHECK((error == 0) == (c != NULL));
     if (!error) {
         CHECK(cipher_check(spec, key_size) == 0);

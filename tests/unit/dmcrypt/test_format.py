@@ -238,7 +238,7 @@ def test_lock_of_another_process_is_waited_for(engine, load, open_file):
 @pytest.mark.parametrize(
     ("changes", "error", "what"),
     [
-        ({"cipher": "serpent-xts-plain64"}, UnsupportedError, "serpent"),
+        ({"cipher": "aria-xts-plain64"}, UnsupportedError, "aria"),
         ({"key_bits": 100}, ConfigError, "multiple of 8"),
         ({"key_bits": 128}, ConfigError, "wanted 256, 384, 512"),
         ({"key_slot": 32}, ConfigError, "keyslot 32"),

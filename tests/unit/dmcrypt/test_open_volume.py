@@ -72,10 +72,15 @@ def test_every_golden_secret_opens_its_volume_with_the_key_it_has(engine, load, 
         assert opened.uuid
 
 
-@pytest.mark.parametrize("image", ACCEPTED, ids=lambda image: image.name)
+@pytest.mark.parametrize(
+    "image",
+    [image for image in ACCEPTED if sectors.has(image.about["cipher"])],
+    ids=lambda image: image.name,
+)
 def test_golden_tables_decipher_to_the_plaintext_that_the_kernel_read(image):
     header = read(image.header)
-    assert check_luks(header, len(image.data), read_only=False) == ()
+    notes = check_luks(header, len(image.data), read_only=False)
+    assert bool(notes) == ("cipher_null" in image.about["cipher"])
     segment = header.metadata.segments[0]
     plaintext = sectors.crypt(
         image.data[segment.offset :],
@@ -290,8 +295,7 @@ def test_plain_key_file_shorter_than_the_key_is_refused(engine, load):
 
 
 def test_xts_keys_of_equal_halves_are_refused(engine, load):
-    image = corpus.get_image("table-bad-xts-samekeys")
     params = make_params(cipher="aes-xts-plain64", key_bits=512, hash_spec=None, has_keyfile=True)
-    secret = load(bytes.fromhex(image.about["plain"]["keyfile_hex"]))
+    secret = load(b"half a key of AES in XTS mode.. " * 2)
     with pytest.raises(UnlockError, match="halves"):
         open_plain(engine, params, secret, keyfile=True, data_size=4096, read_only=True)

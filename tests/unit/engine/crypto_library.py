@@ -79,12 +79,12 @@ def take(pointer: Any, size: int) -> bytes:
 class Cipher:
     """A sector cipher. One thread index unless more are asked for."""
 
-    def __init__(self, spec, key, *, sector_size=512, iv_large_sectors=False, threads=1):
+    def __init__(self, spec, key, *, sector_size=512, iv_large_sectors=False, flags=0, threads=1):
         start()
         out = ffi.new("struct cipher **")
         check(
             lib.cipher_open(
-                out, spec.encode(), key, len(key), sector_size, iv_large_sectors, threads
+                out, spec.encode(), key, len(key), sector_size, flags | iv_large_sectors, threads
             )
         )
         self._cipher = out[0]
