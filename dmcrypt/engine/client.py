@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from ...keystore.errors import (
+    AccessError,
+    BusyError,
     EngineError,
     EngineMemoryError,
     FormatError,
@@ -285,9 +287,32 @@ class Engine:
         """
         self._node(Type.REMOVE_DEVICE, node, "flushing the backing store")
 
-    def suspend(self, node: int, *, wipe_keys: bool = False) -> None:
-        """Hold new I/O, finish what runs and sync; ``wipe_keys`` drops the keys as well."""
-        self._node(Type.SUSPEND, node, "suspending", messages.SUSPEND_WIPE if wipe_keys else 0)
+    def suspend(self, node: int, *, wipe_keys: bool = False, fail_io: bool = False) -> None:
+        """Finish what runs, sync, and hold new I/O, or with ``fail_io`` refuse it (EIO).
+
+        ``wipe_keys`` drops the keys as well.
+
+        Raises:
+            EngineError: already suspended, or the backing store failed to sync, which does not keep
+                the device from being suspended.
+        """
+        flags = messages.SUSPEND_WIPE if wipe_keys else 0
+        flags |= messages.SUSPEND_FAIL if fail_io else 0
+        self._node(Type.SUSPEND, node, "suspending", flags)
+
+    def resize(self, node: int, size: int) -> None:
+        """Give a device of one segment another size, in bytes, while it is in use.
+
+        Raises:
+            AccessError: the backing store ends before.
+            BusyError: somebody else uses what would be added, or the device is suspended.
+        """
+        reply = self._channel.call(Type.RESIZE, messages.RESIZE.pack(node, size))
+        if reply.status == -errno.ENOSPC:
+            raise AccessError(f"device is too small for {size} bytes of data")
+        if reply.status == -errno.EBUSY:
+            raise BusyError("the data area cannot grow: in use, or the volume is suspended")
+        _check(reply, "resizing")
 
     def resume(self, node: int) -> None:
         """Go on with a suspended device, with the I/O that was held first."""

@@ -33,6 +33,7 @@ SEGMENT: Final = struct.Struct(f"=QQQQIII4x{NAME_MAX}s{TOKEN.size}s")
 DEVICE: Final = struct.Struct("=QQIII4x")
 ADDED: Final = struct.Struct("=I4x")
 NODE: Final = struct.Struct("=QI4x")
+RESIZE: Final = struct.Struct("=QQ")
 REKEY: Final = struct.Struct(f"=QI4x{TOKEN.size}s")
 INVALIDATE: Final = struct.Struct("=QQ256s")
 LOAD_SECRET: Final = struct.Struct("=I4xQQ")
@@ -60,6 +61,7 @@ LAYOUTS: Final = {
     "wire_segment": SEGMENT,
     "wire_device": DEVICE,
     "wire_node": NODE,
+    "wire_resize": RESIZE,
     "wire_rekey": REKEY,
     "wire_invalidate": INVALIDATE,
     "wire_load_secret": LOAD_SECRET,
@@ -81,8 +83,10 @@ LAYOUTS: Final = {
 }
 
 READ_ONLY: Final = 1
+DISCARDS: Final = 2
 IV_LARGE_SECTORS: Final = 1
 SUSPEND_WIPE: Final = 1
+SUSPEND_FAIL: Final = 2
 KEY_XTS: Final = 1
 
 
@@ -112,6 +116,7 @@ class MessageType(IntEnum):
     SHUTDOWN = 21
     EXPORT_KEY = 22
     MAKE_PKEY = 23
+    RESIZE = 30
     EVENT = 100
 
 
@@ -336,6 +341,7 @@ class DeviceSpec:
     sector_size: int
     read_only: bool
     segments: tuple[SegmentSpec, ...]
+    discards: bool = False  # hole punching reaches the backing store
 
     def pack(self) -> bytes:
         if not 0 < len(self.segments) <= SEGMENTS_MAX:
@@ -346,7 +352,7 @@ class DeviceSpec:
             _u64("node", self.node),
             _u64("size", self.size),
             _u32("sector size", self.sector_size),
-            READ_ONLY if self.read_only else 0,
+            (READ_ONLY if self.read_only else 0) | (DISCARDS if self.discards else 0),
             len(self.segments),
         )
         return head + b"".join(segment.pack() for segment in self.segments)

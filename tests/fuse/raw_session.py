@@ -56,7 +56,8 @@ class RawMount:
         """A device; its path in the mount."""
         size = sum(segment.length for segment in segments)
         self.sizes[node] = size
-        spec = DeviceSpec(node, size, sector_size, options.get("read_only", False), segments)
+        options = {"read_only": False, **options}
+        spec = DeviceSpec(node, size, sector_size, segments=segments, **options)
         slot = self.engine.add_device(spec, fds)
         return self.path / str(node), slot
 

@@ -1,8 +1,9 @@
-/* Threads at the same device: reads, writes inside shared sectors, syncs, suspends with keys dropped and given back.
+/* Threads at the same device: reads, writes inside shared sectors, syncs, other sizes, suspends with keys dropped and given back.
  * Built with a sanitizer and run by test_sanitizers.py; prints "ok" and exits 0 when every byte was right. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fuse.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,6 +50,10 @@ static void *work(void *arg)
             memset(byte, (int)round, sizeof byte);
             ssize_t n = device_write(dev, &io, byte, sizeof byte, at);
             uint8_t *data = NULL;
+            if (n == -ENOSPC || (n > 0 && n < (ssize_t)sizeof byte)) {
+                device_table_leave(&devices, dev); /* it is smaller just now */
+                continue;
+            }
             if (n != sizeof byte)
                 fail("write", n);
             n = device_read(dev, &io, round % 16 == 0 ? DEVICE_IO_MAX : sizeof byte, at, &data);
@@ -72,7 +77,13 @@ static void *administrate(void *arg)
     (void)arg;
     for (unsigned round = 0; round < 30; round++) {
         struct parked *parked;
-        int rc = device_table_suspend(&devices, NODE, true);
+        int rc = device_table_resize(&devices, NODE, round % 2 == 0 ? SIZE : SIZE / 2 + SIZE / 4, &parked);
+        if (rc != 0 || parked != NULL)
+            fail("resize", rc);
+        rc = device_table_resize(&devices, NODE, SIZE, &parked);
+        if (rc != 0 || parked != NULL)
+            fail("resize", rc);
+        rc = device_table_suspend(&devices, NODE, true, false);
         if (rc != 0)
             fail("suspend", rc);
         rc = device_table_rekey(&devices, NODE, 0, &token, WORKERS);
@@ -84,6 +95,64 @@ static void *administrate(void *arg)
         usleep(1000);
     }
     return NULL;
+}
+
+static int park(struct device *dev, uint64_t unique)
+{
+    struct fuse_in_header *h = calloc(1, sizeof *h);
+
+    *h = (struct fuse_in_header){ .len = sizeof *h, .unique = unique };
+    int rc = device_table_park(&devices, dev, -1, (uint8_t *)h);
+    if (rc != 0)
+        free(h);
+    return rc;
+}
+
+static unsigned count_and_free(struct parked *parked)
+{
+    unsigned n = 0;
+
+    while (parked != NULL) {
+        struct parked *next = parked->next;
+        free(parked->request);
+        free(parked);
+        parked = next;
+        n++;
+    }
+    return n;
+}
+
+/* So many requests wait and no more; each can be interrupted, before or after it waits. */
+static void check_parking(void)
+{
+    struct device *dev = device_table_find(&devices, NODE);
+    struct parked *parked;
+    unsigned n = 0;
+
+    if (device_table_interrupt(&devices, 1) != NULL || park(dev, 1) != -EAGAIN)
+        fail("parking while active", 0);
+    device_table_leave(&devices, dev);
+    device_table_suspend(&devices, NODE, true, false);
+    dev = device_table_find(&devices, NODE);
+    if (device_table_interrupt(&devices, 3) != NULL || park(dev, 3) != -EINTR || park(dev, 5) != 0)
+        fail("interrupted before", 0);
+    if (count_and_free(device_table_interrupt(&devices, 5)) != 1 || device_table_interrupt(&devices, 5) != NULL)
+        fail("interrupted after", 0);
+    while (n <= PARKED_MAX && park(dev, 100 + n) == 0)
+        n++;
+    if (n != PARKED_MAX)
+        fail("bound", (long)n);
+    for (unsigned i = 0; i < 3; i++) /* first, last, middle */
+        if (count_and_free(device_table_interrupt(&devices, 100 + (i == 0 ? 0 : i == 1 ? n - 1 : n / 2))) != 1)
+            fail("interrupt", (long)i);
+    if (park(dev, 5000) != 0)
+        fail("room again", 0);
+    device_table_leave(&devices, dev);
+    device_table_rekey(&devices, NODE, 0, &token, WORKERS);
+    device_table_resume(&devices, NODE, &parked);
+    if (count_and_free(parked) != n - 2 || devices.parked_count != 0 || devices.parked_bytes != 0
+        || devices.suspended != 0)
+        fail("resumed", (long)devices.parked_count);
 }
 
 int main(void)
@@ -113,6 +182,7 @@ int main(void)
     pthread_create(&threads[WORKERS], NULL, administrate, NULL);
     for (unsigned i = 0; i <= WORKERS; i++)
         pthread_join(threads[i], NULL);
+    check_parking();
     struct parked *parked;
     rc = device_table_remove(&devices, NODE, &parked);
     if (rc != 0)

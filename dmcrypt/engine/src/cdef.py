@@ -16,6 +16,7 @@ OPAQUE: Final = (
     "wire_device",
     "wire_node",
     "wire_rekey",
+    "wire_resize",
     "wire_invalidate",
     "wire_secret",
     "wire_open_keyslot",

@@ -160,7 +160,8 @@ static void node_request(struct request *r)
         fuse_loop_release(&e->loop, parked, EIO);
         break;
     case WIRE_SUSPEND:
-        rc = device_table_suspend(&e->devices, n.node, (n.flags & WIRE_SUSPEND_WIPE) != 0);
+        rc = device_table_suspend(&e->devices, n.node, (n.flags & WIRE_SUSPEND_WIPE) != 0,
+                                  (n.flags & WIRE_SUSPEND_FAIL) != 0);
         break;
     case WIRE_RESUME:
         rc = device_table_resume(&e->devices, n.node, &parked);
@@ -180,6 +181,17 @@ static void rekey(struct request *r)
     memcpy(&k, r->body, sizeof k);
     request_finish(r, device_table_rekey(&r->engine->devices, k.node, k.segment, &k.token, cipher_threads(r->engine)),
                    NULL, 0);
+}
+
+static void resize(struct request *r)
+{
+    struct wire_resize in;
+    struct parked *parked;
+
+    memcpy(&in, r->body, sizeof in);
+    int rc = device_table_resize(&r->engine->devices, in.node, in.size, &parked);
+    fuse_loop_release(&r->engine->loop, parked, 0);
+    request_finish(r, rc, NULL, 0);
 }
 
 static void invalidated(void *arg, int rc)
@@ -262,6 +274,7 @@ static const struct handler handlers[] = {
     [WIRE_IMPORT_KEY] = { key_import, sizeof(struct wire_blob), 0, 0, IN_KEYS },
     [WIRE_EXPORT_KEY] = { key_export, sizeof(struct wire_token), 0, 0, IN_KEYS },
     [WIRE_MAKE_PKEY] = { key_make_pkey, sizeof(struct wire_key_size), 0, 0, IN_KEYS },
+    [WIRE_RESIZE] = { resize, sizeof(struct wire_resize), 0, 0, IN_ADMIN },
     [WIRE_STATUS] = { status, 0, 0, 0, HERE },
     [WIRE_SHUTDOWN] = { shut_down, 0, 0, 0, IN_ADMIN },
 };

@@ -44,6 +44,30 @@ static const struct segment *find_segment(const struct table *t, uint64_t offset
     return NULL;
 }
 
+static bool is_hole(const uint8_t *sector, size_t size)
+{
+    /* Ciphertext of zeros alone has a probability of 2^-4096 and less. */
+    return sector[0] == 0 && memcmp(sector, sector + 1, size - 1) == 0;
+}
+
+/* Decipher in place all but holes, which are zeros already. Returns an errno. */
+static int decipher_around_holes(const struct segment *s, const struct io_thread *t, uint8_t *buf, size_t size,
+                                 uint64_t offset)
+{
+    int error = 0;
+
+    for (size_t at = 0; at < size && error == 0;) {
+        size_t first = at;
+        while (at < size && !is_hole(buf + at, s->hole_size))
+            at += s->hole_size;
+        if (at > first)
+            error = -cipher_decrypt(s->cipher, t->index, buf + first, at - first, iv_sector(s, offset + first));
+        while (at < size && is_hole(buf + at, s->hole_size))
+            at += s->hole_size;
+    }
+    return error;
+}
+
 /* Whole sectors, at most DEVICE_PIECE bytes, within one segment. Returns an errno. */
 static int read_piece(const struct segment *s, const struct io_thread *t, uint8_t *buf, size_t size,
                       uint64_t offset)
@@ -60,7 +84,11 @@ static int read_piece(const struct segment *s, const struct io_thread *t, uint8_
         return EIO; /* a backing file that became shorter: an error, never zeros */
     if (rc != 0 || s->target == WIRE_LINEAR)
         return -rc;
-    return s->cipher == NULL ? ENOKEY : -cipher_decrypt(s->cipher, t->index, buf, size, iv_sector(s, offset));
+    if (s->cipher == NULL)
+        return ENOKEY;
+    if (s->hole_size != 0)
+        return decipher_around_holes(s, t, buf, size, offset);
+    return -cipher_decrypt(s->cipher, t->index, buf, size, iv_sector(s, offset));
 }
 
 static size_t piece_size(const struct segment *s, uint64_t offset, uint64_t end)
@@ -88,14 +116,14 @@ static int check_backing(const struct segment *s, uint64_t end)
 
 ssize_t device_read(struct device *dev, struct io_thread *t, uint32_t size, uint64_t offset, uint8_t **data)
 {
-    const uint64_t mask = dev->sector_size - 1;
+    const uint64_t mask = dev->sector_size - 1, device_size = dev->size;
 
-    if (offset >= dev->size || size == 0)
+    if (offset >= device_size || size == 0)
         return 0;
     if (size > DEVICE_IO_MAX)
         size = DEVICE_IO_MAX;
-    if (size > dev->size - offset)
-        size = (uint32_t)(dev->size - offset);
+    if (size > device_size - offset)
+        size = (uint32_t)(device_size - offset);
 
     const uint64_t first = offset & ~mask, end = (offset + size + mask) & ~mask;
     int error = 0;
@@ -188,16 +216,16 @@ static int write_piece(struct device *dev, const struct segment *s, const struct
 
 ssize_t device_write(struct device *dev, struct io_thread *t, const uint8_t *src, uint64_t size, uint64_t offset)
 {
-    const uint64_t mask = dev->sector_size - 1;
+    const uint64_t mask = dev->sector_size - 1, device_size = dev->size;
 
     if (dev->read_only)
         return -EROFS;
     if (size == 0)
         return 0;
-    if (offset >= dev->size)
+    if (offset >= device_size)
         return -ENOSPC;
-    if (size > dev->size - offset)
-        size = dev->size - offset;
+    if (size > device_size - offset)
+        size = device_size - offset;
 
     const uint64_t request_end = offset + size;
     const uint64_t first = offset & ~mask, end = (request_end + mask) & ~mask;
@@ -259,39 +287,68 @@ int device_sync(struct device *dev)
     return error != 0 ? (int)failed(dev, -error) : 0;
 }
 
+/* fallocate(2) of each segment's part of [offset, end). */
+static int fallocate_backing(struct device *dev, int mode, uint64_t offset, uint64_t end)
+{
+    for (uint64_t at = offset; at < end;) {
+        const struct segment *s = find_segment(dev->table, at);
+        uint64_t part_end = s->start + s->length < end ? s->start + s->length : end;
+        if (s->target == WIRE_ERROR)
+            return (int)failed(dev, EIO);
+        if (s->backing != NULL
+            && fallocate(s->backing->fd, mode, (off_t)(s->backing_offset + (at - s->start)), (off_t)(part_end - at)) != 0)
+            return errno == EOPNOTSUPP ? -EOPNOTSUPP : (int)failed(dev, errno);
+        at = part_end;
+    }
+    return 0;
+}
+
+static int write_zeros(struct device *dev, struct io_thread *t, uint64_t offset, uint64_t length)
+{
+    while (length > 0) {
+        uint64_t n = length < DEVICE_IO_MAX ? length : DEVICE_IO_MAX;
+        ssize_t written = device_write(dev, t, NULL, n, offset);
+        if (written < 0)
+            return (int)written;
+        if (written == 0)
+            return -EIO;
+        offset += (uint64_t)written;
+        length -= (uint64_t)written;
+    }
+    return 0;
+}
+
+/* Whole sectors become holes of the backing store; what is left at both ends is written. */
+static int punch(struct device *dev, struct io_thread *t, uint64_t offset, uint64_t length)
+{
+    const uint64_t mask = dev->sector_size - 1, end = offset + length;
+    const uint64_t first = (offset + mask) & ~mask, last = end & ~mask;
+
+    if (first >= last)
+        return write_zeros(dev, t, offset, length);
+    unsigned holder = range_lock_acquire(&dev->ranges, first, last, true);
+    int rc = fallocate_backing(dev, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first, last);
+    range_lock_release(&dev->ranges, holder);
+    if (rc == 0)
+        rc = write_zeros(dev, t, offset, first - offset);
+    return rc != 0 ? rc : write_zeros(dev, t, last, end - last);
+}
+
 int device_fallocate(struct device *dev, struct io_thread *t, uint32_t mode, uint64_t offset, uint64_t length)
 {
+    const uint64_t size = dev->size;
+
     if (dev->read_only)
         return -EROFS;
-    if (offset > dev->size || length > dev->size - offset)
+    if (offset > size || length > size - offset)
         return -ENOSPC;
     switch (mode & ~(uint32_t)FALLOC_FL_KEEP_SIZE) {
-    case 0: {
-        /* Space only, and the backing file's: content stays. */
-        for (uint64_t at = offset; at < offset + length;) {
-            const struct segment *s = find_segment(dev->table, at);
-            uint64_t end = s->start + s->length < offset + length ? s->start + s->length : offset + length;
-            if (s->backing != NULL
-                && fallocate(s->backing->fd, FALLOC_FL_KEEP_SIZE, (off_t)(s->backing_offset + (at - s->start)),
-                             (off_t)(end - at)) != 0)
-                return (int)failed(dev, errno);
-            at = end;
-        }
-        return 0;
-    }
+    case 0: /* Space only, and the backing file's: content stays. */
+        return fallocate_backing(dev, FALLOC_FL_KEEP_SIZE, offset, offset + length);
     case FALLOC_FL_PUNCH_HOLE:
+        return dev->discards ? punch(dev, t, offset, length) : write_zeros(dev, t, offset, length);
     case FALLOC_FL_ZERO_RANGE:
-        while (length > 0) {
-            uint64_t n = length < DEVICE_IO_MAX ? length : DEVICE_IO_MAX;
-            ssize_t written = device_write(dev, t, NULL, n, offset);
-            if (written < 0)
-                return (int)written;
-            if (written == 0)
-                return -EIO;
-            offset += (uint64_t)written;
-            length -= (uint64_t)written;
-        }
-        return 0;
+        return write_zeros(dev, t, offset, length);
     default:
         return -EOPNOTSUPP;
     }

@@ -32,7 +32,8 @@ struct segment {
     uint64_t start, length, backing_offset; /* bytes */
     uint64_t iv_offset;                     /* 512-byte sectors */
     uint32_t target;                        /* enum wire_target */
-    uint32_t flags;                         /* WIRE_IV_LARGE_SECTORS */
+    uint32_t flags;                         /* of struct wire_segment */
+    uint32_t hole_size;                     /* bytes that are zeros if their ciphertext is (a hole); 0: none are */
     struct backing *backing;                /* one of the table's; NULL without */
     struct cipher *cipher;                  /* NULL without, or while its key is dropped */
     char spec[WIRE_NAME_MAX];
@@ -46,12 +47,13 @@ struct table {
 
 enum device_state { DEVICE_ACTIVE, DEVICE_SUSPENDING, DEVICE_SUSPENDED, DEVICE_REMOVED };
 
-struct parked; /* a request that waits for a suspended device; fuse_loop.c's */
+struct parked; /* a request that waits for a suspended device: device_table.h */
 
 struct device {
-    uint64_t node, size;
+    uint64_t node;
+    _Atomic uint64_t size; /* bytes; changes only while nobody does I/O, but LSEEK looks at it then */
     uint32_t sector_size;
-    bool read_only;
+    bool read_only, discards;
     struct table *table; /* changes only while suspended and drained */
     struct range_lock ranges;
     struct wire_stats *stats;
@@ -60,6 +62,7 @@ struct device {
     _Atomic uint32_t state; /* enum device_state */
     _Atomic uint64_t in_flight; /* holders: see device_table_find */
     pthread_mutex_t lock; /* of what follows */
+    bool fails; /* while suspended, new I/O is refused and not parked */
     struct parked *parked, **parked_last;
     int sync_error;  /* negative errno of a failed fdatasync: stays, the kernel forgets which data was lost */
     int write_error; /* of a failed write: told at the next fsync, then forgotten */
@@ -94,6 +97,15 @@ int segment_open_cipher(struct segment *s, const struct wire_token *token, uint3
 void table_drop_keys(struct table *t);
 bool table_has_keys(const struct table *t);
 
+/** Make the one segment of a table end elsewhere. Nobody does I/O on it.
+ *
+ * The lock that the daemon took on the backing file's data area is made to follow.
+ * @param size bytes of the device
+ * @return 0; -EINVAL: no whole sectors, or a table of another kind; -ENOSPC: beyond the end of the backing store;
+ *         -EBUSY: somebody else has what would be added
+ */
+int table_resize(struct table *t, uint64_t size, uint32_t sector_size, bool read_only);
+
 /** @return 0 or -ENOMEM. The table is taken over on success. */
 int device_create(struct device **out, const struct wire_device *d, struct table *table,
                   struct wire_stats *stats, unsigned stats_slot);
@@ -110,8 +122,9 @@ ssize_t device_write(struct device *dev, struct io_thread *t, const uint8_t *src
 /** fdatasync every backing descriptor. @return 0 or a negative errno; a failure stays */
 int device_sync(struct device *dev);
 
-/** FALLOCATE: modes that zero write enciphered zeros, since a hole would decipher to garbage.
- * @return 0; -EOPNOTSUPP: a mode that moves data; -ENOSPC: beyond the end */
+/** FALLOCATE: modes that zero write enciphered zeros, since a hole would decipher to garbage. Of a device with
+ * discards a hole becomes one in the backing store, and is read as zeros: that is what whoever punches a file expects.
+ * @return 0; -EOPNOTSUPP: a mode that moves data, or a backing store without holes; -ENOSPC: beyond the end */
 int device_fallocate(struct device *dev, struct io_thread *t, uint32_t mode, uint64_t offset, uint64_t length);
 
 #endif

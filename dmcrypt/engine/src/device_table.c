@@ -5,12 +5,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "parked.h"
+
 void device_table_init(struct device_table *t, struct wire_stats *stats)
 {
     pthread_condattr_t monotonic;
 
     pthread_rwlock_init(&t->lock, NULL);
     pthread_mutex_init(&t->drain_lock, NULL);
+    pthread_mutex_init(&t->parking_lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&t->drained, &monotonic);
@@ -102,42 +105,6 @@ static bool drain(struct device_table *t, struct device *dev, uint64_t holders, 
     return in_time;
 }
 
-int device_park(struct device *dev, int reply_fd, uint8_t *request)
-{
-    struct parked *p = malloc(sizeof *p);
-    int rc = 0;
-
-    if (p == NULL)
-        return -ENOMEM;
-    *p = (struct parked){ .reply_fd = reply_fd, .request = request };
-    pthread_mutex_lock(&dev->lock);
-    switch (atomic_load(&dev->state)) {
-    case DEVICE_ACTIVE:
-        rc = -EAGAIN;
-        break;
-    case DEVICE_REMOVED:
-        rc = -ENODEV;
-        break;
-    default:
-        *dev->parked_last = p;
-        dev->parked_last = &p->next;
-    }
-    pthread_mutex_unlock(&dev->lock);
-    if (rc != 0)
-        free(p);
-    return rc;
-}
-
-/* With dev->lock held. */
-static struct parked *take_parked(struct device *dev)
-{
-    struct parked *parked = dev->parked;
-
-    dev->parked = NULL;
-    dev->parked_last = &dev->parked;
-    return parked;
-}
-
 int device_table_remove(struct device_table *t, uint64_t node, struct parked **parked)
 {
     *parked = NULL;
@@ -151,8 +118,9 @@ int device_table_remove(struct device_table *t, uint64_t node, struct parked **p
         return -ENODEV;
 
     pthread_mutex_lock(&dev->lock);
-    atomic_store(&dev->state, DEVICE_REMOVED);
-    *parked = take_parked(dev);
+    if (atomic_exchange(&dev->state, DEVICE_REMOVED) != DEVICE_ACTIVE)
+        atomic_fetch_sub(&t->suspended, 1);
+    *parked = parked_take(t, dev);
     pthread_mutex_unlock(&dev->lock);
     drain(t, dev, 0, NULL);
     int rc = device_sync(dev);
@@ -165,15 +133,36 @@ int device_table_remove(struct device_table *t, uint64_t node, struct parked **p
     return rc;
 }
 
-int device_table_suspend(struct device_table *t, uint64_t node, bool wipe_keys)
+/* From here on new requests are parked. @return whether it was active */
+static bool begin_suspension(struct device_table *t, struct device *dev, bool fails)
+{
+    pthread_mutex_lock(&dev->lock);
+    bool is_active = atomic_load(&dev->state) == DEVICE_ACTIVE;
+    if (is_active) {
+        dev->fails = fails;
+        atomic_fetch_add(&t->suspended, 1);
+        atomic_store(&dev->state, DEVICE_SUSPENDING);
+    }
+    pthread_mutex_unlock(&dev->lock);
+    return is_active;
+}
+
+/* With dev->lock held. @return what waited */
+static struct parked *end_suspension(struct device_table *t, struct device *dev)
+{
+    atomic_store(&dev->state, DEVICE_ACTIVE);
+    atomic_fetch_sub(&t->suspended, 1);
+    return parked_take(t, dev);
+}
+
+int device_table_suspend(struct device_table *t, uint64_t node, bool wipe_keys, bool fails)
 {
     struct device *dev = device_table_find(t, node);
-    uint32_t active = DEVICE_ACTIVE;
     int rc;
 
     if (dev == NULL)
         return -ENODEV;
-    if (!atomic_compare_exchange_strong(&dev->state, &active, DEVICE_SUSPENDING)) {
+    if (!begin_suspension(t, dev, fails)) {
         device_table_leave(t, dev);
         return -EALREADY;
     }
@@ -203,9 +192,32 @@ int device_table_resume(struct device_table *t, uint64_t node, struct parked **p
         rc = -EINVAL;
     else if (!table_has_keys(dev->table))
         rc = -ENOKEY;
-    if (rc == 0) {
-        atomic_store(&dev->state, DEVICE_ACTIVE);
-        *parked = take_parked(dev);
+    if (rc == 0)
+        *parked = end_suspension(t, dev);
+    pthread_mutex_unlock(&dev->lock);
+    device_table_leave(t, dev);
+    return rc;
+}
+
+int device_table_resize(struct device_table *t, uint64_t node, uint64_t size, struct parked **parked)
+{
+    struct device *dev = device_table_find(t, node);
+    int rc = -ENODEV;
+
+    *parked = NULL;
+    if (dev == NULL)
+        return -ENODEV;
+    if (!begin_suspension(t, dev, false)) {
+        device_table_leave(t, dev);
+        return -EBUSY;
+    }
+    drain(t, dev, 1, NULL);
+    pthread_mutex_lock(&dev->lock);
+    if (atomic_load(&dev->state) == DEVICE_SUSPENDING) {
+        rc = table_resize(dev->table, size, dev->sector_size, dev->read_only);
+        if (rc == 0)
+            dev->size = size;
+        *parked = end_suspension(t, dev);
     }
     pthread_mutex_unlock(&dev->lock);
     device_table_leave(t, dev);
@@ -311,9 +323,7 @@ int device_table_close(struct device_table *t, unsigned milliseconds)
         deadline.tv_sec++;
         deadline.tv_nsec -= 1000000000;
     }
-    pthread_rwlock_wrlock(&t->lock);
-    t->is_closed = true;
-    pthread_rwlock_unlock(&t->lock);
+    parked_free(device_table_refuse(t)); /* none, but where nobody is there to refuse them */
     pthread_rwlock_rdlock(&t->lock);
     for (unsigned i = 0; i < DEVICE_BUCKETS; i++)
         for (struct device *dev = t->buckets[i]; dev != NULL; dev = dev->next_in_bucket)

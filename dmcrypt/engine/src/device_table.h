@@ -14,16 +14,31 @@
 /** A request kept while its device is suspended: a copy, with where its reply goes. */
 struct parked {
     struct parked *next;
+    uint64_t unique; /* the kernel's number of the request */
+    size_t length;
     int reply_fd;
     uint8_t *request; /* fuse_in_header and all, malloc'ed */
 };
+
+/** What may be parked, on all devices together; more is refused with EIO. The kernel lets so many requests of its own
+ *  (read-ahead) wait before it stops those of other devices (forward.c: max_background). */
+#define PARKED_MAX 1024u
+#define PARKED_BYTES_MAX (64u << 20)
+/** Interrupts that overtook their request on its way to being parked. */
+#define INTERRUPTS_KEPT 64u
 
 struct device_table {
     pthread_rwlock_t lock;
     struct device *buckets[DEVICE_BUCKETS];
     struct wire_stats *stats; /* DEVICE_SLOTS of them, shared with the daemon */
     uint8_t slot_used[DEVICE_SLOTS];
-    bool is_closed;
+    _Atomic bool is_closed;
+    _Atomic unsigned suspended; /* devices that are, or are about to be */
+    _Atomic unsigned parked_count;
+    _Atomic size_t parked_bytes;
+    pthread_mutex_t parking_lock; /* of what follows; taken before a device's */
+    uint64_t interrupts[INTERRUPTS_KEPT]; /* 0: none */
+    unsigned next_interrupt;
     _Atomic unsigned draining; /* how many wait for some device's in_flight to fall */
     pthread_mutex_t drain_lock;
     pthread_cond_t drained;
@@ -43,28 +58,39 @@ void device_table_leave(struct device_table *t, struct device *dev);
 /** Whether I/O may go on, for a holder. While it may not: park, or refuse. */
 bool device_is_active(const struct device *dev);
 
-/** Keep a request of a suspended device. Takes `request` over on success.
- * @return 0; -EAGAIN: active again, or -ENODEV: removed meanwhile, nothing was kept; -ENOMEM */
-int device_park(struct device *dev, int reply_fd, uint8_t *request);
+/** Keep a request (a fuse_in_header and what follows) of a suspended device. Takes `request` over on success.
+ * @return 0; -EAGAIN: active again, or -ENODEV: removed meanwhile, nothing was kept; -EIO: I/O is to fail, or too many
+ *         wait; -EINTR: interrupted; -ENOMEM */
+int device_table_park(struct device_table *t, struct device *dev, int reply_fd, uint8_t *request);
+
+/** Stop the wait of a request. @return it, the caller's to refuse; NULL: it does not wait, or not yet */
+struct parked *device_table_interrupt(struct device_table *t, uint64_t unique);
 
 /** Stop finding it, wait for its I/O, sync. @param parked what waited, the caller's to refuse
  * @return 0, -ENODEV, or the error of the sync; the device is freed all the same */
 int device_table_remove(struct device_table *t, uint64_t node, struct parked **parked);
 
-/** Hold I/O, drain, sync. @return 0, -ENODEV, -EALREADY, or the error of the sync (then it stays active) */
-int device_table_suspend(struct device_table *t, uint64_t node, bool wipe_keys);
+/** Drain, sync, hold new I/O or with `fails` refuse it. @return 0, -ENODEV, -EALREADY, or the error of the sync: it is
+ * suspended all the same */
+int device_table_suspend(struct device_table *t, uint64_t node, bool wipe_keys, bool fails);
 /** @return 0, -ENODEV, -EINVAL: not suspended, -ENOKEY; on success *parked is the caller's to serve */
 int device_table_resume(struct device_table *t, uint64_t node, struct parked **parked);
 int device_table_rekey(struct device_table *t, uint64_t node, uint32_t segment, const struct wire_token *token,
                        unsigned threads);
 int device_table_load(struct device_table *t, const struct wire_device *d, const struct wire_segment *segments,
                       const int *fds, unsigned fd_count, unsigned threads);
+/** Hold I/O for as long as it takes to give the device another size. @param parked what waited, the caller's to serve
+ * @return 0, -ENODEV, -EBUSY: suspended; or as table_resize */
+int device_table_resize(struct device_table *t, uint64_t node, uint64_t size, struct parked **parked);
 int device_table_flush(struct device_table *t, uint64_t node);
 
 /** Sync every device without removing it. @return 0 or the first error */
 int device_table_sync_all(struct device_table *t);
 
-/** Refuse every new request, and wait for those under way for at most `milliseconds`; then sync, unless time ran out. @return 0 or the first error */
+/** Refuse every new request, and from now on let none wait. @return what was parked, the caller's to refuse */
+struct parked *device_table_refuse(struct device_table *t);
+
+/** Refuse likewise, and wait for requests under way for at most `milliseconds`; then sync, unless time ran out. @return 0 or the first error */
 int device_table_close(struct device_table *t, unsigned milliseconds);
 
 #endif

@@ -181,6 +181,7 @@ int engine_run(const struct engine_options *options, const char **failure)
 
 int engine_settle(struct engine *e, unsigned milliseconds)
 {
+    fuse_loop_release(&e->loop, device_table_refuse(&e->devices), EIO);
     return device_table_close(&e->devices, milliseconds);
 }
 

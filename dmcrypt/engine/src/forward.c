@@ -216,8 +216,9 @@ static void edit_reply(struct forward *f, const struct outstanding *request, uin
         init.max_readahead = READ_AHEAD;
         init.max_write = DEVICE_IO_MAX;
         init.max_pages = (uint16_t)(DEVICE_IO_MAX / (unsigned)getpagesize());
-        init.max_background = 64;
-        init.congestion_threshold = 48;
+        /* Read-ahead that waits for suspended devices counts, and is not to stop that of the others. */
+        init.max_background = PARKED_MAX + 64;
+        init.congestion_threshold = PARKED_MAX + 48;
         memcpy(body, &init, length < sizeof init ? length : sizeof init);
     } else if (request->opcode == FUSE_OPEN && length >= sizeof(struct fuse_open_out)) {
         struct device *dev = device_table_find(f->devices, request->node);

@@ -113,7 +113,9 @@ static void run_slow(void *arg, unsigned thread)
     struct slow_job *job = arg;
     struct fuse_in_header *h = (struct fuse_in_header *)job->request;
     /* The device may have been suspended while the job was in the queue. */
-    int rc = device_is_active(job->device) ? -EAGAIN : device_park(job->device, job->reply_fd, job->request);
+    int rc = device_is_active(job->device)
+                 ? -EAGAIN
+                 : device_table_park(job->loop->devices, job->device, job->reply_fd, job->request);
 
     if (rc == -EAGAIN)
         serve(job->device, &job->loop->slow_io[thread], job->reply_fd, h);
@@ -177,7 +179,7 @@ static void dispatch(struct reader *r, struct device *dev, struct fuse_in_header
     uint8_t *copy = copy_request(h);
     int rc = copy == NULL ? -ENOMEM : -EAGAIN;
     if (rc == -EAGAIN && !device_is_active(dev))
-        rc = device_park(dev, r->fd, copy);
+        rc = device_table_park(loop->devices, dev, r->fd, copy);
     if (rc == -EAGAIN) {
         submit_slow(loop, dev, r->fd, copy);
         return;
@@ -187,6 +189,18 @@ static void dispatch(struct reader *r, struct device *dev, struct fuse_in_header
         fuse_reply(r->fd, h->unique, rc == -ENODEV ? EIO : -rc, NULL, 0);
     }
     device_table_leave(loop->devices, dev);
+}
+
+/* A signal for somebody who waits. What pyfuse3 has to do with it, it is told; what waits here ends here. */
+static void interrupt(struct reader *r, struct fuse_in_header *h)
+{
+    const struct fuse_interrupt_in *in = (const void *)(h + 1);
+    struct parked *parked = h->len < sizeof *h + sizeof *in ? NULL : device_table_interrupt(r->loop->devices, in->unique);
+
+    if (parked != NULL)
+        fuse_loop_release(r->loop, parked, EINTR);
+    else
+        forward_request(&r->loop->forward, r->index, h);
 }
 
 /* @return false when the connection is over */
@@ -205,6 +219,8 @@ static bool serve_next(struct reader *r)
     struct device *dev = least != 0 && h->len >= least ? device_table_find(r->loop->devices, h->nodeid) : NULL;
     if (dev != NULL)
         dispatch(r, dev, h);
+    else if (h->opcode == FUSE_INTERRUPT)
+        interrupt(r, h);
     else if (h->opcode == FUSE_WRITE || h->opcode == FUSE_FALLOCATE || h->opcode == FUSE_LSEEK)
         /* None of our files takes data but devices; of a device that was just closed nothing is left. */
         fuse_reply(r->fd, h->unique, EIO, NULL, 0);

@@ -1,6 +1,7 @@
 #include "sandbox.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
@@ -124,19 +125,24 @@ static const unsigned allowed[] = {
 /* And these only without PROT_EXEC, their third argument. */
 static const unsigned not_executable[] = { SYS_mmap, SYS_mprotect };
 
+/* And fcntl(2) to move the lock of a data area, by its second argument alone. */
+#define LOCK_STATEMENTS 4u
+
 #define ALLOWED (sizeof allowed / sizeof *allowed)
 #define NOT_EXECUTABLE (sizeof not_executable / sizeof *not_executable)
 
 int sandbox_close(void)
 {
-    struct sock_filter code[5 + 2 * ALLOWED + 4 * NOT_EXECUTABLE + 1];
+    struct sock_filter code[5 + 2 * ALLOWED + 4 * NOT_EXECUTABLE + LOCK_STATEMENTS + 1];
     unsigned n = 0;
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    const uint32_t third = offsetof(struct seccomp_data, args[2]);
+    const uint32_t low = 0;
 #else
-    const uint32_t third = offsetof(struct seccomp_data, args[2]) + 4;
+    const uint32_t low = 4;
 #endif
+    const uint32_t second = offsetof(struct seccomp_data, args[1]) + low;
+    const uint32_t third = offsetof(struct seccomp_data, args[2]) + low;
     code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
     code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 1, 0);
     code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
@@ -151,6 +157,10 @@ int sandbox_close(void)
         code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 1, 0);
         code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     }
+    code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fcntl, 0, 3);
+    code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, second);
+    code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_OFD_SETLK, 0, 1);
+    code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
     struct sock_fprog program = { .len = (unsigned short)n, .filter = code };
     long rc = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);

@@ -85,6 +85,7 @@ int table_create(struct table **out, const struct wire_device *d, const struct w
         s->iv_offset = w->iv_offset;
         s->target = w->target;
         s->flags = w->flags;
+        s->hole_size = d->flags & WIRE_DISCARDS && w->target == WIRE_CRYPT ? d->sector_size : 0;
         memcpy(s->spec, w->cipher, sizeof s->spec);
         if (w->target == WIRE_CRYPT || w->target == WIRE_LINEAR)
             s->backing = &t->backings[w->fd_index];
@@ -104,6 +105,43 @@ int table_create(struct table **out, const struct wire_device *d, const struct w
 
 refuse:
     table_free(t);
+    return rc;
+}
+
+/* @return bytes of a backing store, 0 if they cannot be had */
+static uint64_t backing_size(const struct backing *b)
+{
+    off_t end = lseek(b->fd, 0, SEEK_END);
+
+    return end > 0 ? (uint64_t)end : 0;
+}
+
+/* Lock, or let go of, [start, end) of the data area, as the daemon locked what was there at first (fcntl(2)). */
+static int lock_area(const struct backing *b, short kind, uint64_t start, uint64_t end)
+{
+    struct flock area = { .l_type = kind, .l_whence = SEEK_SET, .l_start = (off_t)start, .l_len = (off_t)(end - start) };
+
+    /* Where there are no locks (NFS without lockd) the daemon went on without one, too. */
+    return fcntl(b->fd, F_OFD_SETLK, &area) != 0 && (errno == EAGAIN || errno == EACCES) ? -EBUSY : 0;
+}
+
+int table_resize(struct table *t, uint64_t size, uint32_t sector_size, bool read_only)
+{
+    struct segment *s = &t->segments[0];
+    int rc = 0;
+
+    if (t->segment_count != 1 || s->backing == NULL || size == 0 || (size & (sector_size - 1)) != 0
+        || size > OFFSET_LIMIT - s->backing_offset)
+        return -EINVAL;
+    if (s->backing_offset + size > backing_size(s->backing))
+        return -ENOSPC;
+    const uint64_t old_end = s->backing_offset + s->length, end = s->backing_offset + size;
+    if (end > old_end)
+        rc = lock_area(s->backing, read_only ? F_RDLCK : F_WRLCK, old_end, end);
+    else if (end < old_end)
+        rc = lock_area(s->backing, F_UNLCK, end, old_end);
+    if (rc == 0)
+        s->length = size;
     return rc;
 }
 
@@ -144,6 +182,7 @@ int device_create(struct device **out, const struct wire_device *d, struct table
     dev->size = d->size;
     dev->sector_size = d->sector_size;
     dev->read_only = (d->flags & WIRE_READ_ONLY) != 0;
+    dev->discards = (d->flags & WIRE_DISCARDS) != 0;
     dev->table = table;
     range_lock_init(&dev->ranges);
     memset(stats, 0, sizeof *stats);

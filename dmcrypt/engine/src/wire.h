@@ -26,7 +26,7 @@ enum wire_type {
     WIRE_ADD_DEVICE = 2,    /* wire_device + segments; descriptors are indexed by segments */
     WIRE_LOAD_TABLE = 3,    /* the same: replaces the table of a suspended device */
     WIRE_REMOVE_DEVICE = 4, /* wire_node: refuse new I/O, drain, fdatasync, drop the keys */
-    WIRE_SUSPEND = 5,       /* wire_node: park new I/O, drain; flag WIRE_SUSPEND_WIPE drops the keys too */
+    WIRE_SUSPEND = 5,       /* wire_node: drain, park new I/O or with WIRE_SUSPEND_FAIL refuse it; WIRE_SUSPEND_WIPE drops the keys */
     WIRE_RESUME = 6,        /* wire_node: replay what was parked; -ENOKEY while a key is missing */
     WIRE_REKEY = 7,         /* wire_rekey: put a key into one segment of a suspended device */
     WIRE_FLUSH = 8,         /* wire_node: fdatasync the backing descriptors */
@@ -45,6 +45,7 @@ enum wire_type {
     WIRE_SHUTDOWN = 21,     /* drain, fdatasync everything, wipe, reply, exit 0 */
     WIRE_EXPORT_KEY = 22,   /* wire_token -> wire_exported_key: what may be shown of a volume key */
     WIRE_MAKE_PKEY = 23,    /* wire_key_size, size being a session_key_type -> wire_token of IBM Z's layout */
+    WIRE_RESIZE = 30,       /* wire_resize: another size, within the backing store; -ENOSPC: beyond it */
     WIRE_EVENT = 100,       /* from the engine, id 0: wire_event */
 };
 
@@ -96,23 +97,30 @@ struct wire_segment {
 };
 
 #define WIRE_READ_ONLY 1u
+#define WIRE_DISCARDS 2u /* hole punching reaches the backing store */
 
 struct wire_device {
     uint64_t node; /* FUSE node id */
     uint64_t size; /* bytes */
     uint32_t sector_size;
-    uint32_t flags; /* WIRE_READ_ONLY */
+    uint32_t flags; /* WIRE_READ_ONLY, WIRE_DISCARDS */
     uint32_t segments;
     uint32_t pad;
 };
 /* The reply to ADD_DEVICE is a uint32_t stats slot and a uint32_t pad. */
 
 #define WIRE_SUSPEND_WIPE 1u
+#define WIRE_SUSPEND_FAIL 2u
 
 struct wire_node {
     uint64_t node;
     uint32_t flags;
     uint32_t pad;
+};
+
+struct wire_resize {
+    uint64_t node;
+    uint64_t size; /* bytes */
 };
 
 struct wire_rekey {

@@ -20,6 +20,7 @@ BODIES = {
     MessageType.REMOVE_DEVICE: messages.NODE,
     MessageType.SUSPEND: messages.NODE,
     MessageType.RESUME: messages.NODE,
+    MessageType.RESIZE: messages.RESIZE,
     MessageType.REKEY: messages.REKEY,
     MessageType.FLUSH: messages.NODE,
     MessageType.INVALIDATE: messages.INVALIDATE,
