@@ -6,18 +6,23 @@ zeros here) and "AESKW" (CCA-AESCIPHER). Nothing here keeps a clear key or a mas
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from . import aeskw
 from .clear_bytes import wipe, wiped
-from .errors import CoprocessorError, FormatError
+from .errors import CoprocessorError, FormatError, UnsupportedError
 from .keys import SecureKey
 from .tokens import (
+    KMF1_CPACF_ONLY,
     KMF1_EXPORT_CPACF,
+    KMF1_EXPORTABLE,
     KMF2_INCOMPLETE,
+    KMF2_NO_ATTRIBUTES_BEFORE,
     KMF3_CLEAR_COMPONENTS,
+    KMF3_CONVERTED,
     KMF3_RANDOM,
     KUF1_DECRYPT,
     KUF1_ENCRYPT,
@@ -43,22 +48,41 @@ def wrap_key(
     *,
     is_xts: bool,
     is_random: bool = True,
+    is_exportable: bool = False,
 ) -> SecureKey:
     """The clear key (both halves of an XTS key) as a secure key; ``is_random`` tells its origin.
 
     Raises:
         FormatError: no AES key, or an XTS key whose halves are equal.
+        UnsupportedError: ``is_exportable`` for a type that says nothing of exports.
     """
     check_clear_key(len(clear), is_xts=is_xts)
+    check_exportable(key_type, is_exportable=is_exportable)
+    like = AesCipherToken(
+        b"",
+        b"",
+        management1=KMF1_EXPORTABLE if is_exportable else KMF1_CPACF_ONLY,
+        management3=KMF3_RANDOM if is_random else KMF3_CLEAR_COMPONENTS,
+    )
     if not is_xts:
-        return SecureKey(_wrap_one(key_type, clear, master_key, is_random=is_random).pack())
+        return SecureKey(_wrap_one(key_type, clear, master_key, like).pack())
     check_halves(clear)
     half = len(clear) // 2
     with wiped(clear[:half]) as first, wiped(clear[half:]) as second:
-        tokens = [
-            _wrap_one(key_type, part, master_key, is_random=is_random) for part in (first, second)
-        ]
+        tokens = [_wrap_one(key_type, part, master_key, like) for part in (first, second)]
     return SecureKey(b"".join(token.pack() for token in tokens))
+
+
+def check_exportable(key_type: KeyType, *, is_exportable: bool) -> None:
+    """That a key of this type can say that it may be exported.
+
+    Raises:
+        UnsupportedError: it cannot.
+    """
+    if is_exportable and key_type is not KeyType.CCA_AESCIPHER:
+        raise UnsupportedError(
+            f"{key_type}: says nothing of exports; wanted: {KeyType.CCA_AESCIPHER}"
+        )
 
 
 def unwrap_key(secure_key: SecureKey, master_key: bytearray) -> bytearray:
@@ -93,9 +117,67 @@ def unwrap_key(secure_key: SecureKey, master_key: bytearray) -> bytearray:
     return clear
 
 
+def rewrap_key(secure_key: SecureKey, master_key: bytearray, target: bytearray) -> SecureKey:
+    """The same key under the master key ``target``; what it may be used for stays as it is.
+
+    Raises:
+        FormatError: altered, or not wrapped by ``master_key``.
+    """
+    tokens = [_rewrap_one(token, master_key, target) for token in secure_key.halves]
+    return SecureKey(b"".join(token.pack() for token in tokens))
+
+
+def convert_key(
+    secure_key: SecureKey, master_key: bytearray, *, is_exportable: bool = False
+) -> SecureKey:
+    """A CCA-AESDATA key as CCA-AESCIPHER, under the same master key.
+
+    Raises:
+        UnsupportedError: it is no CCA-AESDATA key.
+        FormatError: altered, or not wrapped by ``master_key``.
+    """
+    if secure_key.key_type is not KeyType.CCA_AESDATA:
+        raise UnsupportedError(
+            f"{secure_key.key_type}: cannot be converted; wanted: {KeyType.CCA_AESDATA}"
+        )
+    like = AesCipherToken(
+        b"",
+        b"",
+        management1=KMF1_EXPORTABLE if is_exportable else KMF1_CPACF_ONLY,
+        management2=KMF2_NO_ATTRIBUTES_BEFORE,
+        management3=KMF3_CONVERTED,
+    )
+    tokens: list[Token] = []
+    for token in secure_key.halves:
+        with wiped(_open_one(token, master_key)) as clear:
+            tokens.append(_wrap_one(KeyType.CCA_AESCIPHER, clear, master_key, like))
+    return SecureKey(b"".join(token.pack() for token in tokens))
+
+
+def restrict_key(secure_key: SecureKey, master_key: bytearray) -> SecureKey:
+    """A CCA-AESCIPHER key that may not be exported any more, but for CPACF where it could be.
+
+    Raises:
+        UnsupportedError: it is no CCA-AESCIPHER key.
+        FormatError: altered, or not wrapped by ``master_key``.
+    """
+    tokens: list[Token] = []
+    for token in secure_key.halves:
+        if not isinstance(token, AesCipherToken):
+            raise UnsupportedError(
+                f"{secure_key.key_type}: says nothing of exports; wanted: {KeyType.CCA_AESCIPHER}"
+            )
+        stays = token.management1 & KMF1_EXPORT_CPACF
+        rules = KMF1_CPACF_ONLY & ~KMF1_EXPORT_CPACF | stays
+        with wiped(_open_one(token, master_key)) as clear:
+            tokens.append(_wrap_cipher(clear, master_key, replace(token, management1=rules)))
+    return SecureKey(b"".join(token.pack() for token in tokens))
+
+
 def _wrap_one(
-    key_type: KeyType, clear: bytearray, master_key: bytearray, *, is_random: bool
+    key_type: KeyType, clear: bytearray, master_key: bytearray, like: AesCipherToken
 ) -> Token:
+    """One key; ``like`` has the rules that a CCA-AESCIPHER token gets."""
     mkvp = make_mkvp(master_key)
     if key_type is KeyType.CCA_AESDATA:
         with wiped(bytearray(_DATA_SIZE)) as padded:
@@ -103,22 +185,44 @@ def _wrap_one(
             cipher = Cipher(algorithms.AES(master_key), modes.CBC(_ZERO_IV))
             with wiped(_crypt(cipher.encryptor(), padded)) as encrypted:
                 return AesDataToken(mkvp, _make_lrc(clear), len(clear) * 8, bytes(encrypted))
-    size = _PAYLOAD_OVERHEAD + len(clear)
-    origin = KMF3_RANDOM if is_random else KMF3_CLEAR_COMPONENTS
-    skeleton = AesCipherToken(mkvp, bytes(size), management3=origin)
-    description = skeleton.pack_associated_data()
-    payload = aeskw.wrap(clear, description, master_key, size)
-    return AesCipherToken(mkvp, payload, management3=origin)
+    return _wrap_cipher(
+        clear, master_key, replace(like, payload=bytes(_PAYLOAD_OVERHEAD + len(clear)))
+    )
+
+
+def _wrap_cipher(clear: bytearray, master_key: bytearray, like: AesCipherToken) -> Token:
+    """A token that says of the key what ``like`` says, its payload of the same size."""
+    description = like.pack_associated_data()
+    payload = aeskw.wrap(clear, description, master_key, len(like.payload))
+    return replace(like, mkvp=make_mkvp(master_key), payload=payload)
+
+
+def _rewrap_one(token: Token, master_key: bytearray, target: bytearray) -> Token:
+    with wiped(_open_one(token, master_key)) as clear:
+        if isinstance(token, AesCipherToken):
+            return _wrap_cipher(clear, target, token)
+        like = AesCipherToken(b"", b"")
+        wrapped = _wrap_one(KeyType.CCA_AESDATA, clear, target, like)
+        assert isinstance(wrapped, AesDataToken)
+        return replace(wrapped, has_control_vector=token.has_control_vector)
 
 
 def _unwrap_one(token: Token, master_key: bytearray) -> bytearray:
+    """The clear key of a token that may be used as a volume key; the caller wipes it."""
+    if isinstance(token, AesCipherToken):
+        _check_usable(token)
+    return _open_one(token, master_key)
+
+
+def _open_one(token: Token, master_key: bytearray) -> bytearray:
+    """The clear key, whatever it may be used for; the caller wipes it."""
     mkvp = make_mkvp(master_key)
     if token.mkvp != mkvp:
         raise FormatError(
             f"secure key: wrapped by master key MKVP {token.mkvp.hex()}, not by {mkvp.hex()}"
         )
     if isinstance(token, AesCipherToken):
-        return _unwrap_cipher(token, master_key)
+        return _open_cipher(token, master_key)
     cipher = Cipher(algorithms.AES(master_key), modes.CBC(_ZERO_IV))
     with wiped(_crypt(cipher.decryptor(), token.encrypted_key)) as padded:
         size = token.clear_bits // 8
@@ -127,7 +231,7 @@ def _unwrap_one(token: Token, master_key: bytearray) -> bytearray:
         return padded[:size]
 
 
-def _unwrap_cipher(token: AesCipherToken, master_key: bytearray) -> bytearray:
+def _check_usable(token: AesCipherToken) -> None:
     if not token.management1 & KMF1_EXPORT_CPACF:
         raise CoprocessorError("secure key: it may not become a protected key (XPRTCPAC is off)")
     both = KUF1_ENCRYPT | KUF1_DECRYPT
@@ -135,6 +239,9 @@ def _unwrap_cipher(token: AesCipherToken, master_key: bytearray) -> bytearray:
         raise CoprocessorError("secure key: it may not both encipher and decipher")
     if token.management2 & KMF2_INCOMPLETE:
         raise CoprocessorError("secure key: parts of the key are missing")
+
+
+def _open_cipher(token: AesCipherToken, master_key: bytearray) -> bytearray:
     clear = aeskw.unwrap(token.payload, token.pack_associated_data(), master_key)
     if len(clear) not in _KEY_SIZES or token.clear_bits not in (len(clear) * 8, None):
         wipe(clear)

@@ -133,16 +133,20 @@ class Coprocessor(Protocol):
         """What may be told of it."""
         ...
 
-    def generate(self, key_type: KeyType, key_bits: int, *, is_xts: bool) -> SecureKey:
+    def generate(
+        self, key_type: KeyType, key_bits: int, *, is_xts: bool, is_exportable: bool = False
+    ) -> SecureKey:
         """A random key, wrapped by the CURRENT master key; ``key_bits`` are of one half for XTS.
 
         Raises:
-            UnsupportedError: a size that this type of key does not have.
+            UnsupportedError: a size, or an export rule, that this type of key does not have.
             CoprocessorError: no CURRENT master key, or offline.
         """
         ...
 
-    def import_clear(self, key_type: KeyType, clear: bytearray, *, is_xts: bool) -> SecureKey:
+    def import_clear(
+        self, key_type: KeyType, clear: bytearray, *, is_xts: bool, is_exportable: bool = False
+    ) -> SecureKey:
         """The caller's clear key wrapped by the CURRENT master key; the caller wipes.
 
         Raises:
@@ -162,6 +166,40 @@ class Coprocessor(Protocol):
             MasterKeyChangedError: neither CURRENT nor OLD has the key's master key.
             FormatError: the token was altered, or the public key is none.
             CoprocessorError: the token forbids this use.
+        """
+        ...
+
+    def reencipher(self, secure_key: SecureKey, target: Register) -> SecureKey:
+        """The same key under the master key of ``target``, from CURRENT or OLD.
+
+        A key under ``target`` already comes back as it is, once it is known to unwrap.
+
+        Raises:
+            UnsupportedError: ``target`` is OLD.
+            MasterKeyChangedError: neither CURRENT nor OLD, nor ``target``, has the key's master
+                key.
+            CoprocessorError: no master key in ``target``, or offline.
+            FormatError: the token was altered.
+        """
+        ...
+
+    def convert(
+        self, secure_key: SecureKey, key_type: KeyType, *, is_exportable: bool = False
+    ) -> SecureKey:
+        """A CCA-AESDATA key as CCA-AESCIPHER, under the same master key.
+
+        Raises:
+            UnsupportedError: another type than these.
+            MasterKeyChangedError, FormatError, CoprocessorError: as `to_transport`.
+        """
+        ...
+
+    def restrict(self, secure_key: SecureKey) -> SecureKey:
+        """A CCA-AESCIPHER key that may not be exported any more; it may still become protected.
+
+        Raises:
+            UnsupportedError: a key of a type that says nothing of exports.
+            MasterKeyChangedError, FormatError, CoprocessorError: as `to_transport`.
         """
         ...
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import string
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from . import backup
 from .adapter import Adapter, MasterKeys
 from .adapter_store import AdapterStore
 from .cca import MASTER_KEY_SIZE
+from .choice import (
+    CREATE_HINT,
+    Seen,
+    choose_makers,
+    choose_reencipherers,
+    describe_key,
+    find_holders,
+)
 from .clear_bytes import make_random, wiped
 from .coprocessor import (
     MODE_CCA,
@@ -30,7 +39,6 @@ from .drivers import DRIVERS
 from .errors import (
     CoprocessorError,
     MapperError,
-    MasterKeyChangedError,
     NotFoundError,
     UnsupportedError,
 )
@@ -39,25 +47,13 @@ from .sealing import HostKey
 from .tokens import KeyType
 from .verification import make_mkvp
 
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
 HOST_KEY_NAME: Final = "host.key"
 SOFT_DRIVER: Final = "soft"
 _SERIAL_SIZE: Final = 8
-_HINT: Final = "'fusecrypt adapter create' makes one"
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """One adapter at the moment of a choice."""
-
-    apqn: Apqn
-    info: AdapterInfo | None
-    problem: str = ""  # why there is no information
-
-    def __str__(self) -> str:
-        if self.info is None:
-            return f"{self.apqn} cannot be read ({self.problem})"
-        state = "has" if self.info.is_online else "is offline and has"
-        return f"{self.apqn} {state} CURRENT {self.info.current}, OLD {self.info.old}"
 
 
 class Coprocessors:
@@ -160,6 +156,7 @@ class Coprocessors:
         *,
         is_xts: bool,
         apqns: Sequence[Apqn] = (),
+        is_exportable: bool = False,
     ) -> SecureKey:
         """A random secure key of any of the adapters, or of the named ones.
 
@@ -167,7 +164,12 @@ class Coprocessors:
             UnsupportedError: a size that this type of key does not have.
             CoprocessorError: no adapter can, or the named ones have different master keys.
         """
-        return self._choose(apqns).generate(key_type, key_bits, is_xts=is_xts)
+        return self._try_each(
+            choose_makers(self._see(), apqns),
+            lambda adapter: adapter.generate(
+                key_type, key_bits, is_xts=is_xts, is_exportable=is_exportable
+            ),
+        )
 
     def import_clear(
         self,
@@ -176,6 +178,7 @@ class Coprocessors:
         *,
         is_xts: bool,
         apqns: Sequence[Apqn] = (),
+        is_exportable: bool = False,
     ) -> SecureKey:
         """The caller's clear key as a secure key; the caller wipes it.
 
@@ -183,7 +186,60 @@ class Coprocessors:
             FormatError: no AES key, or an XTS key whose halves are equal.
             CoprocessorError: as `generate`.
         """
-        return self._choose(apqns).import_clear(key_type, clear, is_xts=is_xts)
+        return self._try_each(
+            choose_makers(self._see(), apqns),
+            lambda adapter: adapter.import_clear(
+                key_type, clear, is_xts=is_xts, is_exportable=is_exportable
+            ),
+        )
+
+    def reencipher(
+        self, secure_key: SecureKey, target: Register, apqns: Sequence[Apqn] = ()
+    ) -> SecureKey:
+        """The same key under the master key that is CURRENT, or NEW: ``target``.
+
+        The adapter, one of the named ones if any, must have both master keys. A key that is under
+        ``target`` already comes back as it is.
+
+        Raises:
+            MasterKeyChangedError: no usable adapter has the key's master key.
+            CoprocessorError: those that have it have nothing, or not the same, in ``target``.
+            FormatError: the token was altered.
+        """
+        return self._try_each(
+            choose_reencipherers(self._see_for(secure_key), secure_key, target, apqns),
+            lambda adapter: adapter.reencipher(secure_key, target),
+        )
+
+    def convert(
+        self,
+        secure_key: SecureKey,
+        key_type: KeyType,
+        apqns: Sequence[Apqn] = (),
+        *,
+        is_exportable: bool = False,
+    ) -> SecureKey:
+        """A CCA-AESDATA key as CCA-AESCIPHER, under the same master key.
+
+        Raises:
+            UnsupportedError: another type than these.
+            MasterKeyChangedError, CoprocessorError, FormatError: as `to_transport`.
+        """
+        holders = [apqn for apqn, _ in self._find_holders(secure_key, apqns)]
+        return self._try_each(
+            holders,
+            lambda adapter: adapter.convert(secure_key, key_type, is_exportable=is_exportable),
+        )
+
+    def restrict(self, secure_key: SecureKey, apqns: Sequence[Apqn] = ()) -> SecureKey:
+        """A CCA-AESCIPHER key that may not be exported any more; it may still become protected.
+
+        Raises:
+            UnsupportedError: a key of a type that says nothing of exports.
+            MasterKeyChangedError, CoprocessorError, FormatError: as `to_transport`.
+        """
+        holders = [apqn for apqn, _ in self._find_holders(secure_key, apqns)]
+        return self._try_each(holders, lambda adapter: adapter.restrict(secure_key))
 
     def to_transport(self, secure_key: SecureKey, public_key: bytes) -> Transport:
         """The effective key for the engine that has this public key, of any adapter that can.
@@ -193,13 +249,8 @@ class Coprocessors:
             CoprocessorError: there is no adapter, or the token forbids this use.
             FormatError: the token was altered, or the public key is none.
         """
-        holders = self._find_holders(secure_key)
-        for apqn, _ in holders[:-1]:
-            try:
-                return self.get(apqn).to_transport(secure_key, public_key)
-            except CoprocessorError:
-                continue  # the next one has the same master key; the last one's error counts
-        return self.get(holders[-1][0]).to_transport(secure_key, public_key)
+        holders = [apqn for apqn, _ in self._find_holders(secure_key)]
+        return self._try_each(holders, lambda adapter: adapter.to_transport(secure_key, public_key))
 
     def validate(self, secure_key: SecureKey) -> Validation:
         """What the key is, and all adapters that can use it.
@@ -208,7 +259,9 @@ class Coprocessors:
             MasterKeyChangedError, CoprocessorError, FormatError: as `to_transport`.
         """
         holders = self._find_holders(secure_key)
-        validation = self.get(holders[0][0]).validate(secure_key)
+        validation = self._try_each(
+            [apqn for apqn, _ in holders], lambda adapter: adapter.validate(secure_key)
+        )
         return replace(validation, apqns=tuple(sorted(apqn for apqn, _ in holders)))
 
     def backup(self, passphrase: bytearray) -> bytes:
@@ -221,7 +274,7 @@ class Coprocessors:
         """
         apqns = self._store.list_apqns()
         if not apqns:
-            raise CoprocessorError(f"backup: there is no adapter; {_HINT}")
+            raise CoprocessorError(f"backup: there is no adapter; {CREATE_HINT}")
         adapters: list[Adapter] = []
         try:
             for apqn in apqns:
@@ -270,66 +323,38 @@ class Coprocessors:
                     return adapter.info.serial
         return None
 
-    def _see(self) -> list[_Seen]:
+    def _see(self) -> list[Seen]:
         """All adapters; one that cannot be read must not keep the others from working."""
-        seen: list[_Seen] = []
+        seen: list[Seen] = []
         for apqn in self._store.list_apqns():
             try:
-                seen.append(_Seen(apqn, self.get(apqn).info()))
+                seen.append(Seen(apqn, self.get(apqn).info()))
             except MapperError as error:
-                seen.append(_Seen(apqn, None, str(error)))
+                seen.append(Seen(apqn, None, str(error)))
         if not seen:
-            raise CoprocessorError(f"no coprocessor: there is no adapter; {_HINT}")
+            raise CoprocessorError(f"no coprocessor: there is no adapter; {CREATE_HINT}")
         return seen
 
-    def _find_holders(self, secure_key: SecureKey) -> list[tuple[Apqn, Register]]:
-        """The online adapters that can use the key, those with its master key CURRENT first."""
+    def _see_for(self, secure_key: SecureKey) -> list[Seen]:
+        """The same, and without any adapter it is said which master key is wanted."""
         try:
-            seen = self._see()
+            return self._see()
         except CoprocessorError as error:
-            wanted = f"key wrapped by master key MKVP {secure_key.mkvp.hex()}"
-            raise CoprocessorError(f"{wanted} ({secure_key.key_type}): {error}") from None
-        holders: list[tuple[Apqn, Register]] = []
-        for wanted in (Register.CURRENT, Register.OLD):
-            for one in seen:
-                if (
-                    one.info is not None
-                    and one.info.is_online
-                    and one.info.find_register(secure_key.mkvp) is wanted
-                ):
-                    holders.append((one.apqn, wanted))  # noqa: PERF401  two loops read better
-        if holders:
-            return holders
-        mkvp = secure_key.mkvp.hex()
-        waiting = [
-            str(one.apqn) for one in seen if one.info and one.info.new.mkvp == secure_key.mkvp
-        ]
-        hint = f"; in NEW of {', '.join(waiting)}, not set yet" if waiting else ""
-        raise MasterKeyChangedError(
-            f"key wrapped by master key MKVP {mkvp} ({secure_key.key_type}); adapters: "
-            f"{'; '.join(map(str, seen))}{hint}"
-        )
+            raise CoprocessorError(f"{describe_key(secure_key)}: {error}") from None
 
-    def _choose(self, apqns: Sequence[Apqn]) -> Coprocessor:
-        """The first online adapter, of the named ones if any, that has a CURRENT master key."""
-        seen = self._see()
-        missing = set(apqns) - {one.apqn for one in seen}
-        if missing:
-            raise CoprocessorError(f"adapter {min(missing)}: does not exist; {_HINT}")
-        seen = [one for one in seen if one.apqn in apqns or not apqns]
-        able = [
-            one for one in seen if one.info and one.info.is_online and one.info.current.is_usable
-        ]
-        if not able:
-            raise CoprocessorError(
-                f"no adapter is online with a master key: {'; '.join(map(str, seen))}"
-            )
-        mkvps = {one.info.current.mkvp for one in able if one.info}
-        if apqns and len(mkvps) > 1:
-            raise CoprocessorError(
-                f"the adapters have different master keys: {'; '.join(map(str, able))}"
-            )
-        return self.get(able[0].apqn)
+    def _find_holders(
+        self, secure_key: SecureKey, apqns: Sequence[Apqn] = ()
+    ) -> list[tuple[Apqn, Register]]:
+        return find_holders(self._see_for(secure_key), secure_key, apqns)
+
+    def _try_each(self, apqns: Sequence[Apqn], function: Callable[[Coprocessor], Result]) -> Result:
+        """What the first one makes that can; all have the same master key."""
+        for apqn in apqns[:-1]:
+            try:
+                return function(self.get(apqn))
+            except CoprocessorError as error:
+                log.info("adapter %s: %s; the next one is asked", apqn, error)
+        return function(self.get(apqns[-1]))  # the last one's error counts
 
 
 def _make_serial() -> str:

@@ -83,11 +83,16 @@ KUF2_ANY_MODE: Final = 0xFF00
 KMF1_EXPORT_CPACF: Final = 0x0800
 #: What a freshly generated key has: no export but to CPACF.
 KMF1_CPACF_ONLY: Final = 0x08C8
+#: Every export is allowed (0x8000 SYM, UASY, AASY, RAW, CPACF), none prohibited.
+KMF1_EXPORTABLE: Final = 0xF800
 #: Key-management field 2: parts of the key are still missing.
 KMF2_INCOMPLETE: Final = 0xC000
+#: The key was once in a token that has no such fields.
+KMF2_NO_ATTRIBUTES_BEFORE: Final = 0x0008
 #: Key-management field 3, where the key came from: original and present method of creation.
 KMF3_RANDOM: Final = 0x0202
 KMF3_CLEAR_COMPONENTS: Final = 0x0404
+KMF3_CONVERTED: Final = 0x0012  # of unknown origin, from a token without export control
 
 
 def _refuse(field_name: str, offset: int, got: object, wanted: str) -> NoReturn:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ...keystore import errors
-from ...keystore.coprocessor import AdapterInfo, Apqn, Transport, Validation
+from ...keystore.coprocessor import AdapterInfo, Apqn, Register, Transport, Validation
 from ...keystore.errors import CoprocessorError, MapperError
 from ...keystore.keys import SecureKey
 from ..control.client import ControlClient, NoAnswerError, NoDaemonError
@@ -24,6 +24,7 @@ from .messages import (
     PROGRAM,
     GenerateRequest,
     Info,
+    RewrapRequest,
     parse_adapters,
     parse_apqns,
     parse_backup,
@@ -66,14 +67,49 @@ class Keystore:
         xts: bool,
         apqns: Sequence[Apqn] = (),
         clear_key_fd: int | None = None,
+        is_exportable: bool = False,
     ) -> SecureKey:
         """A new secure key, random or made of a clear key that is read from a descriptor.
 
         ``key_bits`` counts one half of an XTS key. ``apqns``: what may make it; empty: any.
+        ``is_exportable``: a CCA-AESCIPHER key allows every export, not only the one for volumes.
         """
         fds = PassedFds()
-        request = GenerateRequest(key_type, key_bits, xts, tuple(apqns), clear_key_fd)
+        request = GenerateRequest(
+            key_type, key_bits, xts, tuple(apqns), clear_key_fd, is_exportable
+        )
         return self._call("GenerateKey", request.pack(fds), parse_token, fds.fds)
+
+    def reencipher(
+        self, key: SecureKey, target: Register, *, apqns: Sequence[Apqn] = ()
+    ) -> SecureKey:
+        """The same key under the master key that is ``target``: CURRENT or NEW.
+
+        A key that is under it already comes back as it is: compare the two. ``apqns``: what may do
+        it; empty: any.
+
+        Raises:
+            MasterKeyChangedError: no adapter holds its master key CURRENT or OLD.
+            CoprocessorError: those that do have nothing, or not the same, in ``target``.
+        """
+        request = RewrapRequest(key, tuple(apqns), target=target)
+        return self._call("ReencipherKey", request.pack(), parse_token)
+
+    def convert(
+        self,
+        key: SecureKey,
+        key_type: KeyType,
+        *,
+        apqns: Sequence[Apqn] = (),
+        is_exportable: bool = False,
+    ) -> SecureKey:
+        """A CCA-AESDATA key as CCA-AESCIPHER, under the same master key."""
+        request = RewrapRequest(key, tuple(apqns), key_type=key_type, is_exportable=is_exportable)
+        return self._call("ConvertKey", request.pack(), parse_token)
+
+    def restrict(self, key: SecureKey, *, apqns: Sequence[Apqn] = ()) -> SecureKey:
+        """A CCA-AESCIPHER key that may not be exported any more; it may still become protected."""
+        return self._call("RestrictKey", RewrapRequest(key, tuple(apqns)).pack(), parse_token)
 
     def validate(self, key: SecureKey) -> Validation:
         """What a secure key is, and which master key wraps it.

@@ -27,6 +27,7 @@ INTERFACE: Final = "io.fusecrypt.Keystore"
 PROGRAM: Final = "fusecrypt-keystored"
 
 _KEY_TYPES: Final = tuple(KeyType)
+_TARGETS: Final = (Register.CURRENT, Register.NEW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class GenerateRequest:
     is_xts: bool
     apqns: tuple[Apqn, ...] = ()  # what may make it; empty: any
     clear_key_fd: int | None = None
+    is_exportable: bool = False
 
     def pack(self, fds: PassedFds) -> dict[str, object]:
         """The parameters; the descriptor is added to ``fds``."""
@@ -69,6 +71,7 @@ class GenerateRequest:
             "key_bits": self.key_bits,
             "xts": self.is_xts,
             "apqns": [str(apqn) for apqn in self.apqns],
+            "exportable": self.is_exportable,
         }
         if self.clear_key_fd is not None:
             content["clear_key"] = fds.add(self.clear_key_fd)
@@ -85,6 +88,47 @@ class GenerateRequest:
             fields.flag("xts"),
             _take_apqns(fields),
             fields.optional_fd("clear_key"),
+            fields.flag("exportable"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RewrapRequest:
+    """``ReencipherKey``, ``ConvertKey``, ``RestrictKey``: the same key in another token."""
+
+    key: SecureKey
+    apqns: tuple[Apqn, ...] = ()  # what may do it; empty: any
+    target: Register | None = None  # of ReencipherKey
+    key_type: KeyType | None = None  # of ConvertKey
+    is_exportable: bool = False  # of ConvertKey
+
+    def pack(self) -> dict[str, object]:
+        content: dict[str, object] = {
+            "token": pack_data(self.key.token),
+            "apqns": [str(apqn) for apqn in self.apqns],
+        }
+        if self.target is not None:
+            content["target"] = str(self.target)
+        if self.key_type is not None:
+            content["key_type"] = str(self.key_type)
+            content["exportable"] = self.is_exportable
+        return content
+
+    @classmethod
+    def parse(
+        cls,
+        parameters: Mapping[str, object],
+        *,
+        has_target: bool = False,
+        has_key_type: bool = False,
+    ) -> Self:
+        fields = Fields("parameters", parameters)
+        return cls(
+            SecureKey.parse(fields.data("token")),
+            _take_apqns(fields),
+            Register(fields.choice("target", _TARGETS)) if has_target else None,
+            KeyType(fields.choice("key_type", _KEY_TYPES)) if has_key_type else None,
+            has_key_type and fields.flag("exportable"),
         )
 
 

@@ -18,6 +18,7 @@ from .messages import (
     INTERFACE,
     GenerateRequest,
     Info,
+    RewrapRequest,
     pack_adapters,
     pack_apqns,
     pack_transport,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...keystore.coprocessors import Coprocessors
+    from ...keystore.keys import SecureKey
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,9 @@ class Methods:
             "GenerateKey": self.generate_key if peer.is_owner else self.generate_random_key,
             "ValidateKey": self.validate_key,
             "MakeTransport": self.make_transport,
+            "ReencipherKey": self.reencipher_key,
+            "ConvertKey": self.convert_key,
+            "RestrictKey": self.restrict_key,
         }
         owned: dict[str, Method] = {
             "CreateAdapter": self.create_adapter,
@@ -145,10 +150,15 @@ class Methods:
                     request.key_bits,
                     is_xts=request.is_xts,
                     apqns=request.apqns,
+                    is_exportable=request.is_exportable,
                 ).token
             with read_secret(request.clear_key_fd, "clear key", limit=_MAX_CLEAR_KEY) as clear:
                 return self._coprocessors.import_clear(
-                    request.key_type, clear, is_xts=request.is_xts, apqns=request.apqns
+                    request.key_type,
+                    clear,
+                    is_xts=request.is_xts,
+                    apqns=request.apqns,
+                    is_exportable=request.is_exportable,
                 ).token
 
         return {"token": pack_data(await self._work(work))}
@@ -156,6 +166,32 @@ class Methods:
     async def validate_key(self, call: Request) -> Mapping[str, object]:
         key = parse_token(call.parameters)
         return pack_validation(await self._work(lambda: self._coprocessors.validate(key)))
+
+    async def reencipher_key(self, call: Request) -> Mapping[str, object]:
+        request = RewrapRequest.parse(call.parameters, has_target=True)
+        target = request.target
+        assert target is not None
+        return await self._rewrap(
+            lambda: self._coprocessors.reencipher(request.key, target, request.apqns)
+        )
+
+    async def convert_key(self, call: Request) -> Mapping[str, object]:
+        request = RewrapRequest.parse(call.parameters, has_key_type=True)
+        key_type = request.key_type
+        assert key_type is not None
+        return await self._rewrap(
+            lambda: self._coprocessors.convert(
+                request.key, key_type, request.apqns, is_exportable=request.is_exportable
+            )
+        )
+
+    async def restrict_key(self, call: Request) -> Mapping[str, object]:
+        request = RewrapRequest.parse(call.parameters)
+        return await self._rewrap(lambda: self._coprocessors.restrict(request.key, request.apqns))
+
+    async def _rewrap(self, function: Callable[[], SecureKey]) -> Mapping[str, object]:
+        key = await self._work(function)
+        return {"token": pack_data(key.token)}
 
     async def make_transport(self, call: Request) -> Mapping[str, object]:
         key = parse_token(call.parameters)

@@ -27,7 +27,9 @@ class SoftCoprocessor:
         with self._store.opened(self._apqn) as adapter:
             return adapter.info
 
-    def generate(self, key_type: KeyType, key_bits: int, *, is_xts: bool) -> SecureKey:
+    def generate(
+        self, key_type: KeyType, key_bits: int, *, is_xts: bool, is_exportable: bool = False
+    ) -> SecureKey:
         wanted = XTS_KEY_BITS if is_xts else KEY_BITS
         if key_bits not in wanted:
             sizes = " or ".join(map(str, wanted))
@@ -35,11 +37,51 @@ class SoftCoprocessor:
             raise UnsupportedError(f"{key_type}: a {kind} of {key_bits} bits, wanted {sizes}")
         size = key_bits // 8 * (2 if is_xts else 1)
         with self._current() as master_key, wiped(make_random(size)) as clear:
-            return cca.wrap_key(key_type, clear, master_key, is_xts=is_xts)
+            return cca.wrap_key(
+                key_type, clear, master_key, is_xts=is_xts, is_exportable=is_exportable
+            )
 
-    def import_clear(self, key_type: KeyType, clear: bytearray, *, is_xts: bool) -> SecureKey:
+    def import_clear(
+        self, key_type: KeyType, clear: bytearray, *, is_xts: bool, is_exportable: bool = False
+    ) -> SecureKey:
         with self._current() as master_key:
-            return cca.wrap_key(key_type, clear, master_key, is_xts=is_xts, is_random=False)
+            return cca.wrap_key(
+                key_type,
+                clear,
+                master_key,
+                is_xts=is_xts,
+                is_random=False,
+                is_exportable=is_exportable,
+            )
+
+    def reencipher(self, secure_key: SecureKey, target: Register) -> SecureKey:
+        if target is Register.OLD:
+            raise UnsupportedError(f"adapter {self._apqn}: no key is re-enciphered to OLD")
+        with self._online() as adapter:
+            state = adapter.info.get_register(target)
+            is_done = state.mkvp == secure_key.mkvp
+            register = target if is_done else self._get_register(adapter, secure_key)
+            if not state.is_usable:
+                raise CoprocessorError(
+                    f"adapter {self._apqn}: no {target} master key, it is {state.state}"
+                )
+            with (
+                wiped(adapter.master_keys.copy(register)) as master_key,
+                wiped(adapter.master_keys.copy(target)) as other,
+            ):
+                return cca.rewrap_key(secure_key, master_key, other)
+
+    def convert(
+        self, secure_key: SecureKey, key_type: KeyType, *, is_exportable: bool = False
+    ) -> SecureKey:
+        if key_type is not KeyType.CCA_AESCIPHER:
+            raise UnsupportedError(f"no key is converted to {key_type}")
+        with self._master_key(secure_key) as master_key:
+            return cca.convert_key(secure_key, master_key, is_exportable=is_exportable)
+
+    def restrict(self, secure_key: SecureKey) -> SecureKey:
+        with self._master_key(secure_key) as master_key:
+            return cca.restrict_key(secure_key, master_key)
 
     def find_register(self, secure_key: SecureKey) -> Register | None:
         return self.info().find_register(secure_key.mkvp)
@@ -88,15 +130,29 @@ class SoftCoprocessor:
     ) -> Generator[tuple[bytearray, Register], None, None]:
         """The clear key for the length of a block, and the register that had its master key."""
         with self._online() as adapter:
-            register = adapter.info.find_register(secure_key.mkvp)
-            if register is None or register is Register.NEW:  # NEW waits for being set
-                raise MasterKeyChangedError(
-                    f"adapter {self._apqn}: key wrapped by master key MKVP "
-                    f"{secure_key.mkvp.hex()} ({secure_key.key_type}); it has "
-                    f"CURRENT {adapter.info.current}, OLD {adapter.info.old}"
-                )
+            register = self._get_register(adapter, secure_key)
             with (
                 wiped(adapter.master_keys.copy(register)) as master_key,
                 wiped(cca.unwrap_key(secure_key, master_key)) as clear,
             ):
                 yield clear, register
+
+    @contextmanager
+    def _master_key(self, secure_key: SecureKey) -> Generator[bytearray, None, None]:
+        """The key's master key for the length of a block."""
+        with (
+            self._online() as adapter,
+            wiped(adapter.master_keys.copy(self._get_register(adapter, secure_key))) as master_key,
+        ):
+            yield master_key
+
+    def _get_register(self, adapter: Adapter, secure_key: SecureKey) -> Register:
+        """CURRENT or OLD, which has the key's master key."""
+        register = adapter.info.find_register(secure_key.mkvp)
+        if register is None or register is Register.NEW:  # NEW waits for being set
+            raise MasterKeyChangedError(
+                f"adapter {self._apqn}: key wrapped by master key MKVP "
+                f"{secure_key.mkvp.hex()} ({secure_key.key_type}); it has "
+                f"CURRENT {adapter.info.current}, OLD {adapter.info.old}"
+            )
+        return register

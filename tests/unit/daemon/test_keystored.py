@@ -138,6 +138,33 @@ async def test_a_clear_key_comes_by_descriptor(running):
     )
 
 
+async def test_a_key_goes_into_other_tokens(running):
+    adapter = await call(running.create_adapter, APQN, "cca", with_master_key=True)
+    with pipe(bytes(range(64))) as fd:
+        key = await call(
+            running.generate, KeyType.CCA_AESDATA, key_bits=256, xts=True, clear_key_fd=fd
+        )
+    assert await call(running.reencipher, key, Register.CURRENT, apqns=[APQN]) == key
+    with pytest.raises(CoprocessorError, match="NEW empty"):
+        await call(running.reencipher, key, Register.NEW)
+    with pytest.raises(MapperError, match="target"):
+        await call(running.reencipher, key, Register.OLD)
+    made = await call(running.convert, key, KeyType.CCA_AESCIPHER, is_exportable=True)
+    limited = await call(running.restrict, made, apqns=[APQN])
+    assert limited == await call(running.convert, key, KeyType.CCA_AESCIPHER)
+    assert made != limited
+    assert limited.mkvp == adapter.current.mkvp
+    pattern = (await call(running.validate, key)).pattern
+    for other in (made, limited):
+        assert (await call(running.validate, other)).pattern == pattern
+    with pytest.raises(CoprocessorError, match="does not exist"):
+        await call(running.restrict, made, apqns=[OTHER])
+    exportable = await call(
+        running.generate, KeyType.CCA_AESCIPHER, key_bits=256, xts=False, is_exportable=True
+    )
+    assert exportable.token[50:52] == made.token[50:52] == b"\xf8\x00"
+
+
 async def test_a_backup_is_restored_elsewhere(running, settings):
     made = await call(running.create_adapter, APQN, "cca", with_master_key=True)
     with pipe(b"passphrase") as fd:

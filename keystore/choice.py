@@ -1,0 +1,139 @@
+"""The choice among adapters: which can make, use or re-encipher a key; what is said if none can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from .coprocessor import AdapterInfo, Apqn, Register
+from .errors import CoprocessorError, MasterKeyChangedError
+from .keys import SecureKey
+
+CREATE_HINT: Final = "'fusecrypt adapter create' makes one"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One adapter at the moment of a choice."""
+
+    apqn: Apqn
+    info: AdapterInfo | None
+    problem: str = ""  # why there is no information
+
+    def __str__(self) -> str:
+        if self.info is None:
+            return f"{self.apqn} cannot be read ({self.problem})"
+        state = "has" if self.info.is_online else "is offline and has"
+        return f"{self.apqn} {state} CURRENT {self.info.current}, OLD {self.info.old}"
+
+    def find_register(self, mkvp: bytes) -> Register | None:
+        """The register with this master key, if the adapter can be used."""
+        if self.info is None or not self.info.is_online:
+            return None
+        return self.info.find_register(mkvp)
+
+    def find_mkvp(self, register: Register) -> bytes | None:
+        """What a register holds, if the adapter can be used."""
+        if self.info is None or not self.info.is_online:
+            return None
+        return self.info.get_register(register).mkvp
+
+
+def find_named(seen: Sequence[Seen], apqns: Sequence[Apqn]) -> list[Seen]:
+    """The adapters that were named, all if none was.
+
+    Raises:
+        CoprocessorError: one of them is not there.
+    """
+    missing = set(apqns) - {one.apqn for one in seen}
+    if missing:
+        raise CoprocessorError(f"adapter {min(missing)}: does not exist; {CREATE_HINT}")
+    return [one for one in seen if one.apqn in apqns or not apqns]
+
+
+def choose_makers(seen: Sequence[Seen], apqns: Sequence[Apqn]) -> list[Apqn]:
+    """Those that can make a key under one and the same master key, in order of preference.
+
+    Raises:
+        CoprocessorError: none can, or the named ones have different master keys.
+    """
+    seen = find_named(seen, apqns)
+    able = [one for one in seen if one.find_mkvp(Register.CURRENT)]
+    if not able:
+        raise CoprocessorError(
+            f"no adapter is online with a master key: {'; '.join(map(str, seen))}"
+        )
+    mkvps = {one.find_mkvp(Register.CURRENT) for one in able}
+    if apqns and len(mkvps) > 1:
+        raise CoprocessorError(
+            f"the adapters have different master keys: {'; '.join(map(str, able))}"
+        )
+    first = able[0].find_mkvp(Register.CURRENT)
+    return [one.apqn for one in able if one.find_mkvp(Register.CURRENT) == first]
+
+
+def find_holders(
+    seen: Sequence[Seen], secure_key: SecureKey, apqns: Sequence[Apqn] = ()
+) -> list[tuple[Apqn, Register]]:
+    """The usable adapters that can use the key, those with its master key CURRENT first.
+
+    Raises:
+        MasterKeyChangedError: none can; says who has which master key.
+        CoprocessorError: a named one is not there.
+    """
+    seen = find_named(seen, apqns)
+    holders: list[tuple[Apqn, Register]] = [
+        (one.apqn, wanted)
+        for wanted in (Register.CURRENT, Register.OLD)
+        for one in seen
+        if one.find_register(secure_key.mkvp) is wanted
+    ]
+    if holders:
+        return holders
+    waiting = [str(one.apqn) for one in seen if one.info and one.info.new.mkvp == secure_key.mkvp]
+    hint = f"; in NEW of {', '.join(waiting)}, not set yet" if waiting else ""
+    raise MasterKeyChangedError(
+        f"{describe_key(secure_key)}; adapters: {'; '.join(map(str, seen))}{hint}"
+    )
+
+
+def choose_reencipherers(
+    seen: Sequence[Seen], secure_key: SecureKey, target: Register, apqns: Sequence[Apqn]
+) -> list[Apqn]:
+    """Those that have the key's master key, and all the same one in ``target``.
+
+    Those that have the key under ``target`` already come alone: there is nothing to do.
+
+    Raises:
+        MasterKeyChangedError: none has the key's master key.
+        CoprocessorError: none has a master key in ``target``, or they have different ones.
+    """
+    seen = find_named(seen, apqns)
+    done = [one.apqn for one in seen if one.find_mkvp(target) == secure_key.mkvp]
+    if done:
+        return done
+    holders = dict(find_holders(seen, secure_key))
+    able = [one for one in seen if one.apqn in holders and one.find_mkvp(target)]
+    if not able:
+        states = "; ".join(
+            f"{one.apqn} has {target} {one.info.get_register(target).state}"
+            for one in seen
+            if one.apqn in holders and one.info
+        )
+        raise CoprocessorError(
+            f"{describe_key(secure_key)}: no adapter that has it has a {target} master key: "
+            f"{states}"
+        )
+    mkvps = {one.find_mkvp(target) for one in able}
+    if len(mkvps) > 1:
+        states = "; ".join(
+            f"{one.apqn} has {target} {one.info.get_register(target)}" for one in able if one.info
+        )
+        raise CoprocessorError(f"the adapters have different {target} master keys: {states}")
+    return [apqn for apqn in holders if any(one.apqn == apqn for one in able)]
+
+
+def describe_key(secure_key: SecureKey) -> str:
+    """What messages call a key."""
+    return f"key wrapped by master key MKVP {secure_key.mkvp.hex()} ({secure_key.key_type})"
