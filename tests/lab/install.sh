@@ -2,7 +2,7 @@
 # install.sh [--vm]: Debian packages that the tests need and that are not there yet. Needs root.
 # --vm adds what the virtual machine with the real dm-crypt needs.
 set -eu
-packages="cryptsetup-bin e2fsprogs fio fuse3 gdb libnbd-bin nbdkit util-linux xz-utils"
+packages="cryptsetup-bin e2fsprogs fio fuse3 gdb libnbd-bin nbdkit strace util-linux xz-utils"
 [ "${1:-}" != --vm ] ||
     packages="$packages busybox-static cpio dmsetup lz4 qemu-system-x86 xxd"
 missing=

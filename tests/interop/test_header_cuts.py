@@ -1,0 +1,195 @@
+"""Header changes that are cut off: every state opens with the old or the new passphrases."""
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from fusecrypt.dmcrypt.backing import pread_of
+from fusecrypt.dmcrypt.engine.client import Engine
+from fusecrypt.dmcrypt.engine.messages import SecretMode
+from fusecrypt.dmcrypt.engine.process import spawn_engine
+from fusecrypt.dmcrypt.luks2 import Luks2Header, digest, keyslot, read_header
+from fusecrypt.keystore.errors import NoKeyError
+from tests.lab.cryptsetup import QUICK_PBKDF
+from tests.lab.header_volume import PROGRAM, Lab
+from tests.lab.write_log import Log, record
+
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("cryptsetup") is None or shutil.which("strace") is None,
+        reason="no cryptsetup, or no strace",
+    ),
+    pytest.mark.root,
+    pytest.mark.skipif(os.getuid() != 0, reason="strace(1) sees the engine's files as root only"),
+]
+
+PASSPHRASES = ("p1", "p2", "p3", "p4")
+HEADER = 2 * 16384 + (1 << 20)
+
+
+@dataclass
+class Judge:
+    """Which passphrases open the keyslots of a header, with a memory of what was tried."""
+
+    engine: Engine
+    known: dict[tuple[str, bytes, str], bool] = field(default_factory=dict)
+
+    def opening(self, state: bytes) -> tuple[Luks2Header, frozenset[tuple[int, str]]]:
+        """The header, and each keyslot number with the passphrase that opens it."""
+        header = read_header(pread_of(state), len(state))
+        found = set()
+        for slot in header.metadata.keyslots:
+            area = slot.area.extent
+            material = hashlib.sha256(state[area.offset : area.end]).digest()
+            for passphrase in PASSPHRASES:
+                case = (f"{slot.kdf} {slot.area.encryption}", material, passphrase)
+                if case not in self.known:
+                    self.known[case] = self._opens(state, header, slot.id, passphrase)
+                if self.known[case]:
+                    found.add((slot.id, passphrase))
+        return header, frozenset(found)
+
+    def _opens(self, state: bytes, header: Luks2Header, number: int, passphrase: str) -> bool:
+        slot = header.metadata.find_keyslot(number)
+        assert slot is not None
+        bound = next(each for each in header.metadata.digests if number in each.keyslots)
+        image, key = os.memfd_create("image"), os.memfd_create("key")
+        try:
+            os.write(image, state[:HEADER])
+            os.write(key, passphrase.encode())
+            os.lseek(key, 0, os.SEEK_SET)
+            with self.engine.load_secret(key, SecretMode.ALL) as secret:
+                try:
+                    self.engine.open_keyslot(
+                        image, secret, keyslot.make_spec(slot), digest.make_spec(bound)
+                    )
+                except NoKeyError:
+                    return False
+                return True
+        finally:
+            os.close(image)
+            os.close(key)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    process = spawn_engine()
+    yield Judge(process.engine)
+    process.terminate()
+    process.wait(10)
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """``two``: p1, p2. ``full``: p1 to p4. ``damaged``: two without its first copy."""
+    lab = Lab(tmp_path_factory.mktemp("cuts"))
+    two = lab.image("two")
+    add = ("luksAddKey", *QUICK_PBKDF, "-d", lab.key("p1"))
+    lab.real_ok(*add, two, lab.key("p2"))
+    lab.real_ok("luksHeaderBackup", two, "--header-backup-file", lab.directory / "backup")
+    full = lab.directory / "full"
+    shutil.copyfile(two, full)
+    for name in ("p3", "p4"):
+        lab.real_ok(*add, full, lab.key(name))
+    damaged = lab.directory / "damaged"
+    damaged.write_bytes(bytes(4096) + two.read_bytes()[4096:])
+    outdated = lab.directory / "outdated"
+    shutil.copyfile(two, outdated)
+    lab.real_ok("config", outdated, "--label", "newer")
+    newer = outdated.read_bytes()
+    outdated.write_bytes(two.read_bytes()[:16384] + newer[16384:])
+    token = {"type": "foo", "keyslots": ["1"]}
+    (lab.directory / "token.json").write_text(str(token).replace("'", '"'))
+    return lab
+
+
+OPERATIONS = {
+    "add": ("two", "luksAddKey PBKDF -d p1 IMAGE p3"),
+    "add unbound": ("two", "luksAddKey PBKDF --unbound -s 256 IMAGE p3"),
+    "change": ("two", "luksChangeKey PBKDF -d p2 IMAGE p3"),
+    "convert": ("two", "luksConvertKey PBKDF -d p1 --hash sha512 IMAGE"),
+    "remove": ("two", "luksRemoveKey IMAGE p2"),
+    "kill": ("two", "luksKillSlot IMAGE 0 -d p2"),
+    "erase": ("two", "erase -q IMAGE"),
+    "priority": ("two", "config IMAGE --priority prefer -S 1 --label new"),
+    "uuid": ("two", "luksUUID IMAGE --uuid 01234567-89ab-cdef-0123-456789abcdef"),
+    "token": ("two", "token add IMAGE --key-description d"),
+    "import": ("two", "token import IMAGE --json-file token.json"),
+    "restore, two of four": ("full", "luksHeaderRestore -q IMAGE --header-backup-file backup"),
+    "repair": ("damaged", "repair IMAGE"),
+    "label, a copy damaged": ("damaged", "config IMAGE --label new"),
+    "change, a copy damaged": ("damaged", "luksChangeKey PBKDF -d p2 IMAGE p3"),
+    "label, a copy outdated": ("outdated", "config IMAGE --label new"),
+}
+
+
+def run(lab: Lab, base: str, line: str) -> Log:
+    image = lab.directory / "image"
+    shutil.copyfile(lab.directory / base, image)
+    names = {"IMAGE": image, **{p: lab.key(p) for p in PASSPHRASES}}
+    names |= {name: lab.directory / name for name in ("backup", "token.json")}
+    words = [str(names.get(word, word)) for word in line.split()]
+    at = words.index("PBKDF") if "PBKDF" in words else len(words)
+    words[at : at + 1] = QUICK_PBKDF if at < len(words) else ()
+    return record(image, [sys.executable, "-c", PROGRAM, *words], lab.environment)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_state_opens_with_the_old_or_the_new_passphrases(
+    lab: Lab, judge: Judge, operation: str
+) -> None:
+    base, line = OPERATIONS[operation]
+    log = run(lab, base, line)
+    assert all(write.end <= HEADER for write in log.writes)
+    assert not log.epochs[-1], "what was written last was not synced"
+    states = list(log.states())
+    old, old_opens = judge.opening(log.base)
+    new, new_opens = judge.opening(states[-1][1])
+    opened = (lab.directory / "image").read_bytes()
+    assert states[-1][1] == opened  # the log is whole
+    bad, tried = [], set()
+    for name, state in states:
+        key = hashlib.sha256(state).digest()
+        if key in tried:
+            continue
+        tried.add(key)
+        try:
+            header, opens = judge.opening(state)
+        except Exception as error:  # whatever it is, it is a verdict
+            bad.append(f"{name}: {error}")
+            continue
+        is_whole = header.root == old.root or header.root == new.root
+        # What is being removed may be gone before the header says so.
+        may_open = old_opens if header.root == old.root else new_opens
+        must_open = may_open & (new_opens if not new_opens - old_opens else may_open)
+        if not (is_whole and must_open <= opens <= may_open):
+            bad.append(f"{name}: {sorted(opens)}")
+    assert not bad, (len(tried), bad)
+    assert len(tried) >= 3
+    _ask_the_real_tool(lab, judge, states)
+
+
+def _ask_the_real_tool(lab: Lab, judge: Judge, states: list[tuple[str, bytes]]) -> None:
+    """Of some of the states; it mends what it reads, so that it gets a copy."""
+    copy = lab.directory / "cut"
+    for name, state in states[:: max(1, len(states) // 4)]:
+        copy.write_bytes(state)
+        assert lab.real("luksDump", copy).code == 0, name
+        for slot, passphrase in judge.opening(state)[1]:
+            assert lab.opens(copy, passphrase, slot), (name, slot, passphrase)
+
+
+def test_the_judge_sees_what_is_lost(lab: Lab, judge: Judge) -> None:
+    """A change whose key material is not synced before its header is found out."""
+    log = run(lab, *OPERATIONS["change"])
+    _, opens = judge.opening(log.base)
+    assert {passphrase for _, passphrase in opens} == {"p1", "p2"}
+    merged = Log(log.base, [log.epochs[0] + log.epochs[1] + log.epochs[2], *log.epochs[3:]])
+    verdicts = [judge.opening(state)[1] for _, state in merged.states()]
+    assert any({p for _, p in opens} == {"p1"} for opens in verdicts)

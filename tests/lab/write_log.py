@@ -1,0 +1,126 @@
+"""What a command writes to an image, and every state that a power cut may leave of it.
+
+The command runs under strace(1), which sees its children, too. A disk keeps what was written before
+the last sync that returned; of what came after it keeps any subset, and of the write that was under
+way any number of sectors.
+"""
+
+import itertools
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SECTOR = 512
+_CALLS = (
+    "write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,ftruncate,fallocate,copy_file_range"
+)
+_LINE = re.compile(r"\d+\s+(\w+)\(\d+<[^>]*>(?:, (.*))?\)\s+= (-?\d+)")
+_WRITE = re.compile(r'(?:"((?:\\x[0-9a-f]{2})*)"|0x[0-9a-f]+), (\d+), (\d+)')
+#: Of more writes between two syncs not every subset is tried.
+_SUBSETS_MAX = 5
+
+
+@dataclass(frozen=True)
+class Write:
+    """Bytes written at an offset."""
+
+    offset: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data)
+
+
+@dataclass(frozen=True)
+class Log:
+    """The writes of a command in order; each list ended with a sync, but for the last one."""
+
+    base: bytes
+    epochs: list[list[Write]]
+
+    @property
+    def writes(self) -> list[Write]:
+        return [write for epoch in self.epochs for write in epoch]
+
+    def states(self) -> Iterator[tuple[str, bytes]]:
+        """Every state, with a name."""
+        durable = bytearray(self.base)
+        for number, epoch in enumerate(self.epochs):
+            for what, lost in _outcomes(epoch):
+                state = bytearray(durable)
+                for write in lost:
+                    state[write.offset : write.end] = write.data
+                yield f"sync {number}, {what}", bytes(state)
+            for write in epoch:
+                durable[write.offset : write.end] = write.data
+        yield "all", bytes(durable)
+
+
+def record(
+    image: Path, command: Sequence[str | Path], environment: dict[str, str], stdin: bytes = b""
+) -> Log:
+    """Run a command that is to succeed, and log what it wrote to ``image``."""
+    base = image.read_bytes()
+    with tempfile.NamedTemporaryFile("r") as trace:
+        done = subprocess.run(
+            ["strace", "-f", "--seccomp-bpf", "-y", "-xx", "-s", "8388608", "-o", trace.name,
+             "-e", f"trace={_CALLS}", "-P", image, *command],
+            env=environment, input=stdin, capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done
+        return Log(base, _parse(trace.read(), image.read_bytes()))
+
+
+def _parse(trace: str, final: bytes) -> list[list[Write]]:
+    epochs: list[list[Write]] = [[]]
+    opaque: list[tuple[int, int, int]] = []  # epoch, offset, end
+    for line in trace.splitlines():
+        match = _LINE.match(line)
+        if match is None:
+            assert "exited" in line or "SIGCHLD" in line, line[:200]
+            continue
+        call, arguments, result = match[1], match[2] or "", int(match[3])
+        assert result >= 0, line[:200]
+        if call in ("fsync", "fdatasync"):
+            epochs.append([])
+            continue
+        write = _WRITE.fullmatch(arguments)
+        assert call == "pwrite64", line[:200]
+        assert write is not None, line[:200]
+        length, offset = int(write[2]), int(write[3])
+        assert result == length, line[:200]
+        if write[1] is None:
+            # Of the engine's memory strace sees nothing; the image shows it, if nothing came after.
+            opaque.append((len(epochs) - 1, offset, offset + length))
+            epochs[-1].append(Write(offset, final[offset : offset + length]))
+        else:
+            epochs[-1].append(Write(offset, bytes.fromhex(write[1].replace("\\x", ""))))
+    for epoch, offset, end in opaque:
+        later = [write for each in epochs[epoch:] for write in each]
+        assert sum(offset < write.end and write.offset < end for write in later) == 1
+    return epochs
+
+
+def _outcomes(epoch: list[Write]) -> Iterator[tuple[str, list[Write]]]:
+    """What may be on the disk of an epoch whose sync did not return."""
+    if len(epoch) <= _SUBSETS_MAX:
+        numbers = range(len(epoch))
+        for size in range(len(epoch) + 1):
+            for kept in itertools.combinations(numbers, size):
+                yield f"writes {kept}", [epoch[n] for n in kept]
+    else:
+        for size in range(len(epoch)):
+            yield f"the first {size}", epoch[:size]
+            yield f"all but {size}", epoch[:size] + epoch[size + 1 :]
+    for number, write in enumerate(epoch):
+        length = len(write.data)
+        for cut in sorted({SECTOR, length // 2 // SECTOR * SECTOR, length - SECTOR}):
+            if 0 < cut < length:
+                torn = Write(write.offset, write.data[:cut])
+                yield f"{number} torn at {cut}", [*epoch[:number], torn]
+                rest = Write(write.offset + cut, write.data[cut:])
+                yield f"{number} without its first {cut}", [*epoch[:number], rest]
