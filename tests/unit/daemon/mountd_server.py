@@ -72,7 +72,7 @@ def running_mountd() -> Iterator[Mountd]:
         made.listener.shutdown(socket.SHUT_RDWR)
         made.listener.close()
         for place in mounts_below(directory):
-            # The server itself takes away the mount of a connection that ends early: maybe just now.
+            # The server itself takes away the mount of a connection that ends early: maybe now.
             subprocess.run(["umount", "-l", place], check=False, capture_output=True)
         assert mounts_below(directory) == []
         shutil.rmtree(directory)
