@@ -79,6 +79,35 @@ def remove_file(path: Path) -> None:
         raise AccessError(f"removing {path}: {error.strerror}") from error
 
 
+def move_file(path: Path, to: Path) -> None:
+    """Put one file in the place of another in the same directory, in one step, for good.
+
+    Raises:
+        AccessError: the file system refuses; both are as they were.
+    """
+    try:
+        os.rename(path, to)  # noqa: PTH104
+        _sync_directory(to.parent)
+    except OSError as error:
+        raise AccessError(f"moving {path}: {error.strerror}") from error
+
+
+def link_file(path: Path, to: Path) -> None:
+    """A second name in the same directory, which must be free, for good.
+
+    Raises:
+        FileExistsError: it is not.
+        AccessError: the file system refuses.
+    """
+    try:
+        os.link(path, to)
+        _sync_directory(to.parent)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise AccessError(f"linking {path}: {error.strerror}") from error
+
+
 def read_file(path: Path, most: int) -> bytes:
     """The whole file, cut after ``most`` bytes.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -30,6 +31,8 @@ APQNS: Final = "apqns"
 SECTOR_SIZE: Final = "sector-size"
 VOLUME_TYPE: Final = "volume-type"
 PATTERN: Final = "verification-pattern"
+KMS: Final = "kms"
+KMS_LABEL: Final = "kms-key-label"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +102,12 @@ class KeyInfo:
     def get(self, name: str) -> str:
         """The value of a property; empty where there is none, which zkey takes for the same."""
         return dict(self.properties).get(name, "")
+
+    def put(self, changes: Mapping[str, str]) -> KeyInfo:
+        """These properties with other values; new ones come last."""
+        known = dict(self.properties)
+        return KeyInfo(tuple({**known, **changes}.items()))
+
+    def drop(self, names: Collection[str]) -> KeyInfo:
+        """Without these properties."""
+        return KeyInfo(tuple((name, text) for name, text in self.properties if name not in names))

@@ -1,194 +1,73 @@
-"""A zkey repository: a directory with a secure key and its properties in two files each.
+"""A zkey repository: its keys are added, changed, renamed, copied, re-enciphered and removed.
 
-Source: zkey's keystore.c and the manual page zkey(1) of s390-tools: names, modes, lock, rules.
+A crash at any moment leaves each key whole under one name at least: files are replaced whole, a
+key that waits takes the place of the old one by a single rename, and nothing is removed before what
+follows it is on disk.
+
+Source: zkey's keystore.c and the manual page zkey(1) of s390-tools: rules, order of properties.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import stat
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from . import key_info
-from .atomic_file import locked, make_file, read_file
+from .atomic_file import link_file, make_file, move_file, remove_file, replace_file
 from .coprocessor import Apqn
 from .errors import AccessError, BusyError, ConfigError, FormatError, NotFoundError
 from .key_info import KeyInfo
 from .keys import SecureKey
+from .repository_directory import (
+    INFO_SUFFIX,
+    KEY_SUFFIX,
+    PASSPHRASE_SUFFIX,
+    PENDING_SUFFIX,
+    RepositoryDirectory,
+)
+from .repository_key import (
+    LUKS2,
+    PAES,
+    SECTOR_SIZES,
+    VOLUME_TYPES,
+    RepositoryKey,
+    Volume,
+    check_name,
+)
 
-KEY_SUFFIX: Final = ".skey"
-INFO_SUFFIX: Final = ".info"
-PENDING_SUFFIX: Final = ".renc"  # the re-enciphered key that waits
-PASSPHRASE_SUFFIX: Final = ".pass"  # noqa: S105  a file name
-_STRAY: Final = (PENDING_SUFFIX, PASSPHRASE_SUFFIX)
-#: What zkey takes for a secure key: up to three times the largest token.
-_KEY_MAX: Final = 1008  # bytes
-_NAME_FORBIDDEN: Final = re.compile(r"""[/\\ *?'"\x00-\x1f\x7f]""")
-_VOLUME_FORBIDDEN: Final = re.compile(r"[,*?\x00-\x1f\x7f]")
-_NAME_MAX: Final = 240  # bytes, so that a suffix still fits a file name
-SECTOR_SIZES: Final = (0, 512, 1024, 2048, 4096)  # 0: the system's default
-LUKS2: Final = "luks2"
-PLAIN: Final = "plain"
-VOLUME_TYPES: Final = (PLAIN, LUKS2)
-_PAES: Final = "paes"
-
-
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """A volume that a key is for, ``PATH:DMNAME``; the path may be an image that is not there."""
-
-    path: str
-    dm_name: str
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """A volume as people write it.
-
-        Raises:
-            ConfigError: not of this form, or with characters that a repository cannot hold.
-        """
-        path, colon, dm_name = text.rpartition(":")
-        if not colon or not path or not dm_name or "/" in dm_name:
-            raise ConfigError(f"volume {text!r}: wanted PATH:DMNAME")
-        if _VOLUME_FORBIDDEN.search(text):
-            raise ConfigError(f"volume {text!r}: no commas, wildcards or control characters")
-        return cls(path, dm_name)
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.dm_name}"
+#: In this order they are made for a new name, and in the reverse one removed.
+_SUFFIXES: Final = (PENDING_SUFFIX, PASSPHRASE_SUFFIX, KEY_SUFFIX, INFO_SUFFIX)
 
 
 @dataclass(frozen=True, slots=True)
-class RepositoryKey:
-    """A key of a repository as it was read; times are local, like 2026-01-31 12:00:00."""
+class ListChange:
+    """What becomes of a list of volumes or APQNs: replaced, extended, or made shorter."""
 
-    name: str
-    path: Path  # of the .skey file
-    token: bytes = field(repr=False)
-    info: KeyInfo
-    is_pending: bool  # a re-enciphered key waits
-    passphrase_path: Path | None  # of the dummy passphrase
+    kind: Literal["", "+", "-"]
+    items: tuple[str, ...]
 
-    @property
-    def secure_key(self) -> SecureKey:
-        """The key itself.
+    def apply(self, present: Sequence[str], what: str) -> tuple[str, ...]:
+        """The list afterwards.
 
         Raises:
-            FormatError: damaged, or of a type that is not supported.
+            ConfigError: adds what is there, or takes away what is not.
         """
-        try:
-            return SecureKey.parse(self.token)
-        except FormatError as error:
-            raise FormatError(f"{self.path}: {error}") from error
-
-    @property
-    def volumes(self) -> tuple[str, ...]:
-        """``PATH:DMNAME`` each."""
-        return _split(self.info.get(key_info.VOLUMES))
-
-    @property
-    def apqns(self) -> tuple[str, ...]:
-        return _split(self.info.get(key_info.APQNS))
-
-    @property
-    def key_type(self) -> str:
-        return self.info.get(key_info.KEY_TYPE) or "CCA-AESDATA"  # older files have none
-
-    @property
-    def volume_type(self) -> str:
-        return self.info.get(key_info.VOLUME_TYPE).lower() or PLAIN  # older files have none
-
-    @property
-    def sector_size(self) -> int:
-        """Bytes; 0: the system's default."""
-        text = self.info.get(key_info.SECTOR_SIZE) or "0"
-        if not text.isascii() or not text.isdigit() or int(text[:9]) not in SECTOR_SIZES:
-            raise FormatError(f"key {self.name!r}: sector size {text!r}")
-        return int(text[:9])
-
-    @property
-    def description(self) -> str:
-        return self.info.get(key_info.DESCRIPTION)
-
-    @property
-    def pattern(self) -> str:
-        """The verification pattern: 64 hexadecimal digits, or nothing."""
-        return self.info.get(key_info.PATTERN)
-
-    @property
-    def created(self) -> str:
-        return self.info.get(key_info.CREATED)
-
-    @property
-    def changed(self) -> str:
-        return self.info.get(key_info.CHANGED)
-
-    @property
-    def reenciphered(self) -> str:
-        return self.info.get(key_info.REENCIPHERED)
+        if self.kind == "":
+            return self.items
+        is_adding = self.kind == "+"
+        wrong = [item for item in self.items if (item in present) == is_adding]
+        if wrong:
+            state = "is there already" if is_adding else "is not there"
+            raise ConfigError(f"{what} {wrong[0]}: {state}")
+        if is_adding:
+            return (*present, *self.items)
+        return tuple(item for item in present if item not in self.items)
 
 
-class Repository:
+class Repository(RepositoryDirectory):
     """The keys in one directory; each method holds the repository's lock, as zkey does."""
-
-    def __init__(self, directory: Path, *, now: Callable[[], float] = time.time) -> None:
-        self.directory = directory
-        self._now = now
-
-    def list_names(self) -> tuple[str, ...]:
-        """The names of all keys, in order, whatever state they are in.
-
-        Raises:
-            NotFoundError: there is no such directory.
-            AccessError: it cannot be used, or others may write to it.
-        """
-        with self._locked():
-            return self._list_names()
-
-    def list(self) -> tuple[RepositoryKey, ...]:
-        """All keys, in the order of their names.
-
-        Raises:
-            FormatError: a key is damaged or incomplete; names it.
-            NotFoundError, AccessError: as `list_names`.
-        """
-        with self._locked():
-            return tuple(self._get(name) for name in self._list_names())
-
-    def get(self, name: str) -> RepositoryKey:
-        """One key.
-
-        Raises:
-            NotFoundError: there is no such key, or no such directory.
-            FormatError: it is damaged or incomplete.
-            ConfigError: no key can have this name.
-            AccessError: as `list_names`.
-        """
-        check_name(name)
-        with self._locked():
-            return self._get(name)
-
-    def find_by_volume(self, path: str, dm_name: str | None = None) -> RepositoryKey | None:
-        """The AES key of a volume, known by its path, or by path and dm name.
-
-        Raises:
-            FormatError, NotFoundError, AccessError: as `list`.
-        """
-        with self._locked():
-            for name in self._list_names():
-                key = self._get(name)
-                for text in key.volumes:
-                    there, _, its_name = text.rpartition(":")
-                    is_it = there == path and dm_name in (None, its_name)
-                    if is_it and key.info.get(key_info.CIPHER) == _PAES:
-                        return key
-        return None
 
     def add(
         self,
@@ -201,6 +80,7 @@ class Repository:
         apqns: Sequence[Apqn] = (),
         sector_size: int = 0,
         volume_type: str = LUKS2,
+        passphrase: bytearray | None = None,
     ) -> RepositoryKey:
         """Store a new AES key; the directory is made, for its owner alone, when there is none.
 
@@ -211,17 +91,14 @@ class Repository:
             AccessError: as `list_names`, or the file system refuses.
         """
         check_name(name)
-        if sector_size not in SECTOR_SIZES:
-            wanted = ", ".join(map(str, SECTOR_SIZES))
-            raise ConfigError(f"key {name!r}: sector size {sector_size}, wanted one of {wanted}")
-        if volume_type not in VOLUME_TYPES:
-            raise ConfigError(f"key {name!r}: volume type {volume_type!r}, wanted plain or luks2")
-        created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._now()))
+        _check_properties(name, sector_size, volume_type)
+        if passphrase is not None:
+            _check_passphrase(name, passphrase, volume_type)
         info = KeyInfo(
             (
-                (key_info.CIPHER, _PAES),
+                (key_info.CIPHER, PAES),
                 (key_info.IV_MODE, "plain64"),
-                (key_info.CREATED, created),
+                (key_info.CREATED, self._make_time()),
                 (key_info.DESCRIPTION, description),
                 (key_info.KEY_TYPE, str(secure_key.key_type)),
                 (key_info.VOLUMES, ",".join(map(str, volumes))),
@@ -231,97 +108,240 @@ class Repository:
                 *(((key_info.PATTERN, pattern),) if pattern else ()),
             )
         )
-        try:
-            text = info.pack()
-        except FormatError as error:
-            raise ConfigError(f"key {name!r}: {error}") from error
+        text = _pack(name, info)
+        files: dict[str, bytes | bytearray] = {KEY_SUFFIX: secure_key.token}
+        if passphrase is not None:
+            files[PASSPHRASE_SUFFIX] = passphrase
         self._make_directory()
         with self._locked() as (mode, group):
             self._check_free(name)
             self._check_volumes(volumes, volume_type)
             # The key first: alone it shows that the second file is missing.
-            for suffix, content in ((KEY_SUFFIX, secure_key.token), (INFO_SUFFIX, text)):
+            for suffix, content in {**files, INFO_SUFFIX: text}.items():
                 make_file(self._path(name, suffix), content, mode=mode, group=group)
             return self._get(name)
 
+    def change(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        volumes: ListChange | None = None,
+        apqns: ListChange | None = None,
+        sector_size: int | None = None,
+        volume_type: str | None = None,
+        pattern: str = "",
+    ) -> RepositoryKey:
+        """Change what is said of a key; None leaves it. Other than LUKS2 has no dummy passphrase.
+
+        Raises:
+            MapperError: as `add` and `get`.
+        """
+        with self._locked() as (mode, group):
+            key = self._get(name)
+            kind = key.volume_type if volume_type is None else volume_type
+            size = key.sector_size if sector_size is None else sector_size
+            _check_properties(name, size, kind)
+            changes = {key_info.CHANGED: self._make_time()}
+            if description is not None:
+                changes[key_info.DESCRIPTION] = description
+            if volumes is not None or volume_type is not None:
+                texts = key.volumes if volumes is None else volumes.apply(key.volumes, "volume")
+                self._check_volumes([Volume.parse(text) for text in texts], kind, but=name)
+                changes[key_info.VOLUMES] = ",".join(texts)
+            if apqns is not None:
+                changes[key_info.APQNS] = ",".join(apqns.apply(key.apqns, "adapter"))
+            if sector_size is not None:
+                changes[key_info.SECTOR_SIZE] = str(size)
+            if volume_type is not None:
+                changes[key_info.VOLUME_TYPE] = kind.upper()
+            if pattern and not key.pattern:
+                changes[key_info.PATTERN] = pattern
+            self._write_info(key, changes, mode, group)
+            if kind != LUKS2 and key.passphrase_path is not None:
+                remove_file(key.passphrase_path)
+            return self._get(name)
+
+    def set_passphrase(self, name: str, passphrase: bytearray) -> RepositoryKey:
+        """Give a key a dummy passphrase; the caller wipes.
+
+        Raises:
+            BusyError: it has one.
+            ConfigError: it cannot have one.
+            MapperError: as `get`.
+        """
+        with self._locked() as (mode, group):
+            key = self._get(name)
+            if key.passphrase_path is not None:
+                raise BusyError(f"key {name!r}: has a dummy passphrase; remove that first")
+            if not key.is_aes:
+                raise ConfigError(f"key {name!r}: is for integrity, and takes no dummy passphrase")
+            _check_passphrase(name, passphrase, key.volume_type)
+            path = self._path(name, PASSPHRASE_SUFFIX)
+            make_file(path, passphrase, mode=mode, group=group)
+            self._write_info(key, {key_info.CHANGED: self._make_time()}, mode, group)
+            return self._get(name)
+
+    def remove_passphrase(self, name: str) -> RepositoryKey:
+        """Take a key's dummy passphrase away.
+
+        Raises:
+            NotFoundError: it has none.
+            MapperError: as `get`.
+        """
+        with self._locked() as (mode, group):
+            key = self._get(name)
+            if key.passphrase_path is None:
+                raise NotFoundError(f"key {name!r}: has no dummy passphrase")
+            remove_file(key.passphrase_path)
+            self._write_info(key, {key_info.CHANGED: self._make_time()}, mode, group)
+            return self._get(name)
+
+    def rename(self, name: str, new_name: str) -> RepositoryKey:
+        """Give a key another name, with all that belongs to it.
+
+        Raises:
+            BusyError: there is a key of that name.
+            MapperError: as `get`.
+        """
+        check_name(new_name)
+        with self._locked():
+            self._get(name)
+            self._check_free(new_name)
+            present = [suffix for suffix in _SUFFIXES if self._path(name, suffix).exists()]
+            for suffix in present:
+                link_file(self._path(name, suffix), self._path(new_name, suffix))
+            for suffix in reversed(present):
+                remove_file(self._path(name, suffix))
+            return self._get(new_name)
+
+    def copy(
+        self, name: str, new_name: str, *, volumes: Sequence[Volume] = (), is_local: bool = False
+    ) -> RepositoryKey:
+        """A second key with the same content, for other volumes, or for none yet.
+
+        ``is_local`` allows it of a key that a key-management system holds; the copy is not bound.
+
+        Raises:
+            BusyError: there is a key of that name, or a volume has one.
+            ConfigError: bound to a key-management system.
+            MapperError: as `get`.
+        """
+        check_name(new_name)
+        with self._locked() as (mode, group):
+            key = self._get(name)
+            if key.kms and not is_local:
+                raise ConfigError(
+                    f"key {name!r}: is bound to {key.kms}; wanted: --local, for a copy that is not"
+                )
+            self._check_free(new_name)
+            self._check_volumes(volumes, key.volume_type)
+            kms = [known for known, _ in key.info.properties if known.startswith(key_info.KMS)]
+            info = key.info.drop((key_info.CHANGED, key_info.REENCIPHERED, *kms)).put(
+                {
+                    key_info.CREATED: self._make_time(),
+                    key_info.VOLUMES: ",".join(map(str, volumes)),
+                }
+            )
+            text = _pack(new_name, info)
+            make_file(self._path(new_name, KEY_SUFFIX), key.token, mode=mode, group=group)
+            if key.passphrase_path is not None:
+                to = self._path(new_name, PASSPHRASE_SUFFIX)  # is replaced, never written to
+                link_file(key.passphrase_path, to)
+            make_file(self._path(new_name, INFO_SUFFIX), text, mode=mode, group=group)
+            return self._get(new_name)
+
+    def remove(self, name: str, *, is_forced: bool = False) -> None:
+        """Forget a key and all that belongs to it; ``is_forced``: also half of one.
+
+        Raises:
+            MapperError: as `get`.
+        """
+        check_name(name)
+        with self._locked():
+            if not is_forced:
+                self._get(name)
+            present = [suffix for suffix in _SUFFIXES if self._path(name, suffix).exists()]
+            if not present:
+                raise NotFoundError(f"key {name!r}: not in repository {self.directory}")
+            for suffix in present:
+                remove_file(self._path(name, suffix))
+
+    def replace_key(self, key: RepositoryKey, new: SecureKey) -> RepositoryKey:
+        """Put a re-enciphered or converted key in the place of ``key``; what waited goes.
+
+        Raises:
+            BusyError: it is another key by now.
+            MapperError: as `get`.
+        """
+        with self._locked() as (mode, group):
+            self._check_same(key)
+            replace_file(self._path(key.name, KEY_SUFFIX), new.token, mode=mode, group=group)
+            self._finish_reencipher(key, new, mode, group)
+            return self._get(key.name)
+
+    def stage_key(self, key: RepositoryKey, new: SecureKey) -> RepositoryKey:
+        """Let a re-enciphered key wait, instead of any that waited; ``key`` stays as it is.
+
+        Raises:
+            BusyError: it is another key by now.
+            MapperError: as `get`.
+        """
+        with self._locked() as (mode, group):
+            self._check_same(key)
+            replace_file(self._path(key.name, PENDING_SUFFIX), new.token, mode=mode, group=group)
+            return self._get(key.name)
+
+    def complete_key(self, key: RepositoryKey, pending: SecureKey) -> RepositoryKey:
+        """Put the key that waits, which ``pending`` is, in the place of ``key``.
+
+        Raises:
+            BusyError: one of them is another by now.
+            MapperError: as `get`.
+        """
+        with self._locked() as (mode, group):
+            self._check_same(key)
+            if self._read_pending(key.name) != pending.token:
+                raise BusyError(f"key {key.name!r}: another re-enciphered key waits by now")
+            move_file(self._path(key.name, PENDING_SUFFIX), self._path(key.name, KEY_SUFFIX))
+            self._finish_reencipher(key, pending, mode, group)
+            return self._get(key.name)
+
+    def cancel_pending(self, name: str) -> bool:
+        """Forget the re-enciphered key that waits; whether one did.
+
+        Raises:
+            MapperError: as `get`.
+        """
+        with self._locked():
+            if not self._get(name).is_pending:
+                return False
+            remove_file(self._path(name, PENDING_SUFFIX))
+            return True
+
     # Helpers; the lock is held.
 
-    def _path(self, name: str, suffix: str) -> Path:
-        return self.directory / f"{name}{suffix}"
+    def _finish_reencipher(self, key: RepositoryKey, new: SecureKey, mode: int, group: int) -> None:
+        changes = {key_info.REENCIPHERED: self._make_time()}
+        if key.key_type != str(new.key_type):
+            changes[key_info.KEY_TYPE] = str(new.key_type)
+        self._write_info(key, changes, mode, group)
+        path = self._path(key.name, PENDING_SUFFIX)
+        if path.exists():
+            remove_file(path)
 
-    def _list_names(self) -> tuple[str, ...]:
-        names = {
-            path.name.removesuffix(suffix)
-            for path in self.directory.iterdir()
-            for suffix in (KEY_SUFFIX, INFO_SUFFIX)
-            if path.name.endswith(suffix)
-        }
-        return tuple(sorted(name for name in names if is_name(name)))
+    def _check_same(self, key: RepositoryKey) -> None:
+        if self._get(key.name).token != key.token:
+            raise BusyError(f"key {key.name!r}: was changed meanwhile")
 
-    def _get(self, name: str) -> RepositoryKey:
-        path = self._path(name, KEY_SUFFIX)
-        present = {
-            suffix
-            for suffix in (KEY_SUFFIX, INFO_SUFFIX, *_STRAY)
-            if self._path(name, suffix).exists()
-        }
-        if not present:
-            raise NotFoundError(f"key {name!r}: not in repository {self.directory}")
-        self._check_whole(name, present)
-        try:
-            token = read_file(path, _KEY_MAX + 1)
-            text = read_file(self._path(name, INFO_SUFFIX), key_info.SIZE_MAX)
-        except FileNotFoundError as error:  # by one who does not take the lock
-            raise NotFoundError(f"key {name!r}: removed meanwhile") from error
-        if len(token) > _KEY_MAX:
-            raise FormatError(f"{path}: longer than {_KEY_MAX} bytes")
-        try:
-            info = KeyInfo.parse(text)
-        except FormatError as error:
-            raise FormatError(f"{self._path(name, INFO_SUFFIX)}: {error}") from error
-        has_passphrase = PASSPHRASE_SUFFIX in present
-        return RepositoryKey(
-            name=name,
-            path=path,
-            token=token,
-            info=info,
-            is_pending=PENDING_SUFFIX in present,
-            passphrase_path=self._path(name, PASSPHRASE_SUFFIX) if has_passphrase else None,
-        )
+    def _write_info(
+        self, key: RepositoryKey, changes: Mapping[str, str], mode: int, group: int
+    ) -> None:
+        text = _pack(key.name, key.info.put(changes))
+        replace_file(self._path(key.name, INFO_SUFFIX), text, mode=mode, group=group)
 
-    def _check_whole(self, name: str, present: set[str]) -> None:
-        missing = [suffix for suffix in (KEY_SUFFIX, INFO_SUFFIX) if suffix not in present]
-        if missing:
-            raise FormatError(
-                f"key {name!r} is in an inconsistent state: {self.directory} has "
-                f"{', '.join(name + suffix for suffix in sorted(present))}, and no "
-                f"{' and no '.join(name + suffix for suffix in missing)}"
-            )
-
-    def _check_free(self, name: str) -> None:
-        present = {
-            suffix
-            for suffix in (KEY_SUFFIX, INFO_SUFFIX, *_STRAY)
-            if os.path.lexists(self._path(name, suffix))
-        }
-        if present:
-            self._check_whole(name, present)
-            raise BusyError(f"key {name!r}: exists in repository {self.directory}")
-
-    def _check_volumes(self, volumes: Sequence[Volume], volume_type: str) -> None:
-        """A volume has one key; with LUKS2 a second one for its integrity."""
-        wanted = {volume.path for volume in volumes}
-        if len(wanted) != len(volumes):
-            raise ConfigError("volumes: one stands there twice")
-        for name in self._list_names() if volumes else ():
-            key = self._get(name)
-            is_other_half = (
-                volume_type == key.volume_type == LUKS2 and key.info.get(key_info.CIPHER) != _PAES
-            )
-            for text in key.volumes:
-                path = text.rpartition(":")[0]
-                if path in wanted and not is_other_half:
-                    raise BusyError(f"volume {path}: key {name!r} is for it")
+    def _make_time(self) -> str:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._now()))
 
     def _make_directory(self) -> None:
         try:
@@ -329,51 +349,24 @@ class Repository:
         except OSError as error:
             raise AccessError(f"repository {self.directory}: {error.strerror}") from error
 
-    @contextmanager
-    def _locked(self) -> Generator[tuple[int, int], None, None]:
-        """Hold the repository; gives mode and group of new files."""
-        try:
-            status = self.directory.stat()
-        except FileNotFoundError as error:
-            raise NotFoundError(f"repository {self.directory}: does not exist") from error
-        except OSError as error:
-            raise AccessError(f"repository {self.directory}: {error.strerror}") from error
-        if not stat.S_ISDIR(status.st_mode):
-            raise AccessError(f"repository {self.directory}: no directory")
-        if status.st_mode & stat.S_IWOTH:
-            raise AccessError(
-                f"repository {self.directory}: mode {stat.S_IMODE(status.st_mode):04o} lets "
-                "others write to it, which is not accepted"
-            )
-        if not os.access(self.directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
-            raise AccessError(f"repository {self.directory}: not readable and writable")
-        mode = status.st_mode & 0o664
-        with locked(self.directory, mode=mode, group=status.st_gid):
-            yield mode, status.st_gid
+
+def _check_properties(name: str, sector_size: int, volume_type: str) -> None:
+    if sector_size not in SECTOR_SIZES:
+        wanted = ", ".join(map(str, SECTOR_SIZES))
+        raise ConfigError(f"key {name!r}: sector size {sector_size}, wanted one of {wanted}")
+    if volume_type not in VOLUME_TYPES:
+        raise ConfigError(f"key {name!r}: volume type {volume_type!r}, wanted plain or luks2")
 
 
-def is_name(name: str) -> bool:
-    """A key may have this name."""
-    return (
-        bool(name)
-        and not name.startswith(".")
-        and _NAME_FORBIDDEN.search(name) is None
-        and len(os.fsencode(name)) <= _NAME_MAX
-    )
+def _check_passphrase(name: str, passphrase: bytearray, volume_type: str) -> None:
+    if volume_type != LUKS2:
+        raise ConfigError(f"key {name!r}: a dummy passphrase is for volume type luks2 only")
+    if not passphrase:
+        raise ConfigError(f"key {name!r}: an empty dummy passphrase")
 
 
-def check_name(name: str) -> None:
-    """That a key may have this name.
-
-    Raises:
-        ConfigError: it may not.
-    """
-    if not is_name(name):
-        raise ConfigError(
-            f"key name {name!r}: wanted up to {_NAME_MAX} bytes, no slash, backslash, blank, "
-            "wildcard, quote or control character, no dot in front"
-        )
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part for part in text.split(",") if part)
+def _pack(name: str, info: KeyInfo) -> bytes:
+    try:
+        return info.pack()
+    except FormatError as error:
+        raise ConfigError(f"key {name!r}: {error}") from error

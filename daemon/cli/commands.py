@@ -10,9 +10,10 @@ from ..exitcodes import ExitCode
 from .arguments import VOCABULARIES, Arguments
 from .command import Action, Command
 from .header_commands import HEADER_COMMANDS
-from .keystore_commands import KEYSTORE_COMMANDS, ZKEY_WORDS
+from .keystore_commands import KEYSTORE_COMMANDS
 from .options import COMMON, CRYPTSETUP, Kind, Option
 from .output import Output, format_table
+from .zkey_commands import ZKEY_WORDS
 
 _KEY_OPTIONS: Final = frozenset({"key-file", "keyfile-offset", "keyfile-size", "tries", "timeout"})
 

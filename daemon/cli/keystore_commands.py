@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from .command import Action, Command
+from .zkey_commands import ZKEY_COMMANDS
 from .zkey_options import ZKEY_COMMON
 
 
@@ -48,24 +49,6 @@ def _load_lszcrypt() -> Action:
     from .lszcrypt import run
 
     return run
-
-
-def _load_generate() -> Action:
-    from .zkey_generate import run
-
-    return run
-
-
-def _load_list() -> Action:
-    from .zkey_list import run_list
-
-    return run_list
-
-
-def _load_validate() -> Action:
-    from .zkey_list import run_validate
-
-    return run_validate
 
 
 _BACKUP_OPTIONS: Final = frozenset({"key-file", "keyfile-offset", "keyfile-size", "timeout"})
@@ -118,62 +101,5 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         maximum=256,
         common=ZKEY_COMMON,
     ),
-    "zkey generate": Command(
-        "zkey generate [OPTIONS] FILE | zkey generate --name NAME [OPTIONS]",
-        "Make a secure key",
-        _load_generate,
-        frozenset(
-            {
-                "xts",
-                "keybits",
-                "clearkey",
-                "key-type",
-                "name",
-                "description",
-                "volumes",
-                "apqns",
-                "no-apqn-check",
-                "sector-size",
-                "volume-type",
-            }
-        ),
-        maximum=1,
-        common=ZKEY_COMMON,
-    ),
-    "zkey list": Command(
-        "zkey list [OPTIONS]",
-        "List the secure keys of the repository",
-        _load_list,
-        frozenset({"name", "volumes", "apqns", "volume-type", "key-type"}),
-        common=ZKEY_COMMON,
-    ),
-    "zkey validate": Command(
-        "zkey validate FILE | zkey validate [--name NAME] [--apqns CARD.DOMAIN,…]",
-        "Say which secure keys the adapters can use",
-        _load_validate,
-        frozenset({"name", "apqns"}),
-        maximum=1,
-        common=ZKEY_COMMON,
-    ),
-}
-
-#: zkey's commands and how many letters of them must be given. What we do not have is refused.
-ZKEY_WORDS: Final = {
-    "generate": 3,
-    "list": 2,
-    "validate": 3,
-    "change": 2,
-    "convert": 3,
-    "copy": 2,
-    "cryptsetup": 6,
-    "crypttab": 6,
-    "export": 2,
-    "import": 2,
-    "integritysetup": 10,
-    "integritytab": 10,
-    "kms": 2,
-    "pvsecrets": 2,
-    "reencipher": 2,
-    "remove": 3,
-    "rename": 3,
+    **ZKEY_COMMANDS,
 }

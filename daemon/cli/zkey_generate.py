@@ -11,19 +11,22 @@ from typing import Final
 from ...keystore.coprocessor import AdapterInfo, Apqn
 from ...keystore.errors import ConfigError, CoprocessorError, UnsupportedError
 from ...keystore.keys import SecureKey
-from ...keystore.repository import Repository, Volume
+from ...keystore.repository import Repository
+from ...keystore.repository_key import Volume
 from ...keystore.tokens import KEY_BITS, XTS_KEY_BITS, KeyType
 from ..config import Settings
 from ..exitcodes import ExitCode
 from ..keystored.client import Keystore
 from .arguments import Arguments
+from .dummy_passphrase import provide_dummy_passphrase
 from .new_file import write_new_file
 from .output import Output
 from .passphrase import is_handed_on
 from .source import open_for_reading
 
 _OF_REPOSITORY: Final = (
-    "name", "description", "volumes", "apqns", "no-apqn-check", "sector-size", "volume-type"
+    "name", "description", "volumes", "apqns", "no-apqn-check", "sector-size", "volume-type",
+    "gen-dummy-passphrase", "set-dummy-passphrase",
 )  # fmt: skip
 _OTHER_KEY_TYPES: Final = (
     "EP11-AES", "PVSECRET-AES", "PVSECRET-AES-XTS", "PVSECRET-HMAC"
@@ -48,7 +51,7 @@ def _generate_file(
             raise ConfigError(f"--{name}: only for a key of the repository, without a file name")
     (path,) = args.positionals
     keystore = Keystore(settings)
-    _choose_adapters(keystore, ())
+    choose_adapters(keystore, ())
     key = _generate(args, keystore, key_type, ())
     write_new_file(path, key.token, "secure key")
     _report(output, args, key, {"file": path})
@@ -66,18 +69,20 @@ def _generate_in_repository(
     if args.has("no-apqn-check") and not apqns:
         raise ConfigError("--no-apqn-check: only with --apqns")
     keystore = Keystore(settings)
-    chosen = _choose_adapters(keystore, apqns, is_checked=not args.has("no-apqn-check"))
-    key = _generate(args, keystore, key_type, chosen if apqns else ())
-    stored = Repository(settings.zkey_repository).add(
-        name,
-        key,
-        pattern=keystore.validate(key).pattern,
-        description=args.text("description") or "",
-        volumes=volumes,
-        apqns=apqns,
-        sector_size=args.number("sector-size") or 0,
-        volume_type=(args.text("volume-type") or "luks2").lower(),
-    )
+    chosen = choose_adapters(keystore, apqns, is_checked=not args.has("no-apqn-check"))
+    with provide_dummy_passphrase(args) as passphrase:
+        key = _generate(args, keystore, key_type, chosen if apqns else ())
+        stored = Repository(settings.zkey_repository).add(
+            name,
+            key,
+            pattern=keystore.validate(key).pattern,
+            description=args.text("description") or "",
+            volumes=volumes,
+            apqns=apqns,
+            sector_size=args.number("sector-size") or 0,
+            volume_type=(args.text("volume-type") or "luks2").lower(),
+            passphrase=passphrase,
+        )
     for volume in volumes:
         if "=" not in volume.path and not os.path.exists(volume.path):  # noqa: PTH110
             output.warn(f"volume {volume.path}: does not exist yet")
@@ -95,7 +100,14 @@ def _generate(
         wanted = ", ".join(map(str, allowed))
         raise ConfigError(f"--keybits: got {key_bits}; wanted: one of {wanted}")
     with _open_clear_key(args.text("clearkey"), key_bits, is_xts=is_xts) as (fd, bits):
-        return keystore.generate(key_type, key_bits=bits, xts=is_xts, apqns=apqns, clear_key_fd=fd)
+        return keystore.generate(
+            key_type,
+            key_bits=bits,
+            xts=is_xts,
+            apqns=apqns,
+            clear_key_fd=fd,
+            is_exportable=args.has("exportable"),
+        )
 
 
 @contextlib.contextmanager
@@ -120,7 +132,7 @@ def _open_clear_key(
         raise ConfigError(f"clear key {path}: {file.size} bytes; wanted: {wanted}")
 
 
-def _choose_adapters(
+def choose_adapters(
     keystore: Keystore, apqns: Sequence[Apqn], *, is_checked: bool = True
 ) -> list[Apqn]:
     """The adapters to use: the named ones that there are, or all that are online.

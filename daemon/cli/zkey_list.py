@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Sequence
 
@@ -13,13 +12,15 @@ from ...keystore.errors import (
     MasterKeyChangedError,
 )
 from ...keystore.keys import SecureKey
-from ...keystore.repository import Repository, RepositoryKey
+from ...keystore.repository_key import RepositoryKey
+from ...keystore.token_shape import describe_token
 from ..config import Settings
 from ..exitcodes import ExitCode
 from ..keystored.client import Keystore
 from .arguments import Arguments
 from .output import Output
 from .secure_key_file import read_secure_key
+from .zkey_filter import find_keys
 from .zkey_record import (
     Finding,
     describe_key,
@@ -37,10 +38,10 @@ _OLD_WARNING = (
 def run_list(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """Keys of the repository that match all filters."""
     described: list[dict[str, object]] = []
-    for key in _find_keys(args, settings):
-        secure_key = key.secure_key
-        described.append(describe_key(key, secure_key, None))
-        for line in format_record(key, secure_key, None):
+    for key in find_keys(args, settings):
+        shape = key.shape
+        described.append(describe_key(key, shape, None))
+        for line in format_record(key, shape, None):
             output.line(line)
     output.json({"keys": described})
     return ExitCode.OK
@@ -54,19 +55,20 @@ def run_validate(args: Arguments, settings: Settings, output: Output) -> ExitCod
             if args.has(name):
                 raise ConfigError(f"--{name}: only for keys of the repository, without a file name")
         return _validate_file(args.positionals[0], keystore, output)
-    return _validate_repository(_find_keys(args, settings), keystore, output)
+    return _validate_repository(find_keys(args, settings), keystore, output)
 
 
 def _validate_file(path: str, keystore: Keystore, output: Output) -> ExitCode:
     try:
         secure_key = read_secure_key(path)
-        finding = _validate(keystore, secure_key)
+        finding = _validate(keystore, secure_key.token)
     except FormatError as error:
         raise ConfigError(f"the secure key in file '{path}' is not valid: {error}") from None
     if finding.validation is None:
         raise ConfigError(f"the secure key in file '{path}' is not valid: {finding.reason}")
-    output.json({"file": path, **describe_secure_key(secure_key, finding)})
-    for line in format_file(path, secure_key, finding):
+    shape = describe_token(secure_key.token)
+    output.json({"file": path, **describe_secure_key(shape, finding)})
+    for line in format_file(path, shape, finding):
         output.line(line)
     if finding.validation.register is Register.OLD:
         output.warn(_OLD_WARNING)
@@ -79,10 +81,10 @@ def _validate_repository(
     described: list[dict[str, object]] = []
     invalid = warnings = 0
     for key in keys:
-        secure_key = key.secure_key
-        finding = _validate(keystore, secure_key)
-        described.append(describe_key(key, secure_key, finding))
-        for line in format_record(key, secure_key, finding):
+        shape = key.shape
+        finding = _validate(keystore, key.token)
+        described.append(describe_key(key, shape, finding))
+        for line in format_record(key, shape, finding):
             output.line(line)
         found = _find_warnings(key, finding)
         for text in found:
@@ -95,14 +97,14 @@ def _validate_repository(
     return ExitCode.WRONG_PARAMETERS if invalid else ExitCode.OK
 
 
-def _validate(keystore: Keystore, secure_key: SecureKey) -> Finding:
+def _validate(keystore: Keystore, token: bytes) -> Finding:
     """What the adapters say.
 
     Raises:
         CoprocessorError: there is nobody to ask.
     """
     try:
-        return Finding(keystore.validate(secure_key))
+        return Finding(keystore.validate(SecureKey.parse(token)))
     except (MasterKeyChangedError, FormatError) as error:
         return Finding(None, str(error))
 
@@ -122,52 +124,3 @@ def _find_warnings(key: RepositoryKey, finding: Finding) -> list[str]:
         if "=" not in path and not os.path.exists(path):  # noqa: PTH110
             found.append(f"The volume '{path}' associated with key '{key.name}' is not available")
     return found
-
-
-def _find_keys(args: Arguments, settings: Settings) -> list[RepositoryKey]:
-    name = args.text("name")
-    keys = [
-        key
-        for key in Repository(settings.zkey_repository).list()
-        if (name is None or fnmatch.fnmatchcase(key.name, name))
-        and _has_volume(key, args.text("volumes"))
-        and _has_apqn(key, args.text("apqns"))
-        and args.options.get("volume-type", key.volume_type).lower() == key.volume_type
-        and args.options.get("key-type", key.key_type).upper() == key.key_type
-    ]
-    if not keys and name is not None and not any(letter in name for letter in "*?["):
-        Repository(settings.zkey_repository).get(name)  # says that it is not there
-    return keys
-
-
-def _has_volume(key: RepositoryKey, wanted: str | None) -> bool:
-    """Whether one of some patterns, ``VOLUME`` or ``VOLUME:DMNAME``, fits one of its volumes."""
-    if wanted is None:
-        return True
-    return any(
-        fnmatch.fnmatchcase(volume if ":" in pattern else volume.rpartition(":")[0], pattern)
-        for pattern in wanted.split(",")
-        for volume in key.volumes
-    )
-
-
-def _has_apqn(key: RepositoryKey, wanted: str | None) -> bool:
-    """Whether one of some patterns, ``CARD.DOMAIN`` with missing zeros, fits one of its APQNs."""
-    if wanted is None:
-        return True
-    return any(
-        fnmatch.fnmatchcase(apqn, _pad_apqn(pattern))
-        for pattern in wanted.split(",")
-        for apqn in key.apqns
-    )
-
-
-def _pad_apqn(pattern: str) -> str:
-    card, dot, domain = pattern.lower().partition(".")
-    if not dot:
-        raise ConfigError(f"--apqns: got {pattern!r}; wanted: CARD.DOMAIN")
-    return f"{_pad(card, 2)}.{_pad(domain, 4)}"
-
-
-def _pad(digits: str, width: int) -> str:
-    return digits if "*" in digits else digits.rjust(width, "0")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ...keystore import key_info
 from ...keystore.coprocessor import Validation
-from ...keystore.keys import SecureKey
-from ...keystore.repository import RepositoryKey
+from ...keystore.repository_key import RepositoryKey
+from ...keystore.token_shape import TokenShape
 
 _RULE: Final = "-" * 85
 _PATTERN_HALF: Final = 32  # digits
@@ -29,23 +30,21 @@ class Finding:
         return f"{self.validation.register} master key (MKVP: {self.validation.mkvp.hex()})"
 
 
-def format_record(key: RepositoryKey, secure_key: SecureKey, finding: Finding | None) -> list[str]:
+def format_record(key: RepositoryKey, shape: TokenShape, finding: Finding | None) -> list[str]:
     """One key of the repository; ``finding``: with what validation found."""
     rows: list[tuple[str, Sequence[str]]] = []
     if finding is not None:
         rows.append(("Status", ["Valid" if finding.validation else "Invalid"]))
     rows += [
         ("Description", [key.description]),
-        ("Secure key size", [f"{secure_key.size} bytes"]),
-        ("Clear key size", [format_clear_bits(secure_key, finding)]),
-        ("XTS type key", [format_flag(is_set=secure_key.is_xts)]),
+        ("Secure key size", [f"{shape.size} bytes"]),
+        ("Clear key size", [format_clear_bits(shape, finding)]),
+        ("XTS type key", [format_flag(is_set=shape.is_xts)]),
         ("Key type", [key.key_type]),
     ]
     if finding is not None:
-        unknown = f"(unknown, MKVP: {secure_key.mkvp.hex()})"
-        rows.append(
-            ("Enciphered with", [finding.enciphered_with if finding.validation else unknown])
-        )
+        mkvp = "(none)" if shape.mkvp is None else f"(unknown, MKVP: {shape.mkvp.hex()})"
+        rows.append(("Enciphered with", [finding.enciphered_with if finding.validation else mkvp]))
     reenciphered = key.reenciphered or "(never)"
     rows += [
         ("Volumes", key.volumes or ["(none)"]),
@@ -57,8 +56,8 @@ def format_record(key: RepositoryKey, secure_key: SecureKey, finding: Finding | 
         ),
         ("Volume type", [key.volume_type.upper()]),
         ("Verification pattern", split_pattern(key.pattern) or ["(not available)"]),
-        ("KMS", ["(local)"]),
-        ("KMS key label", ["(local)"]),
+        ("KMS", [key.kms or "(local)"]),
+        ("KMS key label", [key.info.get(key_info.KMS_LABEL) or "(local)"]),
         ("Dummy passphrase", [str(key.passphrase_path) if key.passphrase_path else "(none)"]),
         ("Created", [key.created]),
         ("Changed", [key.changed or "(never)"]),
@@ -75,16 +74,16 @@ def format_record(key: RepositoryKey, secure_key: SecureKey, finding: Finding | 
     return [*lines, ""]
 
 
-def format_file(path: str, secure_key: SecureKey, finding: Finding) -> list[str]:
+def format_file(path: str, shape: TokenShape, finding: Finding) -> list[str]:
     """A valid key in a file of its own."""
     assert finding.validation is not None
     first, *rest = split_pattern(finding.validation.pattern)
     rows = [
         ("Status:", "Valid"),
-        ("Secure key size:", f"{secure_key.size} bytes"),
-        ("Key type:", str(secure_key.key_type)),
-        ("Clear key size:", format_clear_bits(secure_key, finding)),
-        ("XTS type key:", format_flag(is_set=secure_key.is_xts)),
+        ("Secure key size:", f"{shape.size} bytes"),
+        ("Key type:", shape.kind),
+        ("Clear key size:", format_clear_bits(shape, finding)),
+        ("XTS type key:", format_flag(is_set=shape.is_xts)),
         ("Enciphered with:", finding.enciphered_with),
         ("Verification pattern:", first),
         *(("", part) for part in rest),
@@ -96,7 +95,7 @@ def format_file(path: str, secure_key: SecureKey, finding: Finding) -> list[str]
 
 
 def describe_key(
-    key: RepositoryKey, secure_key: SecureKey, finding: Finding | None
+    key: RepositoryKey, shape: TokenShape, finding: Finding | None
 ) -> dict[str, object]:
     """One key of the repository, for ``--json``."""
     content: dict[str, object] = {
@@ -112,19 +111,21 @@ def describe_key(
         "changed": key.changed or None,
         "reenciphered": key.reenciphered or None,
         "pending": key.is_pending,
+        "kms": key.kms or None,
+        "dummy_passphrase": str(key.passphrase_path) if key.passphrase_path else None,
     }
-    return {**content, **describe_secure_key(secure_key, finding)}
+    return {**content, **describe_secure_key(shape, finding)}
 
 
-def describe_secure_key(secure_key: SecureKey, finding: Finding | None) -> dict[str, object]:
+def describe_secure_key(shape: TokenShape, finding: Finding | None) -> dict[str, object]:
     """The key itself, for ``--json``."""
-    clear_bits = secure_key.clear_bits
+    clear_bits = shape.clear_bits
     content: dict[str, object] = {
-        "key_type": str(secure_key.key_type),
-        "size": secure_key.size,
+        "key_type": shape.kind,
+        "size": shape.size,
         "clear_bits": clear_bits,
-        "xts": secure_key.is_xts,
-        "mkvp": secure_key.mkvp.hex(),
+        "xts": shape.is_xts,
+        "mkvp": None if shape.mkvp is None else shape.mkvp.hex(),
     }
     if finding is None:
         return content
@@ -141,9 +142,9 @@ def describe_secure_key(secure_key: SecureKey, finding: Finding | None) -> dict[
     }
 
 
-def format_clear_bits(secure_key: SecureKey, finding: Finding | None) -> str:
+def format_clear_bits(shape: TokenShape, finding: Finding | None) -> str:
     """The size of the clear key, as far as anybody knows it."""
-    bits = secure_key.clear_bits
+    bits = shape.clear_bits
     if finding is not None and finding.validation is not None:
         bits = finding.validation.clear_bits
     return "(unknown)" if bits is None else f"{bits} bits"

@@ -20,7 +20,8 @@ from fusecrypt.keystore.errors import (
 )
 from fusecrypt.keystore.key_info import KeyInfo
 from fusecrypt.keystore.keys import SecureKey
-from fusecrypt.keystore.repository import Repository, Volume
+from fusecrypt.keystore.repository import Repository
+from fusecrypt.keystore.repository_key import Volume
 from tests.unit.keystore.samples import REAL_XTS_KEY
 
 KEY = SecureKey(REAL_XTS_KEY)

@@ -1,0 +1,184 @@
+"""``fusecrypt zkey change``, ``rename``, ``copy`` and ``remove``: keys of the repository."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from ...keystore.errors import BusyError, ConfigError, MapperError
+from ...keystore.repository import ListChange, Repository
+from ...keystore.repository_key import LUKS2, PLAIN, RepositoryKey
+from ..config import Settings
+from ..exitcodes import ExitCode
+from ..keystored.client import Keystore
+from .arguments import Arguments
+from .ask_yes import ask_yes
+from .dummy_passphrase import OPTIONS as PASSPHRASE_OPTIONS
+from .dummy_passphrase import provide_dummy_passphrase
+from .output import Output
+from .zkey_generate import choose_adapters, parse_apqns, parse_volumes
+from .zkey_record import describe_key
+
+_CHANGES: Final = frozenset(
+    {"description", "volumes", "apqns", "sector-size", "volume-type", "remove-dummy-passphrase"}
+    | PASSPHRASE_OPTIONS
+)
+
+
+def run_change(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Change what is said of a key.
+
+    Raises:
+        MapperError: why not; then it is as it was.
+    """
+    name = get_name(args)
+    if not any(args.has(option) for option in _CHANGES):
+        wanted = ", ".join(f"--{option}" for option in sorted(_CHANGES))
+        raise ConfigError(f"zkey change: nothing to change; wanted: one of {wanted}")
+    if args.has("remove-dummy-passphrase") and PASSPHRASE_OPTIONS & args.options.keys():
+        raise ConfigError("--remove-dummy-passphrase: not together with a new one")
+    repository = Repository(settings.zkey_repository)
+    keystore = Keystore(settings)
+    key = repository.get(name)
+    apqns = _parse_list(args, "apqns")
+    if args.has("no-apqn-check") and apqns is None:
+        raise ConfigError("--no-apqn-check: only with --apqns")
+    if apqns is not None:
+        if key.kms:
+            raise ConfigError(f"key {name!r}: is bound to {key.kms}, which has the adapters")
+        if not args.has("no-apqn-check"):
+            left = apqns.apply(key.apqns, "adapter")
+            choose_adapters(keystore, parse_apqns(",".join(left)))
+    if args.has("remove-dummy-passphrase") and key.passphrase_path is not None:
+        _confirm_removal(args, key)
+    kind = args.text("volume-type")
+    with provide_dummy_passphrase(args) as passphrase:
+        if passphrase is not None and key.passphrase_path is not None:
+            raise BusyError(f"key {name!r}: has a dummy passphrase; remove that first")
+        if passphrase is not None and (kind or key.volume_type).lower() != LUKS2:
+            raise ConfigError(f"key {name!r}: a dummy passphrase is for volume type luks2 only")
+        changed = repository.change(
+            name,
+            description=args.text("description"),
+            volumes=_parse_list(args, "volumes"),
+            apqns=apqns,
+            sector_size=args.number("sector-size"),
+            volume_type=None if kind is None else kind.lower(),
+            pattern=_find_pattern(keystore, key),
+        )
+        if args.has("remove-dummy-passphrase"):
+            changed = repository.remove_passphrase(name)
+        if passphrase is not None:
+            changed = repository.set_passphrase(name, passphrase)
+    output.json(describe_key(changed, changed.shape, None))
+    return ExitCode.OK
+
+
+def run_rename(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Give a key another name.
+
+    Raises:
+        MapperError: why not.
+    """
+    name, new_name = get_name(args), _get_new_name(args)
+    key = Repository(settings.zkey_repository).rename(name, new_name)
+    if key.volumes and (key.volume_type == PLAIN or key.passphrase_path is not None):
+        output.warn(
+            f"crypttab lines and scripts that name files of key {name!r} must be changed, for: "
+            + ", ".join(key.volumes)
+        )
+    output.json(describe_key(key, key.shape, None))
+    return ExitCode.OK
+
+
+def run_copy(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Make a second key with the same content.
+
+    Raises:
+        MapperError: why not.
+    """
+    name, new_name = get_name(args), _get_new_name(args)
+    key = Repository(settings.zkey_repository).copy(
+        name, new_name, volumes=parse_volumes(args.text("volumes")), is_local=args.has("local")
+    )
+    output.json(describe_key(key, key.shape, None))
+    return ExitCode.OK
+
+
+def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Remove a key.
+
+    Raises:
+        DeclinedError: the one who was asked did not agree.
+        MapperError: why not.
+    """
+    name = get_name(args)
+    repository = Repository(settings.zkey_repository)
+    is_forced = args.has("force") or output.is_quiet
+    if not is_forced:
+        key = repository.get(name)
+        lost = key.volumes if key.volume_type != "luks2" else ()
+        warning = ""
+        if lost:
+            warning = "the following volumes will no longer be usable: " + ", ".join(lost) + ". "
+        ask_yes(f"{warning}Remove key '{name}'", f"key {name!r}: was not removed")
+    repository.remove(name, is_forced=args.has("force"))
+    output.json({"removed": name})
+    return ExitCode.OK
+
+
+def get_name(args: Arguments) -> str:
+    """The key's name, which must be given.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    name = args.text("name")
+    if name is None:
+        raise ConfigError(f"{args.verb}: wanted: --name")
+    return name
+
+
+def _get_new_name(args: Arguments) -> str:
+    name = args.text("new-name")
+    if name is None:
+        raise ConfigError(f"{args.verb}: wanted: --new-name")
+    return name
+
+
+def _parse_list(args: Arguments, option: Literal["volumes", "apqns"]) -> ListChange | None:
+    """``+A,B`` adds, ``-A,B`` takes away, ``A,B`` replaces."""
+    text = args.text(option)
+    if text is None:
+        return None
+    kind: Literal["", "+", "-"] = ""
+    if text[:1] == "+":
+        kind = "+"
+    elif text[:1] == "-":
+        kind = "-"
+    items = parse_volumes(text[len(kind) :]) if option == "volumes" else ()
+    apqns = parse_apqns(text[len(kind) :]) if option == "apqns" else ()
+    texts = tuple(map(str, (*items, *apqns)))
+    if kind and not texts:
+        raise ConfigError(f"--{option}: got {text!r}; wanted: something after {kind}")
+    return ListChange(kind, texts)
+
+
+def _find_pattern(keystore: Keystore, key: RepositoryKey) -> str:
+    """The verification pattern of a key that has none yet, if an adapter can tell."""
+    if key.pattern:
+        return ""
+    try:
+        return keystore.validate(key.secure_key).pattern
+    except MapperError:
+        return ""
+
+
+def _confirm_removal(args: Arguments, key: RepositoryKey) -> None:
+    if args.has("force") or args.has("batch-mode"):
+        return
+    names = ", ".join(key.volumes) or "no volume"
+    ask_yes(
+        "volumes that only this passphrase opens will no longer be usable without a copy of it: "
+        f"{names}. Remove passphrase for key '{key.name}'",
+        f"key {key.name!r}: its dummy passphrase was not removed",
+    )

@@ -1,0 +1,68 @@
+"""Which keys of the repository the options of a zkey command choose."""
+
+from __future__ import annotations
+
+import fnmatch
+
+from ...keystore.errors import ConfigError
+from ...keystore.repository import Repository
+from ...keystore.repository_key import RepositoryKey
+from ..config import Settings
+from .arguments import Arguments
+
+
+def find_keys(args: Arguments, settings: Settings) -> list[RepositoryKey]:
+    """The keys that fit all filters that are given: by name, volumes, adapters, types, and KMS.
+
+    Raises:
+        NotFoundError: a name without wildcards that no key has.
+        MapperError: as `RepositoryDirectory.list`.
+    """
+    name = args.text("name")
+    keys = [
+        key
+        for key in Repository(settings.zkey_repository).list()
+        if (name is None or fnmatch.fnmatchcase(key.name, name))
+        and _has_volume(key, args.text("volumes"))
+        and _has_apqn(key, args.text("apqns"))
+        and args.options.get("volume-type", key.volume_type).lower() == key.volume_type
+        and args.options.get("key-type", key.key_type).upper() == key.key_type
+        and not (args.has("local") and key.kms)
+        and (not args.has("kms-bound") or key.kms)
+    ]
+    if not keys and name is not None and not any(letter in name for letter in "*?["):
+        Repository(settings.zkey_repository).get(name)  # says that it is not there
+    return keys
+
+
+def _has_volume(key: RepositoryKey, wanted: str | None) -> bool:
+    """Whether one of some patterns, ``VOLUME`` or ``VOLUME:DMNAME``, fits one of its volumes."""
+    if wanted is None:
+        return True
+    return any(
+        fnmatch.fnmatchcase(volume if ":" in pattern else volume.rpartition(":")[0], pattern)
+        for pattern in wanted.split(",")
+        for volume in key.volumes
+    )
+
+
+def _has_apqn(key: RepositoryKey, wanted: str | None) -> bool:
+    """Whether one of some patterns, ``CARD.DOMAIN`` with missing zeros, fits one of its APQNs."""
+    if wanted is None:
+        return True
+    return any(
+        fnmatch.fnmatchcase(apqn, _pad_apqn(pattern))
+        for pattern in wanted.split(",")
+        for apqn in key.apqns
+    )
+
+
+def _pad_apqn(pattern: str) -> str:
+    card, dot, domain = pattern.lower().partition(".")
+    if not dot:
+        raise ConfigError(f"--apqns: got {pattern!r}; wanted: CARD.DOMAIN")
+    return f"{_pad(card, 2)}.{_pad(domain, 4)}"
+
+
+def _pad(digits: str, width: int) -> str:
+    return digits if "*" in digits else digits.rjust(width, "0")
