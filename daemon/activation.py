@@ -21,6 +21,9 @@ from ..dmcrypt.effective_key import KeyService
 from ..dmcrypt.engine.client import Engine, Secret
 from ..dmcrypt.engine.messages import SecretMode
 from ..dmcrypt.luks_header import LuksHeader, read_luks_header
+from ..dmcrypt.luks2 import Luks2Header
+from ..dmcrypt.luks2.requirement import allows_discards
+from ..dmcrypt.loopaes import LoopaesParams, open_loopaes
 from ..dmcrypt.open_volume import (
     OpenedVolume,
     check_luks,
@@ -63,7 +66,7 @@ class Recipe:
     header: OpenFile | None = None
     is_read_only: bool = False
     key_slot: int | None = None
-    plain: PlainParams | None = None  # None: LUKS
+    plain: PlainParams | LoopaesParams | None = None  # None: LUKS
     luks: str = "luks"  # or only luks1, luks2
 
 
@@ -74,7 +77,7 @@ class Prepared:
     recipe: Recipe
     source_size: int  # bytes
     area: DataArea
-    header: LuksHeader | None  # None: plain
+    header: LuksHeader | None  # None: plain, loopaes
 
 
 #: Gets the key of a prepared volume, as often as it takes.
@@ -169,6 +172,14 @@ class Activator:
             )
         assert prepared.header is not None
         return open_luks(
+        if isinstance(recipe.plain, LoopaesParams):
+            return open_loopaes(
+                self.engine,
+                recipe.plain,
+                secret,
+                data_size=prepared.source_size,
+                read_only=recipe.is_read_only,
+            )
             self._engine,
             prepared.header,
             (recipe.header or recipe.source).fd,
@@ -183,7 +194,7 @@ class Activator:
         recipe = prepared.recipe
         header = prepared.header
         if header is None:
-            raise ConfigError("a plain volume has no volume key beside its key file")
+            raise ConfigError("a volume without a header has no volume key beside its key file")
         size = get_key_size(header)
         if file.size not in (0, size):
             raise UnlockError(f"volume key of {file.size} bytes, this volume has one of {size}")

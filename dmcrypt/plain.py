@@ -7,7 +7,7 @@ Source: cryptsetup(8) of 2.6, lib/setup.c (_crypt_format_plain), src/cryptsetup.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from ..keystore.errors import AccessError, ConfigError
 from ..keystore.keys import ProtectedKey
@@ -154,7 +154,26 @@ def make_params(
     )
 
 
-def get_length(params: PlainParams, device_size: int) -> int:
+class Placement(Protocol):
+    """Where the data of a volume without a header lie."""
+
+    @property
+    def offset(self) -> int:
+        """512-byte sectors before them."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """512-byte sectors; None: to the end of the device."""
+        ...
+
+    @property
+    def sector_size(self) -> int:
+        """Bytes."""
+        ...
+
+
+def get_length(params: Placement, device_size: int) -> int:
     """Bytes of the volume on a device of ``device_size`` bytes.
 
     Raises:

@@ -22,6 +22,7 @@ class Segment:
     cipher: CipherSpec | None = None
     iv_offset: Sector = NO_SECTORS
     iv_large_sectors: bool = False
+    any_xts_key: bool = False  # of a raw table: one with equal halves is taken, as by the kernel
     key: ProtectedKey | None = None
     fd_index: int = 0
 
@@ -36,6 +37,7 @@ class Segment:
             cipher=self.cipher.dm_name if self.cipher else "",
             iv_offset=self.iv_offset,
             iv_large_sectors=self.iv_large_sectors,
+            any_xts_key=self.any_xts_key,
             key=self.key,
         )
 

@@ -192,10 +192,12 @@ _ALIASES: Final = {
     "luksConfig": ("config", None),
     "luksErase": ("erase", None),
     "luksClose": ("close", None),
+    "loopaesOpen": ("open", "loopaes"),
     "plainClose": ("close", None),
     "remove": ("close", None),
 }
 
+    "loopaesClose": ("close", None),
 # cryptsetup's actions that fusecrypt does not have, or not yet.
 _UNSUPPORTED: Final = frozenset(
     {
@@ -208,10 +210,6 @@ _UNSUPPORTED: Final = frozenset(
         "fvault2Close",
         "fvault2Dump",
         "fvault2Open",
-        "loopaesClose",
-        "loopaesOpen",
-        "luksResume",
-        "luksSuspend",
         "reencrypt",
         "refresh",
         "resize",

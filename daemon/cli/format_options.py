@@ -36,8 +36,8 @@ def make_params(args: Arguments) -> Params:
         ConfigError, UnsupportedError: an option that is wrong, or not for this type of volume.
     """
     kind = parse_type(args.text("type"))
-    if kind == "plain":
-        raise ConfigError("--type plain: has no header; wanted: luks1 or luks2")
+    if kind in ("plain", "loopaes"):
+        raise ConfigError(f"--type {kind}: has no header; wanted: luks1 or luks2")
     if args.has("offset") and args.has("align-payload"):
         raise ConfigError("--offset and --align-payload: wanted: one of them")
     if args.has("iter-time") and args.has("pbkdf-force-iterations"):

@@ -25,7 +25,13 @@ from ..volume_name import check_volume_name
 from .arguments import Arguments
 from .key_input import KeyOptions, make_key_options, make_prompt, try_keys
 from .luks_source import check_openable, parse_key_slot, read_luks
-from .open_options import check_luks_options, make_plain_params, pack_plain, parse_type
+from .open_options import (
+    check_luks_options,
+    make_loopaes_params,
+    make_plain_params,
+    pack_params,
+    parse_type,
+)
 from .options import COMMON
 from .output import Output
 from .source import SourceFile, check_length, open_for_reading, open_source
@@ -53,17 +59,22 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     check_volume_name(name)
     kind = parse_type(args.text("type"))
     _check_free(settings, name)
-    if kind == "plain":
+    if kind in ("plain", "loopaes"):
         key = make_key_options(args)
-        plain = make_plain_params(args, key, output)
+        params = (
+            make_plain_params(args, key, output)
+            if kind == "plain"
+            else make_loopaes_params(args, key)
+        )
         with open_source(spec, read_only=args.has("readonly")) as source:
-            get_length(plain, source.size)
+            get_length(params, source.size)
             request = OpenRequest(
                 name=name,
-                type="plain",
+                type=kind,
                 source=_pass(source),
                 read_only=source.is_read_only,
-                plain=pack_plain(plain),
+                plain=pack_params(params),
+                allow_discards=args.has("allow-discards"),
             )
             return _open(args, settings, output, request, key)
     check_luks_options(args)
@@ -112,8 +123,9 @@ def _open(
     args: Arguments, settings: Settings, output: Output, request: OpenRequest, key: KeyOptions
 ) -> ExitCode:
     exact_size = 0
-    if request.plain is not None and (key.is_file or request.plain.hash in {None, "plain"}):
-        exact_size = request.plain.key_bits // 8
+    plain = request.plain if request.type == "plain" else None
+    if plain is not None and (key.is_file or plain.hash in {None, "plain"}):
+        exact_size = plain.key_bits // 8
     prompt = make_prompt(args.positionals[0])
     with connect_or_start(settings) as client:
 

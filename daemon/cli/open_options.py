@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ...dmcrypt.loopaes import DEFAULT_CIPHER, DEFAULT_KEY_BITS, LoopaesParams
 from ...dmcrypt.plain import HASH_IGNORED, KEYFILE_SIZE_IGNORED, PlainParams, make_params
 from ...dmcrypt.units import SECTOR_SIZE
 from ...keystore.errors import ConfigError, UnsupportedError
@@ -24,7 +25,15 @@ _PLAIN_ONLY: Final = (
     "iv-large-sectors",
 )
 _LUKS_ONLY: Final = ("header", "key-slot", "volume-key-file", "test-passphrase")
-_OTHER_TYPES: Final = frozenset({"loopaes", "tcrypt", "bitlk", "fvault2"})
+_NOT_OF_LOOPAES: Final = (
+    *_LUKS_ONLY,
+    "size",
+    "device-size",
+    "sector-size",
+    "iv-large-sectors",
+    "verify-passphrase",
+)
+_OTHER_TYPES: Final = frozenset({"tcrypt", "bitlk", "fvault2"})
 
 
 def parse_type(text: str | None) -> VolumeType:
@@ -37,12 +46,16 @@ def parse_type(text: str | None) -> VolumeType:
     match text:
         case None:
             return "luks"
-        case "luks" | "luks1" | "luks2" | "plain":
+        case "luks" | "luks1" | "luks2" | "plain" | "loopaes":
             return text
         case other if other in _OTHER_TYPES:
-            raise UnsupportedError(f"--type {other}: not supported; wanted: luks1, luks2 or plain")
+            raise UnsupportedError(
+                f"--type {other}: not supported; wanted: luks1, luks2, plain or loopaes"
+            )
         case other:
-            raise ConfigError(f"--type: got {other!r}; wanted: luks, luks1, luks2 or plain")
+            raise ConfigError(
+                f"--type: got {other!r}; wanted: luks, luks1, luks2, plain or loopaes"
+            )
 
 
 def check_luks_options(args: Arguments) -> None:
@@ -86,8 +99,39 @@ def make_plain_params(args: Arguments, key: KeyOptions, output: Output) -> Plain
     )
 
 
-def pack_plain(params: PlainParams) -> PlainOptions:
+def make_loopaes_params(args: Arguments, key: KeyOptions) -> LoopaesParams:
+    """The parameters of a loop-AES volume.
+
+    Raises:
+        ConfigError: one that is missing or wrong.
+        UnsupportedError: a cipher that we do not serve.
+    """
+    for name in _NOT_OF_LOOPAES:
+        if args.has(name):
+            raise ConfigError(f"--{name}: not for --type loopaes")
+    if key.key_file is None:
+        raise ConfigError("--type loopaes: --key-file is required; - is standard input")
+    offset = args.number("offset") or 0
+    skip = args.number("skip")
+    return LoopaesParams(
+        cipher=args.text("cipher") or DEFAULT_CIPHER,
+        key_bits=args.number("key-size") or DEFAULT_KEY_BITS,
+        hash_name=args.text("hash") or "",
+        offset=offset,
+        skip=offset if skip is None else skip,  # as cryptsetup
+    )
+
+
+def pack_params(params: PlainParams | LoopaesParams) -> PlainOptions:
     """The parameters for the daemon."""
+    if isinstance(params, LoopaesParams):
+        return PlainOptions(
+            cipher=params.cipher,
+            key_bits=params.key_bits,
+            hash=params.hash_name or None,
+            offset=params.offset,
+            skip=params.skip,
+        )
     return PlainOptions(
         cipher=params.cipher,
         key_bits=params.key_bits,

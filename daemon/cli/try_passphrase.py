@@ -24,8 +24,8 @@ def run(args: Arguments, output: Output) -> ExitCode:
         UnlockError: it is not the right one.
     """
     kind = parse_type(args.text("type"))
-    if kind == "plain":
-        raise ConfigError("--test-passphrase: not for --type plain, where no passphrase is wrong")
+    if kind in ("plain", "loopaes"):
+        raise ConfigError(f"--test-passphrase: not for --type {kind}, where no passphrase is wrong")
     check_luks_options(args)
     spec = args.positionals[0]
     with contextlib.ExitStack() as stack:

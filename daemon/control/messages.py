@@ -25,7 +25,7 @@ __all__ = [
     "VolumeKeyInput",
 ]
 
-VolumeType = Literal["luks", "luks1", "luks2", "plain"]
+VolumeType = Literal["luks", "luks1", "luks2", "plain", "loopaes"]
 SecretInput = Literal["line", "all"]
 
 
@@ -83,7 +83,7 @@ class VolumeKeyInput:
 
 @dataclass(frozen=True, slots=True)
 class PlainOptions:
-    """The parameters of plain mode; all of ``offset``, ``skip``, ``size`` in 512-byte sectors."""
+    """The parameters of plain mode, or some for loop-AES; all of ``offset``, ``skip``, ``size`` in 512-byte sectors."""
 
     cipher: str
     key_bits: int
@@ -161,8 +161,8 @@ class OpenRequest:
             read_only=fields.flag("read_only"),
             plain=None if plain is None else PlainOptions.parse(plain),
         )
-        if (request.type == "plain") != (request.plain is not None):
-            raise ParameterError("plain", "given exactly when type is plain")
+        if (request.type in ("plain", "loopaes")) != (request.plain is not None):
+            raise ParameterError("plain", "given exactly when type is plain or loopaes")
         if (request.key is None) == (request.volume_key is None):
             raise ParameterError("key", "either key or volume_key")
         return request

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ...dmcrypt.engine.messages import ArenaKind
+from ...dmcrypt.loopaes import LoopaesParams
 from ...dmcrypt.plain import PlainParams
 from ..activation import Activator, OpenFile, Prepared, Recipe
 from ..entries import Entries, PassphraseRequiredError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from ...dmcrypt.open_volume import OpenedVolume
     from ..config import Settings
     from ..registry import Volume as OpenVolume
-    from .messages import PlainOptions
 
 # wire.h: the bits of wire_hello.sandbox.
 _SANDBOX: Final = ("seccomp", "landlock", "not dumpable", "no capabilities")
@@ -97,7 +97,7 @@ class Methods:
             OpenFile(request.header.fd, request.header.path) if request.header else None,
             request.read_only,
             request.key_slot,
-            _make_plain(request.plain) if request.plain else None,
+            _make_params(request),
             luks=request.type,
         )
 
@@ -178,7 +178,14 @@ class Methods:
         )  # fmt: skip
 
 
-def _make_plain(options: PlainOptions) -> PlainParams:
+def _make_params(request: OpenRequest) -> PlainParams | LoopaesParams | None:
+    options = request.plain
+    if options is None:
+        return None
+    if request.type == "loopaes":
+        return LoopaesParams(
+            options.cipher, options.key_bits, options.hash or "", options.offset, options.skip
+        )
     return PlainParams(
         cipher=options.cipher,
         key_bits=options.key_bits,

@@ -14,6 +14,7 @@ from typing import Self
 from ...keystore.errors import (
     AccessError,
     BusyError,
+    ConfigError,
     EngineError,
     EngineMemoryError,
     FormatError,
@@ -161,6 +162,20 @@ class Engine:
         """A random volume key of ``size`` bytes; for XTS one whose halves differ."""
         return self._key(Type.GENERATE_KEY, messages.KEY_SIZE.pack(size, _xts(xts)), [], size)
 
+    def load_hex_key(self, fd: int, size: int) -> ProtectedKey:
+        """The key of ``size`` bytes that ``fd`` holds as hexadecimal text; any key of XTS, too.
+
+        Raises:
+            UnlockError: other text, or of another length.
+        """
+        reply = self._channel.call(
+            Type.LOAD_KEY, messages.KEY_SIZE.pack(size, messages.KEY_HEX), [fd]
+        )
+        if reply.status in (-errno.EILSEQ, -errno.ENODATA):
+            raise UnlockError(f"key: wanted {2 * size} hexadecimal digits")
+        _check_key(reply, None, size)
+        return messages.parse_token(reply.body)
+
     def load_key(self, fd: int, size: int, *, xts: bool) -> ProtectedKey:
         """The volume key that the first ``size`` bytes of ``fd`` are."""
         return self._key(Type.LOAD_KEY, messages.KEY_SIZE.pack(size, _xts(xts)), [fd], size)
@@ -191,6 +206,43 @@ class Engine:
             )
         _check_key(reply, secret.length, key_size)
         return messages.parse_token(reply.body)
+
+    def loopaes_key(
+        self, secret: Secret, *, key_size: int, hash_name: str = ""
+    ) -> tuple[ProtectedKey, int]:
+        """The keys in a loop-AES key file, ``key_size`` bytes each, in one; and how many they are.
+
+        Without ``hash_name`` it is the one that loop-AES has for this size.
+
+        Raises:
+            UnlockError: no loop-AES key file, or one that gpg encrypted.
+            UnsupportedError: a hash that the engine does not have.
+            ConfigError: a size that the hash does not give.
+        """
+        body = messages.LOOPAES_KEY.pack(
+            secret.handle, key_size, hash_name.encode()[: messages.NAME_MAX - 1]
+        )
+        reply = self._channel.call(Type.LOOPAES_KEY, body)
+        if reply.status == -errno.EOPNOTSUPP:
+            raise UnsupportedError(f"hash {hash_name}: not supported")
+        refusals: dict[int, MapperError] = {
+            errno.ENOTUNIQ: UnlockError(
+                "loop-AES key file: encrypted by gpg; wanted: what it holds, as in "
+                "gpg --decrypt FILE | fusecrypt open --type loopaes --key-file - …"
+            ),
+            errno.EINVAL: UnlockError(
+                "loop-AES key file: wanted 1, 64 or 65 lines of one length, each with its newline"
+            ),
+            errno.EDOM: ConfigError(
+                f"loop-AES: keys of {key_size * 8} bits by {hash_name or 'no hash'}; "
+                "wanted 128, 192 or 256 bits, or a --hash that is as long"
+            ),
+        }
+        if -reply.status in refusals:
+            raise refusals[-reply.status]
+        _check(reply, "making the keys of loop-AES")
+        count, token = messages.LOOPAES_KEYS.unpack(reply.body)
+        return messages.parse_token(token), count
 
     def make_digest(self, key: ProtectedKey, digest: DigestSpec) -> bytes:
         """The digest of a volume key, ``digest.digest_length`` bytes.
@@ -421,7 +473,7 @@ def _check_key(reply: Reply, got: int | None, wanted: int) -> None:
         errno.ENODATA: UnlockError(
             f"key file: {'too few' if got is None else got} bytes, wanted {wanted}"
         ),
-        errno.EINVAL: UnlockError(f"volume key: {wanted} bytes, possible are 16 to 272"),
+        errno.EINVAL: UnlockError(f"volume key: {wanted} bytes, possible are 1 to 2080"),
     }
     if -reply.status in refusals:
         raise refusals[-reply.status]

@@ -15,10 +15,10 @@ from ...keystore.errors import EngineError
 from ...keystore.keys import ProtectedKey
 
 PROTOCOL: Final = 1
-MESSAGE_MAX: Final = 16384
+MESSAGE_MAX: Final = 65536
 FDS_MAX: Final = 4
 NAME_MAX: Final = 64
-TOKEN_MAX: Final = 320
+TOKEN_MAX: Final = 2144
 SALT_MAX: Final = 64
 DIGEST_MAX: Final = 512
 SEGMENTS_MAX: Final = 20
@@ -45,6 +45,8 @@ OPEN_KEYSLOT: Final = struct.Struct(f"=Q{KEYSLOT.size}s{DIGEST.size}s")
 CREATE_KEYSLOT: Final = struct.Struct(f"=Q{TOKEN.size}s{KEYSLOT.size}s")
 KEY_SIZE: Final = struct.Struct("=II")
 PLAIN_KEY: Final = struct.Struct(f"=QIII4x{NAME_MAX}s")
+LOOPAES_KEY: Final = struct.Struct(f"=QI4x{NAME_MAX}s")
+LOOPAES_KEYS: Final = struct.Struct(f"=I4x{TOKEN.size}s")
 MAKE_DIGEST: Final = struct.Struct(f"={TOKEN.size}s{DIGEST.size}s")
 DIGEST_VALUE: Final = struct.Struct(f"=I4x{DIGEST_MAX}s")
 BENCHMARK: Final = struct.Struct(f"={KDF.size}sII")
@@ -73,6 +75,8 @@ LAYOUTS: Final = {
     "wire_create_keyslot": CREATE_KEYSLOT,
     "wire_key_size": KEY_SIZE,
     "wire_plain_key": PLAIN_KEY,
+    "wire_loopaes_key": LOOPAES_KEY,
+    "wire_loopaes_keys": LOOPAES_KEYS,
     "wire_make_digest": MAKE_DIGEST,
     "wire_digest_value": DIGEST_VALUE,
     "wire_benchmark": BENCHMARK,
@@ -85,9 +89,11 @@ LAYOUTS: Final = {
 READ_ONLY: Final = 1
 DISCARDS: Final = 2
 IV_LARGE_SECTORS: Final = 1
+ANY_XTS_KEY: Final = 2
 SUSPEND_WIPE: Final = 1
 SUSPEND_FAIL: Final = 2
 KEY_XTS: Final = 1
+KEY_HEX: Final = 2
 
 
 class MessageType(IntEnum):
@@ -117,6 +123,7 @@ class MessageType(IntEnum):
     EXPORT_KEY = 22
     MAKE_PKEY = 23
     RESIZE = 30
+    LOOPAES_KEY = 40
     EVENT = 100
 
 
@@ -316,6 +323,7 @@ class SegmentSpec:
     cipher: str = ""  # as "aes-xts-plain64"
     iv_offset: int = 0  # 512-byte sectors
     iv_large_sectors: bool = False
+    any_xts_key: bool = False  # take one with equal halves
     key: ProtectedKey | None = None
 
     def pack(self) -> bytes:
@@ -326,7 +334,8 @@ class SegmentSpec:
             _u64("IV offset", self.iv_offset),
             self.target,
             self.fd_index,
-            IV_LARGE_SECTORS if self.iv_large_sectors else 0,
+            (IV_LARGE_SECTORS if self.iv_large_sectors else 0)
+            | (ANY_XTS_KEY if self.any_xts_key else 0),
             _name(self.cipher),
             pack_token(self.key),
         )

@@ -19,6 +19,16 @@ def images(expect: str) -> list[dict[str, Any]]:
     return [image for image in manifest()["images"] if image["expect"] == expect]
 
 
+def loopaes() -> list[dict[str, Any]]:
+    """Images of loop-AES, each with its key file."""
+    return manifest()["loopaes"]
+
+
+def tables() -> list[dict[str, Any]]:
+    """Images that dmsetup mapped with a raw table."""
+    return manifest()["tables"]
+
+
 def find(name: str) -> dict[str, Any]:
     return next(image for image in manifest()["images"] if image["name"] == name)
 

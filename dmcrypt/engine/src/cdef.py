@@ -19,6 +19,7 @@ OPAQUE: Final = (
     "wire_resize",
     "wire_invalidate",
     "wire_secret",
+    "wire_loopaes_keys",
     "wire_open_keyslot",
     "wire_create_keyslot",
     "wire_key_size",

@@ -20,7 +20,7 @@ CDEF: Final = """
 struct wire_token {
     uint32_t length;
     uint32_t pad;
-    uint8_t bytes[320];
+    uint8_t bytes[2144];
 };
 struct wire_load_secret {
     uint32_t mode;
@@ -121,6 +121,12 @@ int keyslot_create(int fd, const struct wire_keyslot *slot, const struct secret 
                    const uint8_t *key, size_t key_size);
 int digest_compute(const struct wire_digest *d, const uint8_t *key, size_t key_size, uint8_t *out);
 int plain_key(const struct wire_plain_key *p, const struct secret *secret, uint8_t **key);
+struct wire_loopaes_key {
+    uint32_t key_size;
+    char hash[64];
+    ...;
+};
+int loopaes_key(const struct wire_loopaes_key *p, const struct secret *secret, uint8_t **key, unsigned *count);
 
 int session_init(void);
 const uint8_t *session_public_key(void);

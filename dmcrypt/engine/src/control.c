@@ -275,6 +275,7 @@ static const struct handler handlers[] = {
     [WIRE_EXPORT_KEY] = { key_export, sizeof(struct wire_token), 0, 0, IN_KEYS },
     [WIRE_MAKE_PKEY] = { key_make_pkey, sizeof(struct wire_key_size), 0, 0, IN_KEYS },
     [WIRE_RESIZE] = { resize, sizeof(struct wire_resize), 0, 0, IN_ADMIN },
+    [WIRE_LOOPAES_KEY] = { key_loopaes, sizeof(struct wire_loopaes_key), 0, 0, IN_KEYS },
     [WIRE_STATUS] = { status, 0, 0, 0, HERE },
     [WIRE_SHUTDOWN] = { shut_down, 0, 0, 0, IN_ADMIN },
 };

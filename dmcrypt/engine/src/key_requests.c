@@ -9,7 +9,7 @@
 #include "secure_key.h"
 #include "session.h"
 
-#define KEY_SIZE_LEAST 16u
+#define KEY_SIZE_LEAST 1u
 #define KEY_SIZE_MOST SESSION_KEY_MAX
 
 void key_load_secret(struct request *r)
@@ -151,6 +151,37 @@ void key_generate(struct request *r)
     answer_with_key(r, rc, key, in.size);
 }
 
+static int hex_digit(uint8_t c)
+{
+    const uint8_t lower = c | 0x20;
+    return c >= '0' && c <= '9' ? c - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+/* Hexadecimal text, and perhaps a newline, to the `size` bytes that it stands for. */
+static int decode_hex(struct secret *s, size_t size)
+{
+    struct secret key = { .bytes = arena_alloc(size), .length = size };
+    int rc = key.bytes == NULL ? -ENOSPC : 0;
+    size_t digits = s->length;
+
+    if (digits > 0 && s->bytes[digits - 1] == '\n')
+        digits--;
+    if (rc == 0 && digits != 2 * size)
+        rc = digits < 2 * size ? -ENODATA : -EILSEQ;
+    for (size_t i = 0; i < size && rc == 0; i++) {
+        const int high = hex_digit(s->bytes[2 * i]), low = hex_digit(s->bytes[2 * i + 1]);
+        if (high < 0 || low < 0)
+            rc = -EILSEQ;
+        else
+            key.bytes[i] = (uint8_t)(high << 4 | low);
+    }
+    secret_free(s);
+    *s = key;
+    if (rc != 0)
+        secret_free(s);
+    return rc;
+}
+
 void key_load(struct request *r)
 {
     struct wire_key_size in;
@@ -159,8 +190,11 @@ void key_load(struct request *r)
 
     memcpy(&in, r->body, sizeof in);
     if (in.size >= KEY_SIZE_LEAST && in.size <= KEY_SIZE_MOST) {
-        struct wire_load_secret how = { .mode = WIRE_SECRET_ALL, .size = in.size };
+        const bool is_hex = (in.flags & WIRE_KEY_HEX) != 0;
+        struct wire_load_secret how = { .mode = WIRE_SECRET_ALL, .size = is_hex ? 0 : in.size };
         rc = secret_load(&secret, r->fds[0], &how);
+        if (rc == 0 && is_hex)
+            rc = decode_hex(&secret, in.size);
     }
     if (rc == 0 && (in.flags & WIRE_KEY_XTS) != 0 && has_equal_halves(secret.bytes, in.size)) {
         secret_free(&secret);
@@ -187,6 +221,29 @@ void key_plain(struct request *r)
         rc = -EKEYREJECTED;
     }
     answer_with_key(r, rc, key, in.key_size);
+}
+
+void key_loopaes(struct request *r)
+{
+    struct wire_loopaes_key in;
+    struct wire_loopaes_keys out = { 0 };
+    uint8_t *key = NULL;
+    unsigned count = 0;
+    int rc = -EINVAL;
+
+    memcpy(&in, r->body, sizeof in);
+    struct held_secret *held = use_secret(r, in.secret);
+    if (held == NULL)
+        return;
+    if (is_terminated(in.hash))
+        rc = loopaes_key(&in, &held->secret, &key, &count);
+    secrets_release(&r->engine->secrets, held);
+    if (rc == 0) {
+        out.count = count;
+        rc = session_wrap(key, count * in.key_size, &out.token);
+        arena_free(key);
+    }
+    request_finish(r, rc, &out, sizeof out);
 }
 
 void key_make_digest(struct request *r)

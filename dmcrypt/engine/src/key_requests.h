@@ -11,6 +11,7 @@ void key_create_keyslot(struct request *r);
 void key_generate(struct request *r);
 void key_load(struct request *r);
 void key_plain(struct request *r);
+void key_loopaes(struct request *r);
 void key_make_digest(struct request *r);
 void key_benchmark(struct request *r);
 void key_import(struct request *r);

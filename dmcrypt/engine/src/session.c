@@ -14,7 +14,8 @@
 
 #define WRAPPING_KEY_SIZE 64u /* AES-256-XTS */
 #define PATTERN_SIZE 32u
-#define KEY_SIZE_MIN 16u
+#define WRAPPED_MIN 16u /* bytes that XTS needs */
+#define SENT_KEY_MIN 16u
 #define DATA_KEY_MAX 128u /* bytes; what a coprocessor sends is no token */
 #define TOKEN_HEADER 16u
 #define AES_DATA 64u /* bytes behind the header of a single AES key's token, whatever the key's size */
@@ -104,6 +105,12 @@ static size_t data_size(uint32_t key_type, size_t size)
     return key_type >= SESSION_AES_128 && key_type <= SESSION_AES_256 ? AES_DATA : size + PATTERN_SIZE;
 }
 
+/* What a key of `size` bytes is wrapped as. */
+static size_t padded_size(size_t size)
+{
+    return size < WRAPPED_MIN ? WRAPPED_MIN : size;
+}
+
 static int wrap_as(uint32_t key_type, const uint8_t *key, size_t size, struct wire_token *token)
 {
     struct token_header header = {.type = 0,
@@ -111,18 +118,25 @@ static int wrap_as(uint32_t key_type, const uint8_t *key, size_t size, struct wi
                                   .key_type = htobe32(key_type),
                                   .length = htobe32((uint32_t)(size + PATTERN_SIZE))};
     memset(token, 0, sizeof(*token));
-    int error = wrap_bytes(token->bytes + TOKEN_HEADER, key, size, &header, true);
+    const size_t padded = padded_size(size);
+    uint8_t *copy = padded == size ? NULL : arena_alloc(padded);
+    if (padded != size && !copy)
+        return -ENOSPC;
+    if (copy)
+        memcpy(copy, key, size);
+    int error = wrap_bytes(token->bytes + TOKEN_HEADER, copy ? copy : key, padded, &header, true);
+    arena_free(copy);
     if (error)
         return error;
     memcpy(token->bytes, &header, TOKEN_HEADER);
-    memcpy(token->bytes + TOKEN_HEADER + size, session.pattern, PATTERN_SIZE);
-    token->length = (uint32_t)(TOKEN_HEADER + data_size(key_type, size));
+    memcpy(token->bytes + TOKEN_HEADER + padded, session.pattern, PATTERN_SIZE);
+    token->length = (uint32_t)(TOKEN_HEADER + data_size(key_type, padded));
     return 0;
 }
 
 int session_wrap(const uint8_t *key, size_t size, struct wire_token *token)
 {
-    if (size < KEY_SIZE_MIN || size > SESSION_KEY_MAX)
+    if (size == 0 || size > SESSION_KEY_MAX)
         return -EINVAL;
     return wrap_as(SESSION_VOLUME_KEY, key, size, token);
 }
@@ -139,19 +153,20 @@ static int parse_token(const uint8_t *bytes, size_t room, struct token_header *h
         || memcmp(header->zero_too, zero, 3) != 0)
         return -EINVAL;
     const uint32_t length = be32toh(header->length);
-    if (length < KEY_SIZE_MIN + PATTERN_SIZE || length > SESSION_KEY_MAX + PATTERN_SIZE)
+    if (length <= PATTERN_SIZE || length > SESSION_KEY_MAX + PATTERN_SIZE)
         return -EINVAL;
     *size = length - PATTERN_SIZE;
-    *token_size = TOKEN_HEADER + data_size(be32toh(header->key_type), *size);
+    *token_size = TOKEN_HEADER + data_size(be32toh(header->key_type), padded_size(*size));
     return *token_size <= room ? 0 : -EINVAL;
 }
 
-/* `out` has room for `size` bytes. */
+/* `out` has room for padded_size(size) bytes. */
 static int unwrap_into(uint8_t *out, const uint8_t *bytes, const struct token_header *header, size_t size)
 {
-    if (!equal_const_time(bytes + TOKEN_HEADER + size, session.pattern, PATTERN_SIZE))
+    const size_t padded = padded_size(size);
+    if (!equal_const_time(bytes + TOKEN_HEADER + padded, session.pattern, PATTERN_SIZE))
         return -EKEYEXPIRED;
-    return wrap_bytes(out, bytes + TOKEN_HEADER, size, header, false);
+    return wrap_bytes(out, bytes + TOKEN_HEADER, padded, header, false);
 }
 
 int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size)
@@ -168,7 +183,7 @@ int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size)
     if (error)
         return error;
 
-    uint8_t *bytes = arena_alloc(length);
+    uint8_t *bytes = arena_alloc(padded_size(length));
     if (!bytes)
         return -ENOSPC;
     error = unwrap_into(bytes, token->bytes, &header, length);
@@ -227,7 +242,7 @@ int session_import(const uint8_t *blob, size_t length, size_t key_size, struct w
     uint8_t *key = NULL;
     size_t size = 0;
     int error = transport_open(blob, length, DATA_KEY_MAX, &key, &size);
-    if (!error && (size < KEY_SIZE_MIN || (key_size && key_size != size)))
+    if (!error && (size < SENT_KEY_MIN || (key_size && key_size != size)))
         error = -EINVAL;
     if (!error)
         error = session_wrap(key, size, token);

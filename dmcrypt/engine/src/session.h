@@ -5,7 +5,7 @@
  * (pkey.h, struct protaeskeytoken). The wrapping key never leaves the arena and dies with the process; the
  * pattern tells a token of another session (as IBM Z's WKVP does).
  * Wrapping is AES-256-XTS over the whole key with the key type and length as tweak: it keeps the length
- * and takes 16 to SESSION_KEY_MAX bytes.
+ * and takes 16 bytes at least: shorter keys are padded with zeros.
  */
 #ifndef FUSECRYPT_SESSION_H
 #define FUSECRYPT_SESSION_H
@@ -18,8 +18,8 @@
 /** Key type of a volume key of any length; 1 to 12 are IBM Z's (pkey.h). */
 #define SESSION_VOLUME_KEY 0x46435601u
 
-/** Bytes: the secure key of an XTS volume, two CCA-AESCIPHER tokens, is what the largest volume key is. */
-#define SESSION_KEY_MAX 272u
+/** Bytes: the 65 keys of loop-AES are what the largest volume key is. */
+#define SESSION_KEY_MAX 2080u
 
 /** IBM Z's key types of protected AES keys: PKEY_KEYTYPE_AES_128 and so on (pkey.h). */
 enum session_key_type {
@@ -36,7 +36,7 @@ int session_init(void);
 const uint8_t *session_public_key(void); /* 32 bytes */
 const uint8_t *session_pattern(void);    /* 32 bytes */
 
-/** Wrap a clear key of 16 to SESSION_KEY_MAX bytes. @return 0, -EINVAL: size */
+/** Wrap a clear key of 1 to SESSION_KEY_MAX bytes. @return 0, -EINVAL: size */
 int session_wrap(const uint8_t *key, size_t size, struct wire_token *token);
 
 /** Unwrap. On success *key is arena memory of *size bytes that the caller frees.

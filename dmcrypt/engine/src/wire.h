@@ -13,10 +13,10 @@
 #include <stdint.h>
 
 #define WIRE_PROTOCOL 1u
-#define WIRE_MESSAGE_MAX 16384u
+#define WIRE_MESSAGE_MAX 65536u
 #define WIRE_FDS_MAX 4u
 #define WIRE_NAME_MAX 64u     /* cipher and hash names, NUL-terminated */
-#define WIRE_TOKEN_MAX 320u   /* a protected key token */
+#define WIRE_TOKEN_MAX 2144u  /* a protected key token */
 #define WIRE_SALT_MAX 64u
 #define WIRE_DIGEST_MAX 512u
 #define WIRE_SEGMENTS_MAX 20u
@@ -46,6 +46,7 @@ enum wire_type {
     WIRE_EXPORT_KEY = 22,   /* wire_token -> wire_exported_key: what may be shown of a volume key */
     WIRE_MAKE_PKEY = 23,    /* wire_key_size, size being a session_key_type -> wire_token of IBM Z's layout */
     WIRE_RESIZE = 30,       /* wire_resize: another size, within the backing store; -ENOSPC: beyond it */
+    WIRE_LOOPAES_KEY = 40,  /* wire_loopaes_key -> wire_loopaes_keys */
     WIRE_EVENT = 100,       /* from the engine, id 0: wire_event */
 };
 
@@ -81,8 +82,8 @@ struct wire_token {
 
 enum wire_target { WIRE_CRYPT = 1, WIRE_LINEAR = 2, WIRE_ZERO = 3, WIRE_ERROR = 4 };
 #define WIRE_IV_LARGE_SECTORS 1u
-
 #define WIRE_ANY_XTS_KEY 2u /* of a raw table: equal halves are taken, as by the kernel */
+
 struct wire_segment {
     uint64_t start;          /* bytes, in the device */
     uint64_t length;         /* bytes */
@@ -201,6 +202,7 @@ struct wire_create_keyslot {
 };
 
 #define WIRE_KEY_XTS 1u /* refuse equal halves */
+#define WIRE_KEY_HEX 2u /* the file is hexadecimal text, as in a table */
 
 struct wire_key_size {
     uint32_t size; /* bytes */
@@ -214,6 +216,19 @@ struct wire_plain_key {
     uint32_t flags;       /* WIRE_KEY_XTS */
     uint32_t pad;
     char hash[WIRE_NAME_MAX]; /* "plain": no hash, zero-padded; "": the secret is the key itself */
+};
+
+struct wire_loopaes_key {
+    uint64_t secret;
+    uint32_t key_size; /* of one key, bytes */
+    uint32_t pad;
+    char hash[WIRE_NAME_MAX]; /* "": SHA-256, SHA-384 or SHA-512, by the key's size */
+};
+
+struct wire_loopaes_keys {
+    uint32_t count; /* 1, 64, or 65 with the IV seed */
+    uint32_t pad;
+    struct wire_token token; /* of all of them */
 };
 
 struct wire_make_digest {

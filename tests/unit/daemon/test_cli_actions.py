@@ -159,7 +159,8 @@ def test_a_refused_format_leaves_no_new_header_file(cli: Cli, image: Path, tmp_p
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (["--type", "loopaes"], 9),
+        (["--type", "loopaes"], 1),
+        (["--type", "tcrypt"], 9),
         (["--type", "luks1", "--label", "x"], 1),
         (["--type", "luks1", "--subsystem", "x"], 1),
         (["--type", "luks1", "--sector-size", "4096"], 1),

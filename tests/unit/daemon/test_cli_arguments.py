@@ -109,7 +109,6 @@ def test_bad_sizes_name_the_option() -> None:
         ("luksDump x --type luks2", ConfigError, "--type: not an option of luksDump"),
         ("plainOpen --type luks x y", ConfigError, "wanted: --type plain"),
         ("luksOpen --type plain x y", ConfigError, "wanted: --type luks"),
-        ("open --type loopaes x y", UnsupportedError, "--type loopaes: not supported"),
         ("open --type tcrypt x y", UnsupportedError, "--type tcrypt: not supported"),
         ("open --type ext4 x y", ConfigError, "--type: got 'ext4'"),
         ("open --cipher aes x y", ConfigError, "--cipher: only for --type plain"),

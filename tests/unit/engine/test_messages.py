@@ -16,7 +16,7 @@ def test_a_name_too_long_for_its_field_is_refused():
         messages.Kdf(messages.KdfType.PBKDF2, b"", 1, hash_name="x" * 64).pack()
 
 
-@pytest.mark.parametrize("length", [0, 321])
+@pytest.mark.parametrize("length", [0, 2145])
 def test_a_token_of_impossible_length_is_refused(length):
     body = length.to_bytes(4, "little") + bytes(4 + messages.TOKEN_MAX)
     with pytest.raises(EngineError, match="token of"):
