@@ -16,6 +16,7 @@ from ..keystore.errors import (
     FormatError,
     MapperError,
     NoKeyError,
+    PolicyError,
     UnsupportedError,
 )
 from ..keystore.keys import ProtectedKey
@@ -172,7 +173,13 @@ def _unlock(
             key = engine.open_keyslot(header_fd, secret, slot, wanted)
         except NoKeyError:
             continue
-        except (FormatError, UnsupportedError, EngineMemoryError, ConfigError) as error:
+        except (
+            FormatError,
+            UnsupportedError,
+            PolicyError,
+            EngineMemoryError,
+            ConfigError,
+        ) as error:
             failure = failure or _in_keyslot(error, number)
         else:
             return key, number

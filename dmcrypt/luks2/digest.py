@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ...keystore.errors import FormatError, UnsupportedError
 from ..engine.messages import DIGEST_MAX, SALT_MAX, DigestSpec
+from ..kdf_policy import check_pbkdf2
 from ..units import UINT32_MAX
 from .keyslot import decode_base64
 from .model import Digest, Metadata
@@ -30,6 +31,7 @@ def make_spec(digest: Digest) -> DigestSpec:
     Raises:
         FormatError: a salt, digest or cost that cannot be.
         UnsupportedError: another type of digest.
+        PolicyError: one that takes too long.
     """
     path = f"digests.{digest.id}"
     if digest.type != "pbkdf2":
@@ -38,6 +40,7 @@ def make_spec(digest: Digest) -> DigestSpec:
         raise FormatError(f"{path}.hash: missing")
     if digest.iterations is None or not 0 < digest.iterations <= UINT32_MAX:
         raise FormatError(f"{path}.iterations: got {digest.iterations}, wanted 1 to {UINT32_MAX}")
+    check_pbkdf2(path, digest.iterations)
     salt = decode_base64(f"{path}.salt", digest.salt, SALT_MAX)
     value = decode_base64(f"{path}.digest", digest.digest, DIGEST_MAX)
     return DigestSpec(digest.hash, digest.iterations, salt, value, len(value))

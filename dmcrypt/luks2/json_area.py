@@ -8,8 +8,10 @@ what may follow the text, json-c for the nesting limit and for duplicate keys (t
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NoReturn, cast
 
@@ -18,6 +20,8 @@ from ..units import UINT32_MAX, UINT64_MAX
 
 #: json-c's default; cryptsetup refuses what is nested deeper.
 DEPTH_MAX: Final = 32
+#: Characters of a path that an error shows.
+_PATH_MAX: Final = 60
 _DIGITS: Final = re.compile(r"[0-9]+")
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
@@ -58,7 +62,12 @@ def parse_json_object(raw: bytes, what: str) -> JsonObject:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"{what} at byte {error.start}: not UTF-8") from error
-    decoder = json.JSONDecoder(strict=False, parse_constant=_refuse_constant, parse_int=_parse_int)
+    decoder = json.JSONDecoder(
+        strict=False,
+        parse_constant=_refuse_constant,
+        parse_float=_parse_float,
+        parse_int=_parse_int,
+    )
     try:
         value, length = decoder.raw_decode(text)
     except (ValueError, RecursionError) as error:
@@ -72,6 +81,35 @@ def parse_json_object(raw: bytes, what: str) -> JsonObject:
         raise FormatError(f"{what} at character {length}: more text behind the object")
     _check_depth(value, what)
     return cast("JsonObject", value)  # it began with a brace
+
+
+def find_duplicates(area: bytes) -> tuple[str, ...]:
+    """The paths of keys that stand more than once in their object, of an area that was parsed.
+
+    The last one counts; but who else reads the header may take another.
+    """
+    doubled: list[tuple[JsonObject, list[str]]] = []
+
+    def make(pairs: list[tuple[str, object]]) -> JsonObject:
+        fields = dict(pairs)
+        if len(fields) != len(pairs):
+            counts = Counter(name for name, _ in pairs)
+            doubled.append((fields, [name for name in fields if counts[name] > 1]))
+        return fields
+
+    text = area[: area.index(b"\0")].decode("utf-8")
+    decoder = json.JSONDecoder(strict=False, parse_int=_parse_int, object_pairs_hook=make)
+    root = decoder.decode(text)
+    if not doubled:
+        return ()
+    names = {id(fields): names for fields, names in doubled}
+    paths: list[str] = []
+    level: list[tuple[str, object]] = [("", root)]
+    while level:
+        for path, item in level:
+            paths += [_cut(f"{path}.{name}" if path else name) for name in names.get(id(item), [])]
+        level = [pair for path, item in level for pair in _members(path, item)]
+    return tuple(paths)
 
 
 def pack_json(root: JsonObject) -> bytes:
@@ -202,6 +240,13 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
 
 
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):  # it could not be written back
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
+
+
 def _parse_int(text: str) -> int:
     # json-c saturates at 64 bits; no field takes so much, so the exact value never matters.
     if len(text.lstrip("-")) > 20:
@@ -210,15 +255,23 @@ def _parse_int(text: str) -> int:
 
 
 def _check_depth(value: object, what: str) -> None:
-    level: list[object] = [value]
+    level: list[tuple[str, object]] = [("", value)]
     for _ in range(DEPTH_MAX):
-        below: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                below.extend(cast("JsonObject", item).values())
-            elif isinstance(item, list):
-                below.extend(cast("list[object]", item))
-        if not below:
+        level = [pair for path, item in level for pair in _members(path, item)]
+        if not level:
             return
-        level = below
-    raise FormatError(f"{what}: nested deeper than {DEPTH_MAX} levels")
+    raise FormatError(f"{what}: {_cut(level[0][0])}: nested deeper than {DEPTH_MAX} levels")
+
+
+def _members(path: str, value: object) -> Iterator[tuple[str, object]]:
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(value, dict):
+        items = cast("JsonObject", value).items()
+    elif isinstance(value, list):
+        items = enumerate(cast("list[object]", value))
+    for key, item in items:
+        yield f"{path}.{key}" if path else str(key), item
+
+
+def _cut(path: str) -> str:
+    return path if len(path) <= _PATH_MAX else f"{path[:_PATH_MAX]}…"

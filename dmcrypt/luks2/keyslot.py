@@ -13,6 +13,7 @@ from typing import Final
 from ...keystore.errors import FormatError, NotFoundError, UnlockError, UnsupportedError
 from ..engine.messages import SALT_MAX, KdfType, KeyslotSpec
 from ..engine.messages import Kdf as KdfSpec
+from ..kdf_policy import check_argon2, check_pbkdf2
 from ..pbkdf import KDF_TYPES
 from ..units import UINT32_MAX, round_up
 from .model import Kdf, Keyslot, Metadata
@@ -79,6 +80,7 @@ def make_spec(slot: Keyslot) -> KeyslotSpec:
     Raises:
         FormatError: a salt, size or cost that cannot be.
         UnsupportedError: a KDF that the engine does not have.
+        PolicyError: a KDF that takes too long.
     """
     path = f"keyslots.{slot.id}"
     assert slot.kdf is not None
@@ -128,14 +130,13 @@ def _make_kdf(kdf: Kdf, path: str) -> KdfSpec:
     salt = decode_base64(f"{path}.salt", kdf.salt, SALT_MAX)
     if kdf.type == "pbkdf2":
         iterations = _bounded(f"{path}.iterations", kdf.iterations)
+        check_pbkdf2(path, iterations)
         return KdfSpec(KdfType.PBKDF2, salt, iterations, hash_name=kdf.hash or "")
-    return KdfSpec(
-        KDF_TYPES[kdf.type],
-        salt,
-        _bounded(f"{path}.time", kdf.time),
-        memory_kib=_bounded(f"{path}.memory", kdf.memory),
-        lanes=_bounded(f"{path}.cpus", kdf.cpus),
-    )
+    passes = _bounded(f"{path}.time", kdf.time)
+    memory = _bounded(f"{path}.memory", kdf.memory)
+    lanes = _bounded(f"{path}.cpus", kdf.cpus)
+    check_argon2(path, passes=passes, memory_kib=memory, lanes=lanes)
+    return KdfSpec(KDF_TYPES[kdf.type], salt, passes, memory_kib=memory, lanes=lanes)
 
 
 def _bounded(path: str, value: int | None) -> int:

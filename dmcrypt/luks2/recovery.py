@@ -7,7 +7,7 @@ request.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from ...keystore.errors import ConfigError, FormatError, UnsupportedError
@@ -25,7 +25,7 @@ from .binhdr import (
     parse_version,
     verify,
 )
-from .json_area import JsonObject, parse_json_area
+from .json_area import JsonObject, find_duplicates, parse_json_area
 from .metadata import parse_metadata
 from .model import Metadata
 from .requirement import find_unknown_flags
@@ -55,6 +55,7 @@ class Luks2Header:
     root: JsonObject = field(repr=False)  # the whole JSON object, what we do not know included
     used: str  # PRIMARY or SECONDARY
     notes: tuple[str, ...] = ()  # one per damaged or outdated copy
+    duplicates: tuple[str, ...] = ()  # paths of keys that the JSON object has more than once
 
     @property
     def uuid(self) -> str:
@@ -93,9 +94,13 @@ class Luks2Header:
         return get_data_segment(self.metadata, read_only=read_only)
 
     def list_notes(self) -> tuple[str, ...]:
-        """Of damaged copies, and of flags that nobody told us of."""
+        """Of damaged copies, flags that nobody told us of, and keys that stand there twice."""
         flags = find_unknown_flags(self.metadata.config)
-        return self.notes + tuple(f"config.flags: {flag} is not known, ignored" for flag in flags)
+        return (
+            *self.notes,
+            *(f"config.flags: {flag} is not known, ignored" for flag in flags),
+            *(f"{path}: stands there more than once, the last counts" for path in self.duplicates),
+        )
 
     def list_keyslots(self) -> tuple[int, ...]:
         """All, of whatever type."""
@@ -138,6 +143,7 @@ class _Copy:
     metadata: Metadata | None = None
     root: JsonObject | None = None
     problem: str = ""
+    duplicates: tuple[str, ...] = ()
 
 
 def read_header(pread: Pread, size: int) -> Luks2Header:
@@ -203,7 +209,7 @@ def _read_copy(pread: Pread, offset: int, *, is_secondary: bool) -> _Copy:
         validate(metadata, binary.json_size)
     except FormatError as error:
         return _Copy(binary=binary, problem=str(error))
-    return _Copy(binary, metadata, root)
+    return _Copy(binary, metadata, root, duplicates=find_duplicates(area))
 
 
 def _find_secondary(pread: Pread) -> _Copy:
@@ -242,11 +248,11 @@ def _choose(primary: _Copy, secondary: _Copy) -> Luks2Header:
 def _to_header(copy: _Copy, name: str) -> Luks2Header | None:
     if copy.binary is None or copy.metadata is None or copy.root is None:
         return None
-    return Luks2Header(copy.binary, copy.metadata, copy.root, name)
+    return Luks2Header(copy.binary, copy.metadata, copy.root, name, duplicates=copy.duplicates)
 
 
 def _with_note(header: Luks2Header, note: str) -> Luks2Header:
-    return Luks2Header(header.binary, header.metadata, header.root, header.used, (note,))
+    return replace(header, notes=(note,))
 
 
 def _order(older: Luks2Header, newer: Luks2Header) -> str:
