@@ -195,9 +195,9 @@ _ALIASES: Final = {
     "loopaesOpen": ("open", "loopaes"),
     "plainClose": ("close", None),
     "remove": ("close", None),
+    "loopaesClose": ("close", None),
 }
 
-    "loopaesClose": ("close", None),
 # cryptsetup's actions that fusecrypt does not have, or not yet.
 _UNSUPPORTED: Final = frozenset(
     {

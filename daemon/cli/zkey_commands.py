@@ -68,6 +68,18 @@ def _load_crypttab() -> Action:
     return run
 
 
+def _load_reencipher() -> Action:
+    from .zkey_reencipher import run
+
+    return run
+
+
+def _load_convert() -> Action:
+    from .zkey_convert import run
+
+    return run
+
+
 _DESCRIBED: Final = frozenset({"description", "volumes", "apqns", "sector-size", "volume-type"})
 _NEW: Final = _DESCRIBED | {"name", "no-apqn-check", "gen-dummy-passphrase", "set-dummy-passphrase"}
 _FILTERS: Final = frozenset({"name", "volumes", "apqns", "volume-type", "key-type"})
@@ -87,6 +99,24 @@ ZKEY_COMMANDS: Final[dict[str, Command]] = {
         "Say which secure keys the adapters can use",
         _load_validate,
         frozenset({"name", "apqns"}),
+        maximum=1,
+        common=ZKEY_COMMON,
+    ),
+    "zkey reencipher": Command(
+        "zkey reencipher [OPTIONS] [FILE]",
+        "Give secure keys another master key",
+        _load_reencipher,
+        frozenset(
+            {"name", "apqns", "to-new", "from-old", "output", "in-place", "staged", "complete"}
+        ),
+        maximum=1,
+        common=ZKEY_COMMON,
+    ),
+    "zkey convert": Command(
+        "zkey convert --key-type CCA-AESCIPHER [--name NAME | FILE]",
+        "Make a CCA-AESCIPHER key of a CCA-AESDATA key",
+        _load_convert,
+        frozenset({"name", "key-type", "force", "batch-mode", "exportable"}),
         maximum=1,
         common=ZKEY_COMMON,
     ),
