@@ -50,7 +50,7 @@ CRYPTTAB_ERRORS = {
     "unsupported keyscript": ("bad {image} {key} luks,keyscript=decrypt_gnupg", "keyscript"),
     "unsupported tpm2": ("bad {image} {key} luks,tpm2-device=auto", "tpm2-device"),
     "unsupported discard": ("bad {image} {key} luks,discard", "discard"),
-    "unsupported cipher": ("bad {image} {key} plain,cipher=aes-lrw-benbi,size=384", "lrw"),
+    "unsupported cipher": ("bad {image} {key} plain,cipher=aria-cbc-plain64,size=256", "aria"),
     "wrong keyslot": ("bad {image} {key} luks,key-slot=9", "9"),
     "key file too short": (
         "bad {image} {key} plain,cipher=aes-xts-plain64,size=512,keyfile-offset=1000000",
