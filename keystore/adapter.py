@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from .cca import MASTER_KEY_SIZE
 from .clear_bytes import wipe
-from .coprocessor import MODE_CCA, AdapterInfo, Apqn, Fill, Register, RegisterState
+from .coprocessor import MODE_CCA, MODE_LETTERS, AdapterInfo, Apqn, Fill, Register, RegisterState
 from .errors import FormatError
 from .json_object import JsonObject
 from .tokens import MKVP_SIZE
 from .verification import make_mkvp
 
+#: Of what files tell of an adapter; version 1 had no state of its card. It is read, never written.
+VERSION: Final = 2
 #: The order in which files hold the registers.
 _ORDER: Final = (Register.NEW, Register.CURRENT, Register.OLD)
 MASTER_KEYS_SIZE: Final = len(_ORDER) * MASTER_KEY_SIZE
@@ -26,7 +28,10 @@ _WHOLE: Final = (Fill.FULL, Fill.VALID)  # these have an MKVP
 _NOTHING: Final = (Fill.EMPTY, Fill.INVALID)
 _SERIAL: Final = re.compile("[0-9A-Z]{8}")
 _CREATED: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
-CARD_TYPES: Final = ("CEX8C",)
+CARD_TYPES: Final = {
+    mode: tuple(f"CEX{level}{letter}" for level in range(5, 9))
+    for mode, letter in MODE_LETTERS.items()
+}
 
 
 class MasterKeys:
@@ -76,7 +81,7 @@ class Adapter:
                 raise FormatError(f"{where}: register {register} does not hold what is told of it")
 
 
-def pack_public(info: AdapterInfo, driver: str) -> dict[str, Any]:
+def pack_public(info: AdapterInfo, driver: str, version: int = VERSION) -> dict[str, Any]:
     """The members of a JSON object that tell all but the master keys."""
     registers = {
         register.lower(): {
@@ -85,7 +90,7 @@ def pack_public(info: AdapterInfo, driver: str) -> dict[str, Any]:
         }
         for register in _ORDER
     }
-    return {
+    members: dict[str, Any] = {
         "apqn": str(info.apqn),
         "driver": driver,
         "mode": info.mode,
@@ -95,9 +100,16 @@ def pack_public(info: AdapterInfo, driver: str) -> dict[str, Any]:
         "created": info.created,
         "registers": registers,
     }
+    if version > 1:
+        members |= {
+            "configured": info.is_configured,
+            "checkstop": info.is_checkstopped,
+            "control_only": info.is_control_only,
+        }
+    return members
 
 
-def take_public(json: JsonObject, where: str) -> tuple[AdapterInfo, str]:
+def take_public(json: JsonObject, where: str, version: int = VERSION) -> tuple[AdapterInfo, str]:
     """What `pack_public` packed: information and driver.
 
     Raises:
@@ -109,8 +121,10 @@ def take_public(json: JsonObject, where: str) -> tuple[AdapterInfo, str]:
     driver = json.take_str("driver")
     text, mode, card_type = json.take_str("apqn"), json.take_str("mode"), json.take_str("type")
     serial, created = json.take_str("serial"), json.take_str("created")
-    if mode != MODE_CCA or card_type not in CARD_TYPES:
-        raise FormatError(f"{where}: mode {mode!r} and type {card_type!r}, wanted cca and CEX8C")
+    if card_type not in CARD_TYPES.get(mode, ()):
+        raise FormatError(f"{where}: mode {mode!r} and type {card_type!r}, wanted like CEX8C, cca")
+    if mode != MODE_CCA and any(state.state not in _NOTHING for state in states.values()):
+        raise FormatError(f"{where}: an accelerator with master keys")
     if not _SERIAL.fullmatch(serial) or not _CREATED.fullmatch(created):
         raise FormatError(f"{where}: serial {serial!r} or time {created!r} not as they are written")
     info = AdapterInfo(
@@ -124,6 +138,13 @@ def take_public(json: JsonObject, where: str) -> tuple[AdapterInfo, str]:
         mode=mode,
         type=card_type,
     )
+    if version > 1:
+        info = replace(
+            info,
+            is_configured=json.take_bool("configured"),
+            is_checkstopped=json.take_bool("checkstop"),
+            is_control_only=json.take_bool("control_only"),
+        )
     return info, driver
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from .adapter import (
     MASTER_KEYS_SIZE,
+    VERSION,
     Adapter,
     MasterKeys,
     pack_public,
@@ -23,7 +24,6 @@ from .json_object import JsonObject, pack_canonical
 from .sealing import ID_SIZE, SALT_SIZE, HostKey, Sealed
 
 _FORMAT: Final = "fusecrypt adapter"
-_VERSION: Final = 1
 _SUFFIX: Final = ".adapter"
 _NAME: Final = re.compile(r"([0-9a-f]{2}\.[0-9a-f]{4})\.adapter")
 _FILE_MAX: Final = 16 << 10  # bytes
@@ -120,7 +120,7 @@ class AdapterStore:
     def _pack(self, adapter: Adapter) -> bytes:
         members: dict[str, Any] = {
             "format": _FORMAT,
-            "version": _VERSION,
+            "version": VERSION,
             "adapter": pack_public(adapter.info, adapter.driver),
         }
         sealed = self.host_key.seal(adapter.master_keys.content, pack_canonical(members))
@@ -140,9 +140,9 @@ class AdapterStore:
             raise NotFoundError(f"adapter {path.stem}: does not exist") from error
         json = JsonObject.parse(text, where)
         json.take_constant("format", _FORMAT)
-        json.take_constant("version", _VERSION)
+        version = json.take_version(VERSION)
         public = json.take_object("adapter")
-        info, driver = take_public(public, where)
+        info, driver = take_public(public, where, version)
         public.finish()
         seal = json.take_object("sealed")
         sealed = Sealed(
@@ -153,5 +153,9 @@ class AdapterStore:
         seal.finish()
         json.finish()
         # Packed again rather than kept: what is vouched for is exactly what was understood.
-        vouched = {"format": _FORMAT, "version": _VERSION, "adapter": pack_public(info, driver)}
+        vouched = {
+            "format": _FORMAT,
+            "version": version,
+            "adapter": pack_public(info, driver, version),
+        }
         return info, driver, sealed, pack_canonical(vouched)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from . import gcm
-from .adapter import MASTER_KEYS_SIZE, Adapter, MasterKeys, pack_public, take_public
+from .adapter import MASTER_KEYS_SIZE, VERSION, Adapter, MasterKeys, pack_public, take_public
 from .clear_bytes import wipe, wiped
 from .coprocessor import AdapterInfo
 from .errors import BusyError, ConfigError, CoprocessorError, FormatError, NoKeyError
@@ -26,7 +26,6 @@ from .json_object import JsonObject, pack_canonical
 #: Bytes: one message of the control socket must hold it in base64, with room.
 SIZE_MAX: Final = 700 << 10
 _FORMAT: Final = "fusecrypt adapter backup"
-_VERSION: Final = 1
 _SALT_SIZE: Final = 32
 _CHECKSUM_SIZE: Final = 32
 
@@ -63,7 +62,7 @@ def pack(adapters: Sequence[Adapter], passphrase: bytearray) -> bytes:
         raise ConfigError("backup: the passphrase is empty")
     salt, nonce = os.urandom(_SALT_SIZE), os.urandom(gcm.NONCE_SIZE)
     public = [(adapter.info, adapter.driver) for adapter in adapters]
-    members = _pack_public(public, _COST, salt, nonce)
+    members = _pack_public(public, _COST, salt, nonce, VERSION)
     with wiped(bytearray(MASTER_KEYS_SIZE * len(adapters))) as clear:
         for i, adapter in enumerate(adapters):
             start = i * MASTER_KEYS_SIZE
@@ -137,15 +136,19 @@ class _Contents:
 
 
 def _pack_public(
-    adapters: Sequence[tuple[AdapterInfo, str]], cost: _Cost, salt: bytes, nonce: bytes
+    adapters: Sequence[tuple[AdapterInfo, str]],
+    cost: _Cost,
+    salt: bytes,
+    nonce: bytes,
+    version: int,
 ) -> dict[str, Any]:
     """The members that stand in the clear, which the seal vouches for."""
     return {
         "format": _FORMAT,
-        "version": _VERSION,
+        "version": version,
         "kdf": {"type": "scrypt", "n": cost.n, "r": cost.r, "p": cost.p, "salt": salt.hex()},
         "cipher": {"type": "aes-256-gcm", "nonce": nonce.hex()},
-        "adapters": [pack_public(info, driver) for info, driver in adapters],
+        "adapters": [pack_public(info, driver, version) for info, driver in adapters],
     }
 
 
@@ -154,7 +157,7 @@ def _parse_public(data: bytes) -> _Contents:
         raise FormatError(f"backup: {len(data)} bytes, at most {SIZE_MAX}")
     json = JsonObject.parse(data, "backup")
     json.take_constant("format", _FORMAT)
-    json.take_constant("version", _VERSION)
+    version = json.take_version(VERSION)
     cost, salt = _take_kdf(json.take_object("kdf"))
     cipher = json.take_object("cipher")
     cipher.take_constant("type", "aes-256-gcm")
@@ -162,7 +165,7 @@ def _parse_public(data: bytes) -> _Contents:
     cipher.finish()
     adapters: list[tuple[AdapterInfo, str]] = []
     for item in json.take_objects("adapters"):
-        adapters.append(take_public(item, "backup"))
+        adapters.append(take_public(item, "backup", version))
         item.finish()
     apqns = [info.apqn for info, _ in adapters]
     if not apqns or sorted(set(apqns)) != apqns:
@@ -170,7 +173,7 @@ def _parse_public(data: bytes) -> _Contents:
     sealed = json.take_hex("master_keys", len(adapters) * MASTER_KEYS_SIZE + gcm.TAG_SIZE)
     checksum = json.take_hex("checksum", _CHECKSUM_SIZE)
     json.finish()
-    members = _pack_public(adapters, cost, salt, nonce)
+    members = _pack_public(adapters, cost, salt, nonce, version)
     vouched = pack_canonical(members)
     members["master_keys"] = sealed.hex()
     if hashlib.sha256(pack_canonical(members)).digest() != checksum:

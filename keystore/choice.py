@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .coprocessor import AdapterInfo, Apqn, Register
+from .coprocessor import MODE_CCA, AdapterInfo, Apqn, Register, Status
 from .errors import CoprocessorError, MasterKeyChangedError
 from .keys import SecureKey
+from .tokens import KeyType
 
 CREATE_HINT: Final = "'fusecrypt adapter create' makes one"
 
@@ -24,18 +25,26 @@ class Seen:
     def __str__(self) -> str:
         if self.info is None:
             return f"{self.apqn} cannot be read ({self.problem})"
-        state = "has" if self.info.is_online else "is offline and has"
+        if self.info.mode != MODE_CCA:
+            return f"{self.apqn} is an accelerator"
+        state = "has" if self.info.status is Status.ONLINE else f"is {self.info.status} and has"
+        if self.info.is_control_only:
+            state = "is administered only and has"
         return f"{self.apqn} {state} CURRENT {self.info.current}, OLD {self.info.old}"
 
-    def find_register(self, mkvp: bytes) -> Register | None:
-        """The register with this master key, if the adapter can be used."""
-        if self.info is None or not self.info.is_online:
+    def find_register(self, secure_key: SecureKey) -> Register | None:
+        """The register with this key's master key, if the adapter can be used for it."""
+        if self.info is None or not self.can_use(secure_key.key_type):
             return None
-        return self.info.find_register(mkvp)
+        return self.info.find_register(secure_key.mkvp)
+
+    def can_use(self, key_type: KeyType) -> bool:
+        """Whether keys of this type can be used with it now, but for their master key."""
+        return self.info is not None and self.info.is_usable and self.info.supports(key_type)
 
     def find_mkvp(self, register: Register) -> bytes | None:
         """What a register holds, if the adapter can be used."""
-        if self.info is None or not self.info.is_online:
+        if self.info is None or not self.info.is_usable:
             return None
         return self.info.get_register(register).mkvp
 
@@ -52,7 +61,7 @@ def find_named(seen: Sequence[Seen], apqns: Sequence[Apqn]) -> list[Seen]:
     return [one for one in seen if one.apqn in apqns or not apqns]
 
 
-def choose_makers(seen: Sequence[Seen], apqns: Sequence[Apqn]) -> list[Apqn]:
+def choose_makers(seen: Sequence[Seen], key_type: KeyType, apqns: Sequence[Apqn]) -> list[Apqn]:
     """Those that can make a key under one and the same master key, in order of preference.
 
     Raises:
@@ -64,6 +73,11 @@ def choose_makers(seen: Sequence[Seen], apqns: Sequence[Apqn]) -> list[Apqn]:
         raise CoprocessorError(
             f"no adapter is online with a master key: {'; '.join(map(str, seen))}"
         )
+    too_old = [one for one in able if not one.can_use(key_type)]
+    if too_old and (apqns or len(too_old) == len(able)):
+        cards = ", ".join(f"{one.apqn} is a {one.info.type}" for one in too_old if one.info)
+        raise CoprocessorError(f"{key_type}: wanted a card from CEX6C on: {cards}")
+    able = [one for one in able if one not in too_old]
     mkvps = {one.find_mkvp(Register.CURRENT) for one in able}
     if apqns and len(mkvps) > 1:
         raise CoprocessorError(
@@ -87,7 +101,7 @@ def find_holders(
         (one.apqn, wanted)
         for wanted in (Register.CURRENT, Register.OLD)
         for one in seen
-        if one.find_register(secure_key.mkvp) is wanted
+        if one.find_register(secure_key) is wanted
     ]
     if holders:
         return holders
@@ -110,7 +124,11 @@ def choose_reencipherers(
         CoprocessorError: none has a master key in ``target``, or they have different ones.
     """
     seen = find_named(seen, apqns)
-    done = [one.apqn for one in seen if one.find_mkvp(target) == secure_key.mkvp]
+    done = [
+        one.apqn
+        for one in seen
+        if one.find_mkvp(target) == secure_key.mkvp and one.can_use(secure_key.key_type)
+    ]
     if done:
         return done
     holders = dict(find_holders(seen, secure_key))

@@ -12,6 +12,11 @@ from .keys import SecureKey
 from .tokens import KeyType
 
 MODE_CCA: Final = "cca"
+MODE_ACCEL: Final = "accel"
+#: Modes and the letters that end a card's type.
+MODE_LETTERS: Final = {MODE_CCA: "C", MODE_ACCEL: "A"}
+#: The first card that has CCA-AESCIPHER keys which become protected keys.
+_AESCIPHER_LEVEL: Final = 6
 _APQN: Final = re.compile(r"([0-9a-fA-F]{1,2})\.([0-9a-fA-F]{1,4})")
 
 
@@ -72,6 +77,15 @@ class RegisterState:
         return self.mkvp.hex() if self.mkvp else "-"
 
 
+class Status(StrEnum):
+    """Whether an adapter can be used, in lszcrypt's words."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+    DECONFIGURED = "deconfig"
+    CHECKSTOP = "chkstop"
+
+
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
     """What may be told of one adapter domain."""
@@ -85,6 +99,33 @@ class AdapterInfo:
     created: str  # UTC, like 2026-01-31T12:00:00Z
     mode: str = MODE_CCA
     type: str = "CEX8C"
+    is_configured: bool = True  # the card is given to this machine
+    is_checkstopped: bool = False  # the card failed, or is said to have, for a drill
+    is_control_only: bool = False  # the domain is administered here, and used elsewhere
+    requests: int = field(default=0, compare=False)  # since the start of the process that counts
+
+    @property
+    def level(self) -> int:
+        """The generation of the card: 8 of a CEX8C."""
+        return int(self.type[3:-1])
+
+    @property
+    def status(self) -> Status:
+        """The gravest reason why it cannot be used, or that it is online."""
+        if self.is_checkstopped:
+            return Status.CHECKSTOP
+        if not self.is_configured:
+            return Status.DECONFIGURED
+        return Status.ONLINE if self.is_online else Status.OFFLINE
+
+    @property
+    def is_usable(self) -> bool:
+        """Keys can be used with it, if it has their master key."""
+        return self.status is Status.ONLINE and not self.is_control_only and self.mode == MODE_CCA
+
+    def supports(self, key_type: KeyType) -> bool:
+        """The card knows keys of this type."""
+        return key_type is not KeyType.CCA_AESCIPHER or self.level >= _AESCIPHER_LEVEL
 
     def get_register(self, register: Register) -> RegisterState:
         """The state of one register."""

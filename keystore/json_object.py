@@ -82,6 +82,14 @@ class JsonObject:
         if got != wanted:
             raise FormatError(f"{self._where}: {name} is {got!r}, wanted {wanted!r}")
 
+    def take_version(self, most: int) -> int:
+        """The member ``version``, from 1 to ``most``.
+
+        Raises:
+            FormatError: a later one.
+        """
+        return self.take_int("version", 1, most)
+
     def finish(self) -> None:
         """That nothing is left.
 

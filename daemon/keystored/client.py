@@ -34,6 +34,8 @@ from .messages import (
 )
 
 if TYPE_CHECKING:
+    from ...keystore.adapters import Change
+    from ...keystore.registers import Part
     from ...keystore.tokens import KeyType
     from ..config import Settings
 
@@ -127,11 +129,57 @@ class Keystore:
         """All adapters, in the order of their APQNs."""
         return self._call("ListAdapters", {}, parse_adapters)
 
-    def create_adapter(self, apqn: Apqn, mode: str, *, with_master_key: bool) -> AdapterInfo:
-        """Make a virtual adapter; ``with_master_key``: with a random one set."""
-        parameters = {"apqn": str(apqn), "mode": mode, "master_key": with_master_key}
-        (adapter,) = self._call("CreateAdapter", parameters, parse_adapters)
-        return adapter
+    def create_adapter(
+        self,
+        apqn: Apqn,
+        mode: str,
+        *,
+        with_master_key: bool,
+        level: int | None = None,
+        is_control_only: bool = False,
+    ) -> AdapterInfo:
+        """Make a virtual adapter; ``with_master_key``: with a random one set.
+
+        ``level``: 5 to 8, of a CEX5 to CEX8; None: the card's, or 8.
+        """
+        return self._change(
+            "CreateAdapter",
+            apqn,
+            {
+                "mode": mode,
+                "master_key": with_master_key,
+                "level": level,
+                "control_only": is_control_only,
+            },
+        )
+
+    def change_adapters(self, apqns: Sequence[Apqn], change: Change) -> None:
+        """Change the state of adapters, or of the whole cards that they are of."""
+        parameters = {"apqns": [str(apqn) for apqn in apqns], "change": str(change)}
+        self._call("ChangeAdapters", parameters, dict)
+
+    def load_master_key_part(self, apqn: Apqn, part: Part, fd: int) -> AdapterInfo:
+        """Combine 32 bytes, which a descriptor yields, into the NEW master key."""
+        fds = PassedFds()
+        content = {"part": str(part), "content": fds.add(fd)}
+        return self._change("LoadMasterKeyPart", apqn, content, fds.fds)
+
+    def generate_master_key(self, apqn: Apqn) -> AdapterInfo:
+        """Make a random NEW master key."""
+        return self._change("GenerateMasterKey", apqn)
+
+    def clone_master_key(self, apqn: Apqn, source: Apqn, register: Register) -> AdapterInfo:
+        """Make the master key in a register of another adapter the NEW one."""
+        content = {"from": str(source), "register": str(register)}
+        return self._change("CloneMasterKey", apqn, content)
+
+    def clear_new_master_key(self, apqn: Apqn) -> AdapterInfo:
+        """Empty NEW."""
+        return self._change("ClearNewMasterKey", apqn)
+
+    def set_master_key(self, apqn: Apqn) -> AdapterInfo:
+        """Make NEW the CURRENT master key, CURRENT the OLD one; what was OLD is gone."""
+        return self._change("SetMasterKey", apqn)
 
     def remove_adapter(self, apqn: Apqn) -> None:
         """Forget an adapter and its master keys."""
@@ -159,6 +207,18 @@ class Keystore:
             connection = client.detach()
         connection.settimeout(None)
         return connection
+
+    def _change(
+        self,
+        method: str,
+        apqn: Apqn,
+        parameters: Mapping[str, object] | None = None,
+        fds: Sequence[int] = (),
+    ) -> AdapterInfo:
+        """Change one adapter; what it is then."""
+        content = {"apqn": str(apqn), **(parameters or {})}
+        (adapter,) = self._call(method, content, parse_adapters, fds)
+        return adapter
 
     def _call(
         self,

@@ -86,7 +86,7 @@ class GenerateRequest:
             key_type,
             key_bits,
             fields.flag("xts"),
-            _take_apqns(fields),
+            take_apqns(fields),
             fields.optional_fd("clear_key"),
             fields.flag("exportable"),
         )
@@ -125,7 +125,7 @@ class RewrapRequest:
         fields = Fields("parameters", parameters)
         return cls(
             SecureKey.parse(fields.data("token")),
-            _take_apqns(fields),
+            take_apqns(fields),
             Register(fields.choice("target", _TARGETS)) if has_target else None,
             KeyType(fields.choice("key_type", _KEY_TYPES)) if has_key_type else None,
             has_key_type and fields.flag("exportable"),
@@ -144,7 +144,7 @@ def pack_apqns(apqns: Sequence[Apqn]) -> dict[str, object]:
 
 def parse_apqns(parameters: Mapping[str, object]) -> tuple[Apqn, ...]:
     """What `pack_apqns` made."""
-    return _take_apqns(Fields("reply", parameters))
+    return take_apqns(Fields("reply", parameters))
 
 
 def parse_backup(parameters: Mapping[str, object]) -> bytes:
@@ -169,7 +169,12 @@ def describe_adapter(adapter: AdapterInfo) -> dict[str, object]:
         "mode": adapter.mode,
         "type": adapter.type,
         "serial": adapter.serial,
+        "status": str(adapter.status),
         "online": adapter.is_online,
+        "configured": adapter.is_configured,
+        "checkstop": adapter.is_checkstopped,
+        "control_only": adapter.is_control_only,
+        "requests": adapter.requests,
         "created": adapter.created,
         **{
             name: {
@@ -198,6 +203,10 @@ def parse_adapters(parameters: Mapping[str, object]) -> tuple[AdapterInfo, ...]:
             current=_parse_register(item.object("current")),
             old=_parse_register(item.object("old")),
             created=item.text("created"),
+            is_configured=item.flag("configured"),
+            is_checkstopped=item.flag("checkstop"),
+            is_control_only=item.flag("control_only"),
+            requests=item.integer("requests"),
         )
         for item in Fields("reply", parameters).objects("adapters")
     )
@@ -249,7 +258,7 @@ def parse_validation(parameters: Mapping[str, object]) -> Validation:
         register=Register(fields.choice("register", tuple(Register))),
         mkvp=_parse_hex(fields, "mkvp"),
         pattern=fields.text("pattern"),
-        apqns=_take_apqns(fields),
+        apqns=take_apqns(fields),
     )
 
 
@@ -259,7 +268,8 @@ def _parse_register(fields: Fields) -> RegisterState:
     return RegisterState(state, mkvp)
 
 
-def _take_apqns(fields: Fields) -> tuple[Apqn, ...]:
+def take_apqns(fields: Fields) -> tuple[Apqn, ...]:
+    """The APQNs of a message."""
     return tuple(_make_apqn(text, "apqns") for text in fields.texts("apqns"))
 
 

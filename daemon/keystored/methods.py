@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -14,34 +13,29 @@ from ..control.fields import Fields, pack_data
 from ..control.protocol import Request
 from ..control.server import Method, Peer
 from ..version import VERSION
+from .adapter_methods import AdapterMethods
 from .messages import (
     INTERFACE,
     GenerateRequest,
     Info,
     RewrapRequest,
     pack_adapters,
-    pack_apqns,
     pack_transport,
     pack_validation,
-    parse_apqn,
     parse_token,
 )
 from .secret import read_secret
+from .work import Work
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ...keystore.coprocessor import AdapterInfo
     from ...keystore.coprocessors import Coprocessors
     from ...keystore.keys import SecureKey
 
-log = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
-
 #: Bytes; the two halves of an XTS-256 key.
 _MAX_CLEAR_KEY: Final = 64
-#: Bytes; more than anybody types, and what a pipe holds.
-_MAX_PASSPHRASE: Final = 65536
 
 
 class Methods:
@@ -51,8 +45,8 @@ class Methods:
         self._coprocessors = coprocessors
         self._directory = directory
         self._memory = memory
-        # One at a time: they share one directory of state.
-        self._limiter = trio.CapacityLimiter(1)
+        self._work = Work()
+        self._adapters = AdapterMethods(coprocessors, self._work)
 
     def get_table(self, peer: Peer) -> dict[str, Method]:
         """What this peer may call, by full name; the rest refuses.
@@ -70,70 +64,27 @@ class Methods:
             "ConvertKey": self.convert_key,
             "RestrictKey": self.restrict_key,
         }
-        owned: dict[str, Method] = {
-            "CreateAdapter": self.create_adapter,
-            "RemoveAdapter": self.remove_adapter,
-            "BackupAdapters": self.backup_adapters,
-            "RestoreAdapters": self.restore_adapters,
-        }
+        owned = self._adapters.get_table()
         if not peer.is_owner:
             owned = dict.fromkeys(owned, _refuse)
         return {f"{INTERFACE}.{name}": method for name, method in {**usable, **owned}.items()}
 
     async def check(self) -> None:
         """Return when the adapters would be asked."""
-        await self._work(lambda: None)
+        await self._work.run(lambda: None)
 
     async def get_info(self, _call: Request) -> Mapping[str, object]:
         await trio.lowlevel.checkpoint()
         return Info(VERSION, os.getpid(), str(self._directory), self._memory).pack()
 
     async def list_adapters(self, _call: Request) -> Mapping[str, object]:
-        def work() -> Mapping[str, object]:
+        def work() -> tuple[AdapterInfo, ...]:
             try:
-                return pack_adapters(self._coprocessors.list_info())
+                return self._coprocessors.list_info()
             except (FormatError, AccessError) as error:
                 raise CoprocessorError(str(error)) from None
 
-        return await self._work(work)
-
-    async def create_adapter(self, call: Request) -> Mapping[str, object]:
-        fields = Fields("parameters", call.parameters)
-        apqn, mode = parse_apqn(fields), fields.text("mode")
-        has_master_key = fields.flag("master_key")
-        info = await self._work(
-            lambda: self._coprocessors.create(apqn, mode, with_master_key=has_master_key)
-        )
-        log.info("%s: created, MKVP %s", apqn, info.current)
-        return pack_adapters([info])
-
-    async def remove_adapter(self, call: Request) -> Mapping[str, object]:
-        apqn = parse_apqn(Fields("parameters", call.parameters))
-        await self._work(lambda: self._coprocessors.remove(apqn))
-        log.info("%s: removed, with its master keys", apqn)
-        return {}
-
-    async def backup_adapters(self, call: Request) -> Mapping[str, object]:
-        fd = Fields("parameters", call.parameters, call.fds).fd("passphrase")
-
-        def work() -> bytes:
-            with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
-                return self._coprocessors.backup(passphrase)
-
-        return {"backup": pack_data(await self._work(work))}
-
-    async def restore_adapters(self, call: Request) -> Mapping[str, object]:
-        fields = Fields("parameters", call.parameters, call.fds)
-        backup, fd = fields.data("backup"), fields.fd("passphrase")
-
-        def work() -> Mapping[str, object]:
-            with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
-                apqns = self._coprocessors.restore(backup, passphrase)
-            for apqn in apqns:
-                log.info("%s: restored from a backup", apqn)
-            return pack_apqns(apqns)
-
-        return await self._work(work)
+        return pack_adapters(await self._work.run(work))
 
     async def generate_random_key(self, call: Request) -> Mapping[str, object]:
         if call.parameters.get("clear_key") is not None:
@@ -161,11 +112,11 @@ class Methods:
                     is_exportable=request.is_exportable,
                 ).token
 
-        return {"token": pack_data(await self._work(work))}
+        return {"token": pack_data(await self._work.run(work))}
 
     async def validate_key(self, call: Request) -> Mapping[str, object]:
         key = parse_token(call.parameters)
-        return pack_validation(await self._work(lambda: self._coprocessors.validate(key)))
+        return pack_validation(await self._work.run(lambda: self._coprocessors.validate(key)))
 
     async def reencipher_key(self, call: Request) -> Mapping[str, object]:
         request = RewrapRequest.parse(call.parameters, has_target=True)
@@ -190,20 +141,14 @@ class Methods:
         return await self._rewrap(lambda: self._coprocessors.restrict(request.key, request.apqns))
 
     async def _rewrap(self, function: Callable[[], SecureKey]) -> Mapping[str, object]:
-        key = await self._work(function)
+        key = await self._work.run(function)
         return {"token": pack_data(key.token)}
 
     async def make_transport(self, call: Request) -> Mapping[str, object]:
         key = parse_token(call.parameters)
         public_key = Fields("parameters", call.parameters).data("public_key")
         return pack_transport(
-            await self._work(lambda: self._coprocessors.to_transport(key, public_key))
-        )
-
-    async def _work(self, function: Callable[[], Result]) -> Result:
-        # Abandoned at the end only: what it writes to the disk is whole or not there.
-        return await trio.to_thread.run_sync(
-            function, limiter=self._limiter, abandon_on_cancel=True
+            await self._work.run(lambda: self._coprocessors.to_transport(key, public_key))
         )
 
 

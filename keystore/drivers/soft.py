@@ -9,7 +9,15 @@ from .. import cca, transport
 from ..adapter import Adapter
 from ..adapter_store import AdapterStore
 from ..clear_bytes import make_random, wiped
-from ..coprocessor import AdapterInfo, Apqn, Register, Transport, Validation
+from ..coprocessor import (
+    MODE_CCA,
+    AdapterInfo,
+    Apqn,
+    Register,
+    Status,
+    Transport,
+    Validation,
+)
 from ..errors import CoprocessorError, MasterKeyChangedError, UnsupportedError
 from ..keys import SecureKey
 from ..tokens import KEY_BITS, XTS_KEY_BITS, KeyType
@@ -111,8 +119,12 @@ class SoftCoprocessor:
     @contextmanager
     def _online(self) -> Generator[Adapter, None, None]:
         with self._store.opened(self._apqn) as adapter:
-            if not adapter.info.is_online:
-                raise CoprocessorError(f"adapter {self._apqn}: offline")
+            info = adapter.info
+            if info.mode != MODE_CCA or info.is_control_only:
+                what = "an accelerator" if info.mode != MODE_CCA else "administered only"
+                raise CoprocessorError(f"adapter {self._apqn}: {what}, it serves no keys")
+            if info.status is not Status.ONLINE:
+                raise CoprocessorError(f"adapter {self._apqn}: {info.status}")
             yield adapter
 
     @contextmanager

@@ -22,7 +22,7 @@ from fusecrypt.daemon.keystored.methods import Methods
 from fusecrypt.daemon.keystored.passed_socket import find_passed_listener
 from fusecrypt.daemon.keystored.place import take_place
 from fusecrypt.daemon.keystored.secret import read_secret
-from fusecrypt.daemon.keystored.server import IDLE_TIMEOUT, serve
+from fusecrypt.daemon.keystored.server import IDLE_TIMEOUT
 from fusecrypt.keystore.coprocessor import Apqn, Register
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.errors import (
@@ -39,6 +39,7 @@ from fusecrypt.keystore.errors import (
 )
 from fusecrypt.keystore.keys import SecureKey
 from fusecrypt.keystore.tokens import KeyType
+from tests.unit.daemon.keystored_process import call, pipe, running_keystore, serve_at
 
 APQN = Apqn(3, 0x39)
 OTHER = Apqn(4, 1)
@@ -63,37 +64,8 @@ def methods(settings: Settings) -> Methods:
 
 @pytest.fixture
 async def running(settings, methods):
-    with take_place(settings.keystore_socket) as place:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(_serve, place, methods)
-            yield Keystore(settings)
-            nursery.cancel_scope.cancel()
-
-
-async def _serve(place, methods, *, is_on_demand=False, task_status):
-    await serve(
-        place.listener,
-        methods,
-        is_shared=False,
-        is_on_demand=is_on_demand,
-        place=place,
-        task_status=task_status,
-    )
-
-
-@contextlib.contextmanager
-def pipe(data: bytes):
-    reader, writer = os.pipe()
-    os.write(writer, data)
-    os.close(writer)
-    try:
-        yield reader
-    finally:
-        os.close(reader)
-
-
-async def call(function, *args, **kwargs):
-    return await trio.to_thread.run_sync(lambda: function(*args, **kwargs))
+    async with running_keystore(settings, methods) as keystore:
+        yield keystore
 
 
 async def test_adapters_come_and_go(running, settings):
@@ -136,33 +108,6 @@ async def test_a_clear_key_comes_by_descriptor(running):
     assert validation.pattern == (
         "cd6b103236fbd87dba93e9001e29bc3d5e885d6abd1577e3e0e0a5f49e444894"
     )
-
-
-async def test_a_key_goes_into_other_tokens(running):
-    adapter = await call(running.create_adapter, APQN, "cca", with_master_key=True)
-    with pipe(bytes(range(64))) as fd:
-        key = await call(
-            running.generate, KeyType.CCA_AESDATA, key_bits=256, xts=True, clear_key_fd=fd
-        )
-    assert await call(running.reencipher, key, Register.CURRENT, apqns=[APQN]) == key
-    with pytest.raises(CoprocessorError, match="NEW empty"):
-        await call(running.reencipher, key, Register.NEW)
-    with pytest.raises(MapperError, match="target"):
-        await call(running.reencipher, key, Register.OLD)
-    made = await call(running.convert, key, KeyType.CCA_AESCIPHER, is_exportable=True)
-    limited = await call(running.restrict, made, apqns=[APQN])
-    assert limited == await call(running.convert, key, KeyType.CCA_AESCIPHER)
-    assert made != limited
-    assert limited.mkvp == adapter.current.mkvp
-    pattern = (await call(running.validate, key)).pattern
-    for other in (made, limited):
-        assert (await call(running.validate, other)).pattern == pattern
-    with pytest.raises(CoprocessorError, match="does not exist"):
-        await call(running.restrict, made, apqns=[OTHER])
-    exportable = await call(
-        running.generate, KeyType.CCA_AESCIPHER, key_bits=256, xts=False, is_exportable=True
-    )
-    assert exportable.token[50:52] == made.token[50:52] == b"\xf8\x00"
 
 
 async def test_a_backup_is_restored_elsewhere(running, settings):
@@ -219,7 +164,19 @@ async def test_damaged_state_is_a_matter_of_the_coprocessor(running, settings):
 
 
 @pytest.mark.parametrize(
-    "name", ["CreateAdapter", "RemoveAdapter", "BackupAdapters", "RestoreAdapters"]
+    "name",
+    [
+        "CreateAdapter",
+        "RemoveAdapter",
+        "BackupAdapters",
+        "RestoreAdapters",
+        "ChangeAdapters",
+        "LoadMasterKeyPart",
+        "GenerateMasterKey",
+        "CloneMasterKey",
+        "ClearNewMasterKey",
+        "SetMasterKey",
+    ],
 )
 async def test_others_may_not_change_adapters(methods, name):
     method = methods.get_table(STRANGER)[f"io.fusecrypt.Keystore.{name}"]
@@ -254,7 +211,7 @@ async def test_it_ends_60_seconds_after_its_last_client(settings, methods, autoj
 
 def _on_demand(place, methods):
     async def serve_it(task_status):
-        await _serve(place, methods, is_on_demand=True, task_status=task_status)
+        await serve_at(place, methods, is_on_demand=True, task_status=task_status)
 
     return serve_it
 
@@ -291,7 +248,7 @@ async def test_a_signal_ends_it_soon_whatever_clients_do(settings, methods):
     start = time.monotonic()
     with take_place(settings.keystore_socket) as place:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_serve, place, methods)
+            await nursery.start(serve_at, place, methods)
             attached = await call(Keystore(settings).attach)
             os.kill(os.getpid(), signal.SIGTERM)
         assert await trio.to_thread.run_sync(attached.recv, 1) == b""

@@ -50,7 +50,10 @@ def test_every_option_of_zkey_and_lszcrypt_is_described() -> None:
 
 
 def test_every_method_of_the_keystore_is_described() -> None:
-    source = (Path(client.__file__).with_name("methods.py")).read_text()
+    here = Path(client.__file__)
+    source = "".join(
+        here.with_name(f"{name}.py").read_text() for name in ("methods", "adapter_methods")
+    )
     for name in re.findall(r'^            "([A-Z][A-Za-z]+)": self', source, re.MULTILINE):
         assert f"| `{name}` |" in KEYSTORED, name
 

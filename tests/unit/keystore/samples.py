@@ -1,5 +1,7 @@
 """Keys and registers that several tests of this folder use."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fusecrypt.keystore.adapter import Adapter, MasterKeys
@@ -40,8 +42,13 @@ def store_of(directory: Path) -> AdapterStore:
     return AdapterStore(directory, HostKey(directory / "host.key"))
 
 
-def put_adapter(directory: Path, apqn: Apqn, **registers: bytearray) -> AdapterInfo:
-    """Store an adapter with these master keys (new, current, old), in place of one that is."""
+def put_adapter(
+    directory: Path, apqn: Apqn, changes: Mapping[str, object] | None = None, **registers: bytearray
+) -> AdapterInfo:
+    """Store an adapter with these master keys (new, current, old), in place of one that is.
+
+    ``changes`` are other fields of its information.
+    """
     keys = MasterKeys()
     states = {
         "new": RegisterState(Fill.EMPTY),
@@ -55,6 +62,7 @@ def put_adapter(directory: Path, apqn: Apqn, **registers: bytearray) -> AdapterI
     info = AdapterInfo(
         apqn=apqn, serial="93AADFK7", is_online=True, created="2026-01-31T12:00:00Z", **states
     )
+    info = replace(info, **(changes or {}))
     store = store_of(directory)
     with store.locked():
         store.host_key.make()

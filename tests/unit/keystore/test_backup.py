@@ -54,7 +54,7 @@ def test_no_master_key_is_readable_in_a_backup(data):
     for first in (1, 2):
         assert bytes(master_key(first)) not in data
         assert master_key(first).hex().encode() not in data
-    assert json.loads(data)["version"] == 1
+    assert json.loads(data)["version"] == 2
 
 
 def test_two_backups_share_neither_salt_nor_ciphertext(coprocessors, data):
@@ -184,3 +184,25 @@ def test_hostile_members_are_refused(name, value):
     members[name] = value
     with pytest.raises(MapperError):
         backup.parse(json.dumps(members).encode(), passphrase())
+
+
+#: Made by the version before cards had states, of the master key 00..1f, passphrase "passphrase".
+OF_VERSION_1 = (
+    '{"adapters":[{"apqn":"03.0039","created":"2026-01-31T12:00:00Z","driver":"soft","mode":"cca",'
+    '"online":true,"registers":{"current":{"mkvp":"491176b0f443c65a","state":"valid"},"new":'
+    '{"mkvp":"","state":"empty"},"old":{"mkvp":"","state":"invalid"}},"serial":"93AADFK7","type":'
+    '"CEX8C"}],"checksum":"f9977635c65c6c504f4f1ca89c36e600c31a6307fa58b33ff24fc0dfa0844731",'
+    '"cipher":{"nonce":"0955af7bdf18c906f0ce0467","type":"aes-256-gcm"},"format":"fusecrypt adapter'
+    ' backup","kdf":{"n":32768,"p":3,"r":8,"salt":"b8c83dd4a67410d1b90efe6d0f88d1e9b0dedfdc6ae8ce99'
+    'b779a82cdc3ea800","type":"scrypt"},"master_keys":"dac4a869eb52ba1d488451b9398dcf760d817d3a7509'
+    "3f07dd4b6e580979936b33e5cfebf8d768e6cb1a66ab50fe8e4efebdab8947bece87b968e6d93c087f42d34f1a3b03"
+    '871d42b2f55a6c641b4d88145588bf881b1e639b86a96675ef68f781d0ceb9e744bd8d878f15314c9ac839",'
+    '"version":1}\n'
+)
+
+
+def test_a_backup_of_an_earlier_version_is_restored(coprocessors):
+    assert coprocessors.restore(OF_VERSION_1.encode(), bytearray(b"passphrase")) == [FIRST]
+    (info,) = coprocessors.list_info()
+    assert (info.serial, info.current.mkvp.hex()) == ("93AADFK7", "491176b0f443c65a")
+    assert (info.is_configured, info.is_checkstopped, info.is_control_only) == (True, False, False)

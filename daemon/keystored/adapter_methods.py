@@ -1,0 +1,144 @@
+"""What the keystored's owner can have done to the adapters themselves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from ...keystore.adapters import Change
+from ...keystore.cca import MASTER_KEY_SIZE
+from ...keystore.coprocessor import AdapterInfo, Apqn, Register
+from ...keystore.registers import Part
+from ..control.fields import Fields, pack_data
+from ..control.protocol import Request
+from ..control.server import Method
+from .messages import pack_adapters, pack_apqns, parse_apqn, take_apqns
+from .secret import read_secret
+from .work import Work
+
+if TYPE_CHECKING:
+    from ...keystore.coprocessors import Coprocessors
+
+log = logging.getLogger(__name__)
+
+#: Bytes; more than anybody types, and what a pipe holds.
+_MAX_PASSPHRASE: Final = 65536
+
+
+class AdapterMethods:
+    """Takes parameters apart, lets the adapters be changed, puts the answer together."""
+
+    def __init__(self, coprocessors: Coprocessors, work: Work) -> None:
+        self._coprocessors = coprocessors
+        self._work = work
+
+    def get_table(self) -> dict[str, Method]:
+        """The methods by their short names."""
+        return {
+            "CreateAdapter": self.create_adapter,
+            "RemoveAdapter": self.remove_adapter,
+            "BackupAdapters": self.backup_adapters,
+            "RestoreAdapters": self.restore_adapters,
+            "ChangeAdapters": self.change_adapters,
+            "LoadMasterKeyPart": self.load_part,
+            "GenerateMasterKey": self.generate_master_key,
+            "CloneMasterKey": self.clone_master_key,
+            "ClearNewMasterKey": self.clear_new,
+            "SetMasterKey": self.set_new,
+        }
+
+    async def create_adapter(self, call: Request) -> Mapping[str, object]:
+        fields = Fields("parameters", call.parameters)
+        apqn, mode = parse_apqn(fields), fields.text("mode")
+        has_master_key, level = fields.flag("master_key"), fields.optional_integer("level")
+        is_control_only = fields.flag("control_only")
+        info = await self._work.run(
+            lambda: self._coprocessors.create(
+                apqn,
+                mode,
+                with_master_key=has_master_key,
+                level=level,
+                is_control_only=is_control_only,
+            )
+        )
+        log.info("%s: created, MKVP %s", apqn, info.current)
+        return pack_adapters([info])
+
+    async def remove_adapter(self, call: Request) -> Mapping[str, object]:
+        apqn = parse_apqn(Fields("parameters", call.parameters))
+        await self._work.run(lambda: self._coprocessors.remove(apqn))
+        log.info("%s: removed, with its master keys", apqn)
+        return {}
+
+    async def backup_adapters(self, call: Request) -> Mapping[str, object]:
+        fd = Fields("parameters", call.parameters, call.fds).fd("passphrase")
+
+        def work() -> bytes:
+            with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
+                return self._coprocessors.backup(passphrase)
+
+        return {"backup": pack_data(await self._work.run(work))}
+
+    async def restore_adapters(self, call: Request) -> Mapping[str, object]:
+        fields = Fields("parameters", call.parameters, call.fds)
+        backup, fd = fields.data("backup"), fields.fd("passphrase")
+
+        def work() -> list[Apqn]:
+            with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
+                return self._coprocessors.restore(backup, passphrase)
+
+        apqns = await self._work.run(work)
+        for apqn in apqns:
+            log.info("%s: restored from a backup", apqn)
+        return pack_apqns(apqns)
+
+    async def change_adapters(self, call: Request) -> Mapping[str, object]:
+        fields = Fields("parameters", call.parameters)
+        apqns = take_apqns(fields)
+        change = Change(fields.choice("change", tuple(Change)))
+        await self._work.run(lambda: self._coprocessors.change(apqns, change))
+        log.info("%s: %s", ", ".join(map(str, apqns)), change)
+        return {}
+
+    async def load_part(self, call: Request) -> Mapping[str, object]:
+        fields = Fields("parameters", call.parameters, call.fds)
+        apqn, part = parse_apqn(fields), Part(fields.choice("part", tuple(Part)))
+        fd = fields.fd("content")
+
+        def work() -> AdapterInfo:
+            with read_secret(fd, "key part", limit=MASTER_KEY_SIZE) as content:
+                return self._coprocessors.load_part(apqn, part, content)
+
+        return await self._alter(apqn, f"{part} key part loaded", work)
+
+    async def generate_master_key(self, call: Request) -> Mapping[str, object]:
+        apqn = parse_apqn(Fields("parameters", call.parameters))
+        return await self._alter(
+            apqn, "random NEW master key", lambda: self._coprocessors.load_random(apqn)
+        )
+
+    async def clone_master_key(self, call: Request) -> Mapping[str, object]:
+        fields = Fields("parameters", call.parameters)
+        apqn, source = parse_apqn(fields), parse_apqn(fields, "from")
+        register = Register(fields.choice("register", tuple(Register)))
+        return await self._alter(
+            apqn,
+            f"NEW master key is {register} of {source}",
+            lambda: self._coprocessors.clone(apqn, source, register),
+        )
+
+    async def clear_new(self, call: Request) -> Mapping[str, object]:
+        apqn = parse_apqn(Fields("parameters", call.parameters))
+        return await self._alter(apqn, "NEW cleared", lambda: self._coprocessors.clear_new(apqn))
+
+    async def set_new(self, call: Request) -> Mapping[str, object]:
+        apqn = parse_apqn(Fields("parameters", call.parameters))
+        return await self._alter(apqn, "master key set", lambda: self._coprocessors.set_new(apqn))
+
+    async def _alter(
+        self, apqn: Apqn, what: str, function: Callable[[], AdapterInfo]
+    ) -> Mapping[str, object]:
+        info = await self._work.run(function)
+        log.info("%s: %s; NEW %s, CURRENT %s, OLD %s", apqn, what, info.new, info.current, info.old)
+        return pack_adapters([info])
