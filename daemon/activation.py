@@ -6,13 +6,14 @@ is bounded by memory: one of Argon2 may take gibibytes.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
 import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -20,10 +21,10 @@ from ..dmcrypt.backing import locked, pread_from
 from ..dmcrypt.effective_key import KeyService
 from ..dmcrypt.engine.client import Engine, Secret
 from ..dmcrypt.engine.messages import SecretMode
-from ..dmcrypt.luks_header import LuksHeader, read_luks_header
+from ..dmcrypt.loopaes import LoopaesParams, open_loopaes
 from ..dmcrypt.luks2 import Luks2Header
 from ..dmcrypt.luks2.requirement import allows_discards
-from ..dmcrypt.loopaes import LoopaesParams, open_loopaes
+from ..dmcrypt.luks_header import LuksHeader, read_luks_header
 from ..dmcrypt.open_volume import (
     OpenedVolume,
     check_luks,
@@ -68,6 +69,7 @@ class Recipe:
     key_slot: int | None = None
     plain: PlainParams | LoopaesParams | None = None  # None: LUKS
     luks: str = "luks"  # or only luks1, luks2
+    allow_discards: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Prepared:
     header: LuksHeader | None  # None: plain, loopaes
 
 
+Result = TypeVar("Result")
+
 #: Gets the key of a prepared volume, as often as it takes.
 Unlock = Callable[[Prepared], Awaitable[OpenedVolume]]
 
@@ -88,9 +92,9 @@ class Activator:
     """Opens volumes with one engine into one registry."""
 
     def __init__(self, engine: Engine, registry: Registry, key_service: KeyService) -> None:
-        self._engine = engine
+        self.engine = engine
+        self.key_service = key_service
         self._registry = registry
-        self._key_service = key_service
         self._kdf_memory = trio.CapacityLimiter(_count_kdfs())
         # Reading a header or key file is short, but a slow disk must not stop the others.
         self._files = trio.CapacityLimiter(8)
@@ -116,10 +120,11 @@ class Activator:
             assert opened.table.size == prepared.area.end - prepared.area.start
             return await self._registry.add(
                 recipe.name,
-                opened.table,
+                dataclasses.replace(opened.table, discards=_allows_discards(prepared)),
                 [recipe.source.fd],
                 prepared.area,
                 _describe(recipe, opened),
+                prepared.header,
             )
 
     async def unlock_with_secret(self, prepared: Prepared, key: KeyInput) -> OpenedVolume:
@@ -128,12 +133,19 @@ class Activator:
         Raises:
             UnlockError: it is not the right one, or did not come.
         """
+        return await self.use_secret(
+            key, functools.partial(self._open, prepared, is_key_file=key.keyfile)
+        )
+
+    async def use_secret(self, key: KeyInput, work: Callable[[Secret], Result]) -> Result:
+        """What ``work``, a key derivation, makes of the passphrase or key file, in a thread.
+
+        Raises:
+            UnlockError: it did not come.
+        """
         with await self._load_secret(key) as secret:
-            work = functools.partial(
-                self._open, prepared, secret, is_key_file=key.keyfile
-            )  # fmt: skip
             return await trio.to_thread.run_sync(
-                work, limiter=self._kdf_memory, abandon_on_cancel=True
+                work, secret, limiter=self._kdf_memory, abandon_on_cancel=True
             )
 
     async def unlock_with_volume_key(self, prepared: Prepared, key: VolumeKeyInput) -> OpenedVolume:
@@ -154,24 +166,12 @@ class Activator:
             if patience.cancelled_caught:
                 raise UnlockError(f"no passphrase came in {_SECRET_TIMEOUT:.0f} seconds")
         load = functools.partial(
-            self._engine.load_secret, key.fd, mode, offset=key.offset, size=key.size
+            self.engine.load_secret, key.fd, mode, offset=key.offset, size=key.size
         )
         return await trio.to_thread.run_sync(load, limiter=self._files, abandon_on_cancel=True)
 
     def _open(self, prepared: Prepared, secret: Secret, *, is_key_file: bool) -> OpenedVolume:
         recipe = prepared.recipe
-        if recipe.plain is not None:
-            return open_plain(
-                self._engine,
-                recipe.plain,
-                secret,
-                keyfile=is_key_file,
-                data_size=prepared.source_size,
-                read_only=recipe.is_read_only,
-                key_service=self._key_service,
-            )
-        assert prepared.header is not None
-        return open_luks(
         if isinstance(recipe.plain, LoopaesParams):
             return open_loopaes(
                 self.engine,
@@ -180,14 +180,26 @@ class Activator:
                 data_size=prepared.source_size,
                 read_only=recipe.is_read_only,
             )
-            self._engine,
+        if recipe.plain is not None:
+            return open_plain(
+                self.engine,
+                recipe.plain,
+                secret,
+                keyfile=is_key_file,
+                data_size=prepared.source_size,
+                read_only=recipe.is_read_only,
+                key_service=self.key_service,
+            )
+        assert prepared.header is not None
+        return open_luks(
+            self.engine,
             prepared.header,
             (recipe.header or recipe.source).fd,
             secret,
             key_slot=recipe.key_slot,
             data_size=prepared.source_size,
             read_only=recipe.is_read_only,
-            key_service=self._key_service,
+            key_service=self.key_service,
         )
 
     def _open_with_key(self, prepared: Prepared, file: VolumeKeyInput) -> OpenedVolume:
@@ -198,14 +210,14 @@ class Activator:
         size = get_key_size(header)
         if file.size not in (0, size):
             raise UnlockError(f"volume key of {file.size} bytes, this volume has one of {size}")
-        key = self._engine.load_key(file.fd, size, xts=is_xts(header))
+        key = self.engine.load_key(file.fd, size, xts=is_xts(header))
         return open_luks_with_key(
-            self._engine,
+            self.engine,
             header,
             key,
             data_size=prepared.source_size,
             read_only=recipe.is_read_only,
-            key_service=self._key_service,
+            key_service=self.key_service,
         )
 
 
@@ -236,6 +248,13 @@ def _read_header(recipe: Recipe, size: int) -> LuksHeader:
     # cryptsetup's own lock, for as long as the header is read.
     with locked(file.fd, exclusive=False, lock_fd=file.lock_fd):
         return read_luks_header(pread, size, recipe.luks)
+
+
+def _allows_discards(prepared: Prepared) -> bool:
+    """As cryptsetup: asked for now, or by a flag in the header; of no use to who only reads."""
+    header = prepared.header
+    is_kept = isinstance(header, Luks2Header) and allows_discards(header.metadata.config)
+    return (prepared.recipe.allow_discards or is_kept) and not prepared.recipe.is_read_only
 
 
 def _describe(recipe: Recipe, opened: OpenedVolume) -> Description:

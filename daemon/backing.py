@@ -10,8 +10,10 @@ import stat
 import struct
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from ..dmcrypt.units import SECTOR_SIZE
 from ..keystore.errors import AccessError, BusyError, NotFoundError, UnsupportedError
 
 log = logging.getLogger(__name__)
@@ -129,6 +131,22 @@ class BackingFile:
             log.warning("%s: deleted or replaced while open: its contents end with it", self._path)
         self._was_deleted = is_deleted
         return is_deleted
+
+    def get_size(self) -> int:
+        """Bytes it has now. May block.
+
+        Raises:
+            AccessError: they cannot be had.
+        """
+        try:
+            status = os.fstat(self._fd)
+            if not stat.S_ISBLK(status.st_mode):
+                return status.st_size
+            # sysfs(5): sectors of 512 bytes whatever the device's own are.
+            numbers = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+            return int(Path(f"/sys/dev/block/{numbers}/size").read_text()) * SECTOR_SIZE
+        except OSError as error:
+            raise AccessError(f"{self._path}: size: {error.strerror}") from None
 
     def close(self) -> None:
         """Let go of it."""

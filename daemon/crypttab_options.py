@@ -53,6 +53,7 @@ class CrypttabOptions:
     header: str | None = None  # absolute path
     key_slot: int | None = None
     read_only: bool = False
+    discard: bool = False
     noauto: bool = False
     nofail: bool = False
     tries: int = 3  # 0: for ever
@@ -237,6 +238,10 @@ def _set_read_only(o: CrypttabOptions) -> None:
     o.read_only = True
 
 
+def _set_discard(o: CrypttabOptions) -> None:
+    o.discard = True
+
+
 def _set_noauto(o: CrypttabOptions) -> None:
     o.noauto = True
 
@@ -292,6 +297,8 @@ _FLAGS: Final[dict[str, Callable[[CrypttabOptions], None]]] = {
     "plain": _set_plain,
     "read-only": _set_read_only,
     "readonly": _set_read_only,
+    "discard": _set_discard,
+    "allow-discards": _set_discard,
     "noauto": _set_noauto,
     "auto": _set_auto,
     "nofail": _set_nofail,
@@ -340,8 +347,6 @@ _REFUSED: Final[dict[str, str]] = {
     "tcrypt-keyfile": _OTHER_FORMAT,
     "veracrypt-pim": _OTHER_FORMAT,
     "loopaes": _OTHER_FORMAT,
-    "discard": "discards are not passed to the backing file",
-    "allow-discards": "discards are not passed to the backing file",
     "verify": "asking for a passphrase twice",
     "keyfile-erase": "erasing a key file",
     "keyfile-timeout": "a key file on another device",

@@ -61,7 +61,15 @@ def make_recipe(entry: CrypttabEntry, source: OpenFile, header: OpenFile | None)
     """
     options = entry.options
     plain = _make_plain(entry) if entry.type == "plain" else None
-    return Recipe(entry.name, source, header, options.read_only, options.key_slot, plain)
+    return Recipe(
+        entry.name,
+        source,
+        header,
+        options.read_only,
+        options.key_slot,
+        plain,
+        allow_discards=options.discard,
+    )
 
 
 def close_entry_files(recipe: Recipe) -> None:

@@ -25,6 +25,7 @@ from .tree import Device, Times, Tree
 
 if TYPE_CHECKING:
     from ..dmcrypt.engine.client import Engine
+    from ..dmcrypt.luks_header import LuksHeader
     from ..dmcrypt.table import Table
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,12 @@ class Volume:
     area: DataArea
     backing: BackingFile
     links: list[tuple[int, bytes]] = field(default_factory=list[tuple[int, bytes]])
+    header: LuksHeader | None = None  # as it was when the volume was opened; None: not LUKS
+    discards: bool = False
     is_deferred: bool = False
+    is_suspended: bool = False  # the engine has no key
+    fails_io: bool = False  # while suspended; else I/O waits
+    is_changing: bool = False
     idle: trio.Event = field(default_factory=trio.Event)
 
 
@@ -148,18 +154,36 @@ class Registry:
         Raises:
             BusyError: an open volume lies there, and one of the two writes.
         """
+        self._check_area(name, area, path)
+        self._opening[name] = area
+
+    def check_area(self, volume: Volume, area: DataArea) -> None:
+        """Refuse what would lie where another volume does.
+
+        Raises:
+            BusyError: naming the other.
+        """
+        self._check_area(volume.name, area, volume.description.source)
+
+    def _check_area(self, name: str, area: DataArea, path: str) -> None:
         held = {v.name: v.area for v in self._volumes.values()} | self._opening
         for other, theirs in held.items():
             if other != name and theirs is not None and theirs.conflicts(area):
                 raise BusyError(f"{path}: is open already, as volume {other}")
-        self._opening[name] = area
 
     async def add(
-        self, name: str, table: Table, fds: Sequence[int], area: DataArea, description: Description
+        self,
+        name: str,
+        table: Table,
+        fds: Sequence[int],
+        area: DataArea,
+        description: Description,
+        header: LuksHeader | None = None,
     ) -> Volume:
         """Have the engine serve a table under a reserved and claimed name, and show it.
 
-        ``fds`` stay the caller's. The first is the volume's source.
+        ``fds`` stay the caller's. The first is the volume's source. ``header`` is None where the
+        volume has none, and then it cannot be suspended.
         """
         assert self._opening.get(name) == area
         number = self.tree.get_node_number()
@@ -181,7 +205,10 @@ class Registry:
             is_read_only=spec.read_only,
         )
         minor = self._find_free_minor()
-        volume = Volume(name, minor, device, slot, description, area, backing)
+        volume = Volume(
+            name, minor, device, slot, description, area, backing,
+            header=header, discards=spec.discards,
+        )  # fmt: skip
         self._volumes[name] = volume
         self.tree.add_device(device, name, minor)
         self._add_links(volume)
@@ -209,7 +236,8 @@ class Registry:
             for volume in self.list_volumes():
                 device = volume.device
                 # Somebody else may have closed it while we closed the one before.
-                if volume.is_deferred and not device.opens and not device.is_closing:
+                is_free = not (device.opens or device.is_closing or volume.is_changing)
+                if volume.is_deferred and is_free:
                     # The one who asked for it is gone: what failed goes to the log.
                     with contextlib.suppress(BusyError):
                         await self._close_logged(volume)
@@ -223,8 +251,8 @@ class Registry:
             EngineError: it is closed, but the backing store failed to sync.
         """
         volume = self.get(name)
-        if volume.device.is_closing:
-            raise BusyError(f"{name}: is being closed")
+        if volume.device.is_closing or volume.is_changing:
+            raise BusyError(f"{name}: is being closed or changed")
         if is_deferred and volume.device.opens:
             volume.is_deferred = True
             log.info("%s: will be closed when it is no longer in use", name)

@@ -50,6 +50,7 @@ class Table:
     sector_size: int
     size: int
     read_only: bool
+    discards: bool = False  # hole punching reaches the backing store
 
     def __post_init__(self) -> None:
         """Raises ConfigError: what dm-crypt's constructor refuses."""
@@ -67,7 +68,9 @@ class Table:
     def to_device(self, node: int) -> DeviceSpec:
         """As the engine takes it, to be served under FUSE node id ``node``."""
         segments = tuple(segment.to_spec() for segment in self.segments)
-        return DeviceSpec(node, self.size, self.sector_size, self.read_only, segments)
+        return DeviceSpec(
+            node, self.size, self.sector_size, self.read_only, segments, self.discards
+        )
 
 
 def _check_crypt(segment: Segment, sector_size: int) -> None:

@@ -13,6 +13,7 @@ from .header_commands import HEADER_COMMANDS
 from .keystore_commands import KEYSTORE_COMMANDS
 from .options import COMMON, CRYPTSETUP, Kind, Option
 from .output import Output, format_table
+from .volume_commands import VOLUME_COMMANDS
 from .zkey_commands import ZKEY_WORDS
 
 _KEY_OPTIONS: Final = frozenset({"key-file", "keyfile-offset", "keyfile-size", "tries", "timeout"})
@@ -81,6 +82,7 @@ COMMANDS: Final[dict[str, Command]] = {
         | {
             "type",
             "readonly",
+            "allow-discards",
             "key-slot",
             "header",
             "volume-key-file",
@@ -179,6 +181,7 @@ COMMANDS: Final[dict[str, Command]] = {
         maximum=1,
     ),
     **HEADER_COMMANDS,
+    **VOLUME_COMMANDS,
     **KEYSTORE_COMMANDS,
 }
 
@@ -189,13 +192,13 @@ _GROUPS: Final = frozenset(name.partition(" ")[0] for name in COMMANDS if " " in
 _ALIASES: Final = {
     "luksOpen": ("open", "luks"),
     "plainOpen": ("open", "plain"),
+    "loopaesOpen": ("open", "loopaes"),
     "luksConfig": ("config", None),
     "luksErase": ("erase", None),
     "luksClose": ("close", None),
-    "loopaesOpen": ("open", "loopaes"),
     "plainClose": ("close", None),
-    "remove": ("close", None),
     "loopaesClose": ("close", None),
+    "remove": ("close", None),
 }
 
 # cryptsetup's actions that fusecrypt does not have, or not yet.
@@ -212,7 +215,6 @@ _UNSUPPORTED: Final = frozenset(
         "fvault2Open",
         "reencrypt",
         "refresh",
-        "resize",
         "tcryptClose",
         "tcryptDump",
         "tcryptOpen",

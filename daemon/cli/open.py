@@ -94,6 +94,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             header=None if header is None else _pass(header),
             key_slot=parse_key_slot(args, luks, source),
             read_only=read_only,
+            allow_discards=args.has("allow-discards"),
         )
         if (volume_key := args.text("volume-key-file")) is not None:
             file = stack.enter_context(open_for_reading(volume_key, "volume key file"))

@@ -84,6 +84,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "type": Option("luks, luks1, luks2 or plain", "TYPE", "M"),
     "header": Option("The LUKS header is in this file", "FILE"),
     "readonly": make_flag("Open for reading only", "r"),
+    "allow-discards": make_flag("Pass discards (punched holes) on to the file or device"),
     "cipher": Option("Cipher, as in aes-xts-plain64", "CIPHER", "c"),
     "key-size": Option("Size of the volume key", "BITS", "s"),
     "hash": Option(
@@ -130,6 +131,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "dump-volume-key": make_flag("Print the volume key"),
     # other actions
     "deferred": make_flag("Close when the last user is gone"),
+    "fail-io": make_flag("Let I/O fail instead of wait"),
     "dump-json-metadata": make_flag("Print the JSON area of the header"),
     "mode": Option("Kind of an adapter: cca", "MODE"),
     "no-master-key": make_flag("Leave the adapter's master-key registers empty"),
@@ -152,7 +154,6 @@ ALIASES: Final = {
 UNSUPPORTED: Final = frozenset(
     {
         "active-name",
-        "allow-discards",
         "block-size",
         "cancel-deferred",
         "debug-json",

@@ -67,7 +67,8 @@ def run_list(_args: Arguments, settings: Settings, output: Output) -> ExitCode:
 def format_volume(volume: Volume) -> list[str]:
     """One volume, laid out as cryptsetup 2.8 does, with what only we have at the end."""
     use = " and is in use" if volume.in_use else ""
-    state = volume.state if volume.state != "active" else f"active{use}"
+    state = f"active{use}" if volume.state != "closing" else volume.state
+    suspended = " (suspended)" if volume.state == "suspended" else ""
     lines = [
         f"{volume.path} is {state}.",
         f"  type:    {volume.type}",
@@ -85,7 +86,9 @@ def format_volume(volume: Volume) -> list[str]:
     ]
     if volume.iv_offset:
         lines.append(f"  skipped: {_format_sectors(volume.iv_offset)}")
-    lines.append(f"  mode:    {'readonly' if volume.read_only else 'read/write'}")
+    lines.append(f"  mode:    {'readonly' if volume.read_only else 'read/write'}{suspended}")
+    if volume.flags:
+        lines.append(f"  flags:   {' '.join(volume.flags)}")
     optional = {"uuid": volume.uuid, "label": volume.label, "keyslot": volume.keyslot}
     lines += [f"  {f'{key}:':<9}{text}" for key, text in optional.items() if text not in {None, ""}]
     stats = volume.stats

@@ -35,7 +35,7 @@ class Volume:
     """One opened volume."""
 
     name: str
-    state: str  # "active"; "closing" after close --deferred
+    state: str  # "active"; "suspended" after luksSuspend; "closing" after close --deferred
     path: str  # RUNTIME/dev/mapper/NAME
     dm_path: str  # RUNTIME/dev/dm-N
     type: str  # "LUKS2" or "PLAIN"
@@ -54,6 +54,7 @@ class Volume:
     label: str | None = None
     header: str | None = None
     keyslot: int | None = None
+    flags: tuple[str, ...] = ()  # "discards"
     stats: VolumeStats = VolumeStats()
 
     def pack(self) -> dict[str, object]:
@@ -87,6 +88,7 @@ class Volume:
             label=fields.optional_text("label"),
             header=fields.optional_text("header"),
             keyslot=fields.optional_integer("keyslot"),
+            flags=tuple(fields.texts("flags")),
             stats=VolumeStats() if stats is None else VolumeStats.parse(stats),
         )
 

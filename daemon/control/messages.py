@@ -123,6 +123,7 @@ class OpenRequest:
     key_slot: int | None = None
     read_only: bool = False
     plain: PlainOptions | None = None
+    allow_discards: bool = False
 
     def pack(self, fds: PassedFds) -> dict[str, object]:
         """The parameters; the descriptors are added to ``fds``."""
@@ -131,6 +132,7 @@ class OpenRequest:
             "type": self.type,
             "source": self.source.pack(fds),
             "read_only": self.read_only,
+            "allow_discards": self.allow_discards,
         }
         if self.header is not None:
             content["header"] = self.header.pack(fds)
@@ -153,13 +155,14 @@ class OpenRequest:
         request = cls(
             name=parse_name(fields),
             type=kind,
-            source=_parse_file(fields.object("source")),
+            source=parse_file(fields.object("source")),
             header=parse_optional_file(fields, "header"),
             key=None if key is None else KeyInput.parse(key),
             volume_key=_parse_volume_key(fields),
             key_slot=fields.optional_integer("key_slot"),
             read_only=fields.flag("read_only"),
             plain=None if plain is None else PlainOptions.parse(plain),
+            allow_discards=fields.flag("allow_discards"),
         )
         if (request.type in ("plain", "loopaes")) != (request.plain is not None):
             raise ParameterError("plain", "given exactly when type is plain or loopaes")
@@ -195,14 +198,15 @@ def parse_name(fields: Fields) -> str:
     return name
 
 
-def _parse_file(fields: Fields) -> PassedFile:
+def parse_file(fields: Fields) -> PassedFile:
+    """A file that the caller opened."""
     return PassedFile(fields.fd("fd"), fields.text("path"))
 
 
 def parse_optional_file(fields: Fields, name: str) -> PassedFile | None:
     """A file that need not be there."""
     inner = fields.optional_object(name)
-    return None if inner is None else _parse_file(inner)
+    return None if inner is None else parse_file(inner)
 
 
 def _parse_volume_key(fields: Fields) -> VolumeKeyInput | None:

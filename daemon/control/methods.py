@@ -15,11 +15,18 @@ from ..activation import Activator, OpenFile, Prepared, Recipe
 from ..entries import Entries, PassphraseRequiredError
 from ..registry import Registry
 from ..version import VERSION
+from ..volume_changes import VolumeChanges
 from .answers import Arena, Info, Listing, Volume, VolumeStats
 from .messages import OpenEntryRequest, OpenRequest
 from .protocol import INTERFACE, PASSPHRASE_REQUIRED, Request
 from .server import Method, RefusedError
-from .volume_requests import CloseRequest, StatusRequest
+from .volume_requests import (
+    CloseRequest,
+    ResizeRequest,
+    ResumeRequest,
+    StatusRequest,
+    SuspendRequest,
+)
 
 if TYPE_CHECKING:
     from ...dmcrypt.engine.process import EngineProcess
@@ -48,6 +55,7 @@ class Methods:
         self._process = process
         self._registry = registry
         self._activator = activator
+        self._changes = VolumeChanges(process.engine, registry, activator)
         self._entries = entries
         self._read_ahead_kb = read_ahead_kb
 
@@ -58,6 +66,9 @@ class Methods:
             f"{INTERFACE}.Open": self.open,
             f"{INTERFACE}.OpenEntry": self.open_entry,
             f"{INTERFACE}.Close": self.close,
+            f"{INTERFACE}.Suspend": self.suspend,
+            f"{INTERFACE}.Resume": self.resume,
+            f"{INTERFACE}.Resize": self.resize,
             f"{INTERFACE}.List": self.list,
             f"{INTERFACE}.Status": self.status,
         }
@@ -99,6 +110,7 @@ class Methods:
             request.key_slot,
             _make_params(request),
             luks=request.type,
+            allow_discards=request.allow_discards,
         )
 
         async def unlock(prepared: Prepared) -> OpenedVolume:
@@ -122,6 +134,23 @@ class Methods:
         request = CloseRequest.parse(call.parameters)
         await self._registry.close(request.name, is_deferred=request.deferred)
         return {}
+
+    async def suspend(self, call: Request) -> Mapping[str, object]:
+        request = SuspendRequest.parse(call.parameters)
+        return await self._describe_one(
+            await self._changes.suspend(request.name, fail_io=request.fail_io)
+        )
+
+    async def resume(self, call: Request) -> Mapping[str, object]:
+        request = ResumeRequest.parse(call.parameters, call.fds)
+        header = OpenFile(request.header.fd, request.header.path)
+        return await self._describe_one(
+            await self._changes.resume(request.name, header, request.key, request.key_slot)
+        )
+
+    async def resize(self, call: Request) -> Mapping[str, object]:
+        request = ResizeRequest.parse(call.parameters)
+        return await self._describe_one(await self._changes.resize(request.name, request.size))
 
     async def list(self, _request: Request) -> Mapping[str, object]:
         volumes = await self._describe(self._registry.list_volumes())
@@ -150,9 +179,10 @@ class Methods:
         description = volume.description
         device_dir = self._settings.device_dir
         is_leaving = volume.is_deferred or volume.device.is_closing
+        state = "suspended" if volume.is_suspended else "active"
         return Volume(
             name=volume.name,
-            state="closing" if is_leaving else "active",
+            state="closing" if is_leaving else state,
             path=str(device_dir / "mapper" / volume.name),
             dm_path=str(device_dir / f"dm-{volume.minor}"),
             type=description.type,
@@ -171,6 +201,7 @@ class Methods:
             label=description.label,
             header=description.header,
             keyslot=description.keyslot,
+            flags=("discards",) if volume.discards else (),
             stats=VolumeStats(
                 stats.reads, stats.writes, stats.flushes, stats.read_bytes, stats.write_bytes,
                 stats.partial, stats.zeroed_bytes, stats.errors, stats.last_error, stats.in_flight,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from .fields import Fields
-from .messages import parse_name
+from .fields import Fields, PassedFds
+from .messages import KeyInput, PassedFile, parse_file, parse_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +38,66 @@ class StatusRequest:
     @classmethod
     def parse(cls, parameters: Mapping[str, object]) -> Self:
         return cls(parse_name(Fields("parameters", parameters)))
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendRequest:
+    """``Suspend``: forget the key of a volume."""
+
+    name: str
+    fail_io: bool = False  # else I/O waits
+
+    def pack(self) -> dict[str, object]:
+        return {"name": self.name, "fail_io": self.fail_io}
+
+    @classmethod
+    def parse(cls, parameters: Mapping[str, object]) -> Self:
+        fields = Fields("parameters", parameters)
+        return cls(parse_name(fields), fields.flag("fail_io"))
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequest:
+    """``Resume``: give a volume its key back."""
+
+    name: str
+    header: PassedFile  # the volume's source, where that has the header
+    key: KeyInput
+    key_slot: int | None = None
+
+    def pack(self, fds: PassedFds) -> dict[str, object]:
+        """The parameters; the descriptors are added to ``fds``."""
+        content: dict[str, object] = {
+            "name": self.name,
+            "header": self.header.pack(fds),
+            "key": self.key.pack(fds),
+        }
+        if self.key_slot is not None:
+            content["key_slot"] = self.key_slot
+        return content
+
+    @classmethod
+    def parse(cls, parameters: Mapping[str, object], fds: Sequence[int]) -> Self:
+        fields = Fields("parameters", parameters, fds)
+        return cls(
+            parse_name(fields),
+            parse_file(fields.object("header")),
+            KeyInput.parse(fields.object("key")),
+            fields.optional_integer("key_slot"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeRequest:
+    """``Resize``: another size for a volume."""
+
+    name: str
+    size: int | None = None  # bytes; None: all that the backing file has
+
+    def pack(self) -> dict[str, object]:
+        return {"name": self.name, "size": self.size}
+
+    @classmethod
+    def parse(cls, parameters: Mapping[str, object]) -> Self:
+        fields = Fields("parameters", parameters)
+        return cls(parse_name(fields), fields.optional_integer("size"))

@@ -342,7 +342,7 @@ class Engine:
     def suspend(self, node: int, *, wipe_keys: bool = False, fail_io: bool = False) -> None:
         """Finish what runs, sync, and hold new I/O, or with ``fail_io`` refuse it (EIO).
 
-        ``wipe_keys`` drops the keys as well.
+        ``wipe_keys`` drops the keys as well. Of a suspended device ``fail_io`` ends the waiting.
 
         Raises:
             EngineError: already suspended, or the backing store failed to sync, which does not keep

@@ -52,6 +52,11 @@ def check_requirements(config: Config, *, read_only: bool) -> None:
         )
 
 
+def allows_discards(config: Config) -> bool:
+    """Whether a flag says so for every open."""
+    return "allow-discards" in config.flags
+
+
 def find_unknown_flags(config: Config) -> tuple[str, ...]:
     """The flags that nobody told us of; cryptsetup ignores them, with a message."""
     return tuple(flag for flag in config.flags if flag not in _KNOWN_FLAGS)

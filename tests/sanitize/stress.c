@@ -83,7 +83,7 @@ static void *administrate(void *arg)
         rc = device_table_resize(&devices, NODE, SIZE, &parked);
         if (rc != 0 || parked != NULL)
             fail("resize", rc);
-        rc = device_table_suspend(&devices, NODE, true, false);
+        rc = device_table_suspend(&devices, NODE, true, false, &parked);
         if (rc != 0)
             fail("suspend", rc);
         rc = device_table_rekey(&devices, NODE, 0, &token, WORKERS);
@@ -132,7 +132,7 @@ static void check_parking(void)
     if (device_table_interrupt(&devices, 1) != NULL || park(dev, 1) != -EAGAIN)
         fail("parking while active", 0);
     device_table_leave(&devices, dev);
-    device_table_suspend(&devices, NODE, true, false);
+    device_table_suspend(&devices, NODE, true, false, &parked);
     dev = device_table_find(&devices, NODE);
     if (device_table_interrupt(&devices, 3) != NULL || park(dev, 3) != -EINTR || park(dev, 5) != 0)
         fail("interrupted before", 0);
@@ -148,9 +148,12 @@ static void check_parking(void)
     if (park(dev, 5000) != 0)
         fail("room again", 0);
     device_table_leave(&devices, dev);
+    if (device_table_suspend(&devices, NODE, true, true, &parked) != 0 || count_and_free(parked) != n - 2
+        || park(dev, 6000) != -EIO || device_table_suspend(&devices, NODE, true, true, &parked) != -EALREADY)
+        fail("end of waiting", 0);
     device_table_rekey(&devices, NODE, 0, &token, WORKERS);
     device_table_resume(&devices, NODE, &parked);
-    if (count_and_free(parked) != n - 2 || devices.parked_count != 0 || devices.parked_bytes != 0
+    if (parked != NULL || devices.parked_count != 0 || devices.parked_bytes != 0
         || devices.suspended != 0)
         fail("resumed", (long)devices.parked_count);
 }

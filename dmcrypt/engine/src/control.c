@@ -161,7 +161,8 @@ static void node_request(struct request *r)
         break;
     case WIRE_SUSPEND:
         rc = device_table_suspend(&e->devices, n.node, (n.flags & WIRE_SUSPEND_WIPE) != 0,
-                                  (n.flags & WIRE_SUSPEND_FAIL) != 0);
+                                  (n.flags & WIRE_SUSPEND_FAIL) != 0, &parked);
+        fuse_loop_release(&e->loop, parked, EIO);
         break;
     case WIRE_RESUME:
         rc = device_table_resume(&e->devices, n.node, &parked);

@@ -155,16 +155,31 @@ static struct parked *end_suspension(struct device_table *t, struct device *dev)
     return parked_take(t, dev);
 }
 
-int device_table_suspend(struct device_table *t, uint64_t node, bool wipe_keys, bool fails)
+/* Of a device that is suspended: what waits is to be refused, and what comes. @return whether that is news */
+static bool end_waiting(struct device_table *t, struct device *dev, struct parked **parked)
+{
+    pthread_mutex_lock(&dev->lock);
+    bool is_news = atomic_load(&dev->state) == DEVICE_SUSPENDED && !dev->fails;
+    if (is_news) {
+        dev->fails = true;
+        *parked = parked_take(t, dev);
+    }
+    pthread_mutex_unlock(&dev->lock);
+    return is_news;
+}
+
+int device_table_suspend(struct device_table *t, uint64_t node, bool wipe_keys, bool fails, struct parked **parked)
 {
     struct device *dev = device_table_find(t, node);
     int rc;
 
+    *parked = NULL;
     if (dev == NULL)
         return -ENODEV;
     if (!begin_suspension(t, dev, fails)) {
+        rc = fails && end_waiting(t, dev, parked) ? 0 : -EALREADY;
         device_table_leave(t, dev);
-        return -EALREADY;
+        return rc;
     }
     drain(t, dev, 1, NULL);
     rc = device_sync(dev);

@@ -70,9 +70,10 @@ struct parked *device_table_interrupt(struct device_table *t, uint64_t unique);
  * @return 0, -ENODEV, or the error of the sync; the device is freed all the same */
 int device_table_remove(struct device_table *t, uint64_t node, struct parked **parked);
 
-/** Drain, sync, hold new I/O or with `fails` refuse it. @return 0, -ENODEV, -EALREADY, or the error of the sync: it is
- * suspended all the same */
-int device_table_suspend(struct device_table *t, uint64_t node, bool wipe_keys, bool fails);
+/** Drain, sync, hold new I/O or with `fails` refuse it; of a device that is suspended, `fails` ends the waiting.
+ * @param parked what waited and is to be refused, the caller's
+ * @return 0, -ENODEV, -EALREADY, or the error of the sync: it is suspended all the same */
+int device_table_suspend(struct device_table *t, uint64_t node, bool wipe_keys, bool fails, struct parked **parked);
 /** @return 0, -ENODEV, -EINVAL: not suspended, -ENOKEY; on success *parked is the caller's to serve */
 int device_table_resume(struct device_table *t, uint64_t node, struct parked **parked);
 int device_table_rekey(struct device_table *t, uint64_t node, uint32_t segment, const struct wire_token *token,

@@ -25,7 +25,13 @@ from fusecrypt.daemon.control.messages import (
     PlainOptions,
     VolumeKeyInput,
 )
-from fusecrypt.daemon.control.volume_requests import CloseRequest, StatusRequest
+from fusecrypt.daemon.control.volume_requests import (
+    CloseRequest,
+    ResizeRequest,
+    ResumeRequest,
+    StatusRequest,
+    SuspendRequest,
+)
 from fusecrypt.keystore.errors import ConfigError, MapperError
 
 LUKS = OpenRequest(
@@ -70,10 +76,18 @@ def test_the_small_requests_come_back() -> None:
     close = CloseRequest("vol", deferred=True)
     assert CloseRequest.parse(close.pack()) == close
     assert StatusRequest.parse(StatusRequest("vol").pack()) == StatusRequest("vol")
+    suspend = SuspendRequest("vol", fail_io=True)
+    assert SuspendRequest.parse(suspend.pack()) == suspend
+    for size in (None, 4096):
+        assert ResizeRequest.parse(ResizeRequest("vol", size).pack()) == ResizeRequest("vol", size)
+    fds = PassedFds()
+    resume = ResumeRequest("vol", PassedFile(7, "/img"), KeyInput(8, "all", keyfile=True), 3)
+    assert ResumeRequest.parse(resume.pack(fds), [7, 8]) == resume
+    assert fds.fds == [7, 8]
 
 
 def test_answers_come_back() -> None:
-    assert Volume.parse(VOLUME.pack()) == VOLUME
+    assert Volume.parse(json.loads(json.dumps(VOLUME.pack()))) == VOLUME
     listing = Listing((VOLUME,), (EntryState("a", "failed", "why"), EntryState("b", "open")))
     assert Listing.parse(json.loads(json.dumps(listing.pack()))) == listing
     info = Info("1", 1, 2, "/r", "/m", Arena("mlock", 5, 3), "seccomp", 4, 4, 128, "1.10", 0)
@@ -136,7 +150,10 @@ def test_hostile_parameters_are_refused_or_taken(parameters: dict[str, object]) 
         for parse in (
             lambda c: OpenRequest.parse(c, fds.fds),
             lambda c: OpenEntryRequest.parse(c, fds.fds),
+            lambda c: ResumeRequest.parse(c, fds.fds),
             CloseRequest.parse,
+            SuspendRequest.parse,
+            ResizeRequest.parse,
             StatusRequest.parse,
             Volume.parse,
             Listing.parse,

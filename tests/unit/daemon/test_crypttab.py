@@ -151,7 +151,7 @@ def test_options_that_change_nothing_here_pass_silently(options: str) -> None:
 REFUSED = [
     "swap", "tmp", "tmp=ext4", "bitlk", "fvault2", "tcrypt", "tcrypt-hidden", "tcrypthidden",
     "tcrypt-system", "tcrypt-veracrypt", "veracrypt", "tcrypt-keyfile=/k", "veracrypt-pim=5",
-    "discard", "allow-discards", "verify", "keyfile-erase", "keyfile-erase=yes",
+    "verify", "keyfile-erase", "keyfile-erase=yes",
     "keyfile-timeout=5", "try-empty-password", "try-empty-password=1", "link-volume-key=@u::k",
     "fixate-volume-key=00", "token-timeout=5", "pkcs11-uri=auto", "fido2-device=auto",
     "fido2-cid=x", "fido2-rp=x", "fido2-pin=no", "fido2-up=no", "fido2-uv=no", "tpm2-device=auto",

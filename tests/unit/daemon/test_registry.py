@@ -46,6 +46,7 @@ class Spec:
     size: int = SIZE
     sector_size: int = 512
     read_only: bool = False
+    discards: bool = False
 
 
 @dataclass

@@ -1,0 +1,64 @@
+"""The actions that change an open volume."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .command import Action, Command
+
+
+def _load_suspend() -> Action:
+    from .suspend import run_suspend
+
+    return run_suspend
+
+
+def _load_resume() -> Action:
+    from .suspend import run_resume
+
+    return run_resume
+
+
+def _load_resize() -> Action:
+    from .resize import run
+
+    return run
+
+
+VOLUME_COMMANDS: Final[dict[str, Command]] = {
+    "luksSuspend": Command(
+        "luksSuspend [--fail-io] NAME",
+        "Forget the key of an open volume; its I/O waits, or fails",
+        _load_suspend,
+        frozenset({"fail-io"}),
+        minimum=1,
+        maximum=1,
+    ),
+    "luksResume": Command(
+        "luksResume [OPTIONS] NAME",
+        "Give a suspended volume its key again",
+        _load_resume,
+        frozenset(
+            {
+                "header",
+                "key-file",
+                "keyfile-offset",
+                "keyfile-size",
+                "key-slot",
+                "tries",
+                "timeout",
+                "verify-passphrase",
+            }
+        ),
+        minimum=1,
+        maximum=1,
+    ),
+    "resize": Command(
+        "resize [--size SECTORS | --device-size SIZE] NAME",
+        "Give an open volume another size",
+        _load_resize,
+        frozenset({"size", "device-size"}),
+        minimum=1,
+        maximum=1,
+    ),
+}
