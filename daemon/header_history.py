@@ -1,7 +1,7 @@
 """Old headers, kept in the state directory before each change: made, listed, pruned, wiped.
 
-`STATE/headers/UUID/TIME-EPOCH-REASON.luks2`, mode 0600, is what luksHeaderBackup would have made,
-with holes where no key material is. A volume's newest `KEEP` are kept.
+`STATE/headers/UUID/TIME-EPOCH-REASON.luks2` (or `.luks1`), mode 0600, is what luksHeaderBackup
+would have made, with holes where no key material is. A volume's newest `KEEP` are kept.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from ..dmcrypt.luks2.change import OldHeader
+from ..dmcrypt.old_header import OldHeader
 from ..keystore.errors import AccessError, NotFoundError
 
 #: Backups of one volume; older ones are removed when a new one is made.
 KEEP: Final = 10
 
 _UUID: Final = re.compile(r"[0-9a-fA-F-]{1,40}")
-_NAME: Final = re.compile(r"([0-9]{8}T[0-9]{6}\.[0-9]{6}Z)-([0-9]+)-([A-Za-z-]+)\.luks2")
+_NAME: Final = re.compile(r"([0-9]{8}T[0-9]{6}\.[0-9]{6}Z)-([0-9]+)-([A-Za-z-]+)\.luks[12]")
 _TIME: Final = "%Y%m%dT%H%M%S.%fZ"
 _TEMPORARY: Final = ".new"
 _LEFTOVER_AGE: Final = 3600  # seconds; what another process is just writing is younger
@@ -51,8 +51,8 @@ class HeaderHistory:
         Raises:
             AccessError: it cannot be written; then the header must not be changed.
         """
-        directory = self._get_directory(old.header.uuid)
-        name = f"{datetime.now(UTC).strftime(_TIME)}-{old.header.binary.seqid}-{reason}.luks2"
+        directory = self._get_directory(old.uuid)
+        name = f"{datetime.now(UTC).strftime(_TIME)}-{old.epoch}-{reason}.{old.type}"
         path = directory / name
         try:
             self._directory.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...dmcrypt.backing import locked, pread_from
+from ...dmcrypt.luks1.change import read_whole as read_luks1
 from ...dmcrypt.luks2.change import changing, read_locked, read_whole
 from ...dmcrypt.luks2.restore import (
     OldFile,
@@ -12,11 +13,14 @@ from ...dmcrypt.luks2.restore import (
     restore,
     restore_onto_nothing,
 )
+from ...dmcrypt.probe import probe
 from ...keystore.errors import BusyError, ConfigError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
 from .header_change import HeaderAction, locating, open_header
+from .header_luks1 import repair as repair_luks1
+from .header_luks1 import restore_from as restore_luks1
 from .new_file import write_new_file
 from .output import Output
 from .source import SourceFile, open_for_reading
@@ -33,13 +37,15 @@ def run_backup(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     with open_header(args, settings, output, read_only=True) as action:
         fd = action.file.fd
         with locating(action.file.path), locked(fd, exclusive=False):
-            header, pieces = read_whole(fd)
+            is_luks1 = probe(action.file.pread, action.file.size) == "luks1"
+            header, pieces = read_luks1(fd) if is_luks1 else read_whole(fd)
             try:
                 write_new_file(path, pieces, "header backup file", mode=0o400)
             except BusyError as error:
                 raise ConfigError(str(error)) from None
+        also = "" if is_luks1 else "; the backup has two good copies"
         for note in header.notes:
-            output.warn(f"{action.file.path}: {note}; the backup has two good copies")
+            output.warn(f"{action.file.path}: {note}{also}")
         output.json({"device": action.file.path, "header_backup": path})
     return ExitCode.OK
 
@@ -65,6 +71,12 @@ def restore_from(action: HeaderAction, file: SourceFile) -> None:
         MapperError: why not; then the header is as it was.
     """
     fd, path = action.file.fd, action.file.path
+    kinds = [probe(each.pread, each.size) for each in (file, action.file)]
+    if None not in kinds and kinds[0] != kinds[1]:
+        raise ConfigError(f"{path}: is {kinds[1]}, the backup {kinds[0]}; wanted: the same type")
+    if "luks1" in kinds:
+        restore_luks1(action, file)
+        return
     with locating(file.path):
         old = open_backup(file.pread, file.size)
     with locating(path):
@@ -116,6 +128,9 @@ def run_repair(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """
     with open_header(args, settings, output) as action:
         fd, path = action.file.fd, action.file.path
+        if probe(action.file.pread, action.file.size) == "luks1":
+            repair_luks1(action)
+            return ExitCode.OK
         with locating(path):
             header = read_locked(fd)
         if not header.is_damaged:

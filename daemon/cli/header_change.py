@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...dmcrypt.luks2 import Luks2Header
-from ...dmcrypt.luks2.change import Keep, OldHeader
-from ...dmcrypt.luks2.dump import dump_text
-from ...keystore.errors import ConfigError, MapperError, UnlockError, UnsupportedError
+from ...dmcrypt.luks_change import AnyHeader, dump_text
+from ...dmcrypt.old_header import Keep, OldHeader
+from ...dmcrypt.probe import probe
+from ...keystore.errors import ConfigError, MapperError, UnlockError
 from ..config import Settings
 from ..header_history import HeaderHistory
 from .arguments import Arguments
@@ -35,6 +36,7 @@ class HeaderAction:
     args: Arguments
     output: Output
     file: SourceFile
+    kind: str  # luks, luks1 or luks2: what the header must be
     _history: HeaderHistory
     _backups: list[Path] = field(default_factory=list[Path])
 
@@ -79,9 +81,9 @@ class HeaderAction:
         backup = str(self._backups[0]) if self._backups else None
         self.output.json({"device": self.file.path, **result, "header_backup": backup})
 
-    def show_plan(self, before: Luks2Header, after: Luks2Header, *notes: str) -> None:
+    def show_plan(self, before: AnyHeader, after: AnyHeader, *notes: str) -> None:
         """Say what a change would do, as a difference of what luksDump prints."""
-        changes = diff_headers(before, after)
+        changes = diff_headers(before, after, self.file.path)
         for line in (*notes, *changes):
             self.output.line(line)
         self.output.line("Dry run: nothing was written.")
@@ -92,32 +94,41 @@ class HeaderAction:
 
 @contextlib.contextmanager
 def open_header(
-    args: Arguments, settings: Settings, output: Output, *, read_only: bool = False
+    args: Arguments,
+    settings: Settings,
+    output: Output,
+    *,
+    read_only: bool = False,
+    only_luks2: bool = False,
 ) -> Generator[HeaderAction, None, None]:
     """The file with the header that the command line names, open for changing it.
 
-    A volume that is open, here or in the kernel, is no hindrance.
+    A volume that is open, here or in the kernel, is no hindrance. ``only_luks2`` refuses LUKS1,
+    which has no such thing as the action changes.
 
     Raises:
         NotFoundError, AccessError: as `open_source`.
-        ConfigError: the device is write-protected.
+        ConfigError: the device is write-protected, or of another type than it must be.
         MapperError: what is raised within, with the path before it.
     """
-    _check_type(args)
+    kind = _parse_kind(args, only_luks2=only_luks2)
     spec = args.text("header") or args.positionals[0]
     is_dry = read_only or args.has("dry-run")
     with open_source(spec, read_only=is_dry, is_exclusive=False) as file:
         if file.is_read_only and not is_dry:
             raise ConfigError(f"{file.path}: is write-protected")
-        yield HeaderAction(args, output, file, HeaderHistory(settings.state_dir))
+        found = probe(file.pread, file.size)
+        if found is not None and kind not in ("luks", found):
+            raise ConfigError(f"{file.path}: not a valid {kind.upper()} device")
+        yield HeaderAction(args, output, file, kind, HeaderHistory(settings.state_dir))
 
 
-def _check_type(args: Arguments) -> None:
+def _parse_kind(args: Arguments, *, only_luks2: bool) -> str:
     kind = args.text("type") or "luks"
-    if kind == "luks1":
-        raise UnsupportedError(f"{args.verb} --type luks1: not supported; wanted: luks2")
-    if kind not in {"luks", "luks2"}:
-        raise ConfigError(f"--type: got {kind!r}; wanted: luks or luks2")
+    known = ("luks", "luks2") if only_luks2 else ("luks", "luks1", "luks2")
+    if kind not in known:
+        raise ConfigError(f"--type: got {kind!r}; wanted: {' or '.join(known)}")
+    return "luks2" if only_luks2 else kind
 
 
 @contextlib.contextmanager
@@ -129,16 +140,16 @@ def locating(path: str) -> Generator[None, None, None]:
         raise type(error)(f"{path}: {error}") from None
 
 
-def diff_headers(before: Luks2Header, after: Luks2Header) -> list[str]:
-    """What differs between two headers, line by line as luksDump prints them."""
-    one, other = (dump_text(header).splitlines() for header in (before, after))
+def diff_headers(before: AnyHeader, after: AnyHeader, path: str) -> list[str]:
+    """What differs between two headers, line by line as luksDump PATH prints them."""
+    one, other = (dump_text(header, path).splitlines() for header in (before, after))
     return list(difflib.unified_diff(one, other, "before", "after", lineterm="", n=1))
 
 
 def run_edit(
     action: HeaderAction, edit: Callable[[Luks2Header], Luks2Header]
 ) -> tuple[Luks2Header, Luks2Header] | None:
-    """Replace the header by what ``edit`` makes of it; None after a dry run, which shows it.
+    """Replace a LUKS2 header by what ``edit`` makes of it; None after a dry run, which shows it.
 
     Raises:
         MapperError: what ``edit`` raises, or writing.

@@ -6,12 +6,13 @@ from typing import Final
 
 from ...dmcrypt.luks2 import Luks2Header, edit
 from ...dmcrypt.luks2.keyslot import PRIORITY_IGNORE, PRIORITY_NORMAL, PRIORITY_PREFER
+from ...dmcrypt.luks_change import read_changeable, set_uuid
 from ...dmcrypt.volume_uuid import parse_uuid
 from ...keystore.errors import ConfigError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
-from .header_change import open_header, run_edit
+from .header_change import locating, open_header, run_edit
 from .output import Output
 
 _PRIORITIES: Final = {
@@ -39,7 +40,7 @@ def run_config(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             header = edit.set_priority(header, number, priority)
         return edit.set_labels(header, labels)
 
-    with open_header(args, settings, output) as action:
+    with open_header(args, settings, output, only_luks2=True) as action:
         done = run_edit(action, change)
         if done is not None:
             _, after = done
@@ -57,9 +58,14 @@ def run_set_uuid(args: Arguments, settings: Settings, output: Output) -> ExitCod
     with open_header(args, settings, output) as action:
         question = f"This gives {action.file.path} another UUID; what names the volume by it fails."
         action.confirm(question, "the UUID was not changed")
-        done = run_edit(action, lambda header: edit.set_uuid(header, uuid))
-        if done is not None:
-            action.finish({"uuid": done[1].uuid})
+        fd = action.file.fd
+        with locating(action.file.path):
+            header = read_changeable(fd, action.kind)
+            before, after = set_uuid(fd, header, uuid, action.keep, dry_run=action.is_dry)
+        if action.is_dry:
+            action.show_plan(before, after)
+        else:
+            action.finish({"uuid": after.uuid})
     return ExitCode.OK
 
 

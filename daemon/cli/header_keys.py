@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import Generator
 from dataclasses import replace
 
+from ...dmcrypt import luks_change
 from ...dmcrypt.engine.client import Engine, Secret
-from ...dmcrypt.luks2 import Luks2Header, edit, key_change
-from ...dmcrypt.luks2.key_change import NewKeyslot, UnlockedKey
-from ...dmcrypt.luks2.keyslot import get_area_size
+from ...dmcrypt.luks1 import Luks1Header
+from ...dmcrypt.luks2 import Luks2Header
+from ...dmcrypt.luks2.key_change import NewKeyslot, add_unbound_keyslot
+from ...dmcrypt.luks_change import AnyHeader, AnyUnlocked
 from ...dmcrypt.pbkdf import PbkdfParams
 from ...keystore.errors import ConfigError
 from ..config import Settings
@@ -31,9 +33,6 @@ def run_add(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         MapperError: why not; then the header is as it was.
     """
     numbers = [args.number(name) for name in ("key-slot", "new-key-slot")]
-    for number in numbers:
-        if number is not None:
-            edit.check_keyslot_number(number)
     old_number, new_number = numbers
     if new_number is None:  # cryptsetup's older meaning of --key-slot
         old_number, new_number = None, old_number
@@ -41,12 +40,14 @@ def run_add(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     if not is_unbound and args.has("key-size") and not args.has("volume-key-file"):
         raise ConfigError("--key-size: only with --unbound or --volume-key-file")
     size = _parse_key_size(args, is_needed=is_unbound)
-    new = _make_new(args, new_number)
     with contextlib.ExitStack() as stack:
-        action = stack.enter_context(open_header(args, settings, output))
+        action = stack.enter_context(open_header(args, settings, output, only_luks2=is_unbound))
         with locating(action.file.path):
-            header = key_change.check_changeable(action.file.fd)
-        if is_unbound and size is not None:
+            header = luks_change.read_changeable(action.file.fd, action.kind)
+        new = _make_new(args, header, new_number)
+        if old_number is not None:
+            luks_change.check_keyslot_number(header, old_number)
+        if isinstance(header, Luks2Header) and is_unbound and size is not None:
             number = _add_unbound(action, header, size, new)
         else:
             number = _add_bound(action, header, size, old_number, new)
@@ -63,7 +64,8 @@ def run_change(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         MapperError: why not; then the keyslot is as it was.
     """
     new_key = _make_new_key(args, positional=1)
-    return _renew(args, settings, output, "Enter passphrase to be changed: ", new_key)
+    prompt = "Enter passphrase to be changed: "
+    return _renew(args, settings, output, prompt, new_key, only_luks2=False)
 
 
 def run_convert(args: Arguments, settings: Settings, output: Output) -> ExitCode:
@@ -73,27 +75,31 @@ def run_convert(args: Arguments, settings: Settings, output: Output) -> ExitCode
         MapperError: why not; then the keyslot is as it was.
     """
     prompt = "Enter passphrase for keyslot to be converted: "
-    return _renew(args, settings, output, prompt, None)
+    return _renew(args, settings, output, prompt, None, only_luks2=True)
 
 
 def _renew(
-    args: Arguments, settings: Settings, output: Output, prompt: str, new_key: KeyOptions | None
+    args: Arguments,
+    settings: Settings,
+    output: Output,
+    prompt: str,
+    new_key: KeyOptions | None,
+    *,
+    only_luks2: bool,
 ) -> ExitCode:
     number = args.number("key-slot")
-    if number is not None:
-        edit.check_keyslot_number(number)
-    new = _make_new(args, number)
     with contextlib.ExitStack() as stack:
-        action = stack.enter_context(open_header(args, settings, output))
+        action = stack.enter_context(open_header(args, settings, output, only_luks2=only_luks2))
         fd = action.file.fd
         with locating(action.file.path):
-            header = key_change.check_changeable(fd)
+            header = luks_change.read_changeable(fd, action.kind)
             if number is not None:
-                edit.get_keyslot(header, number)
+                luks_change.check_keyslot(header, number)
+        new = _make_new(args, header, number)
         engine = stack.enter_context(run_engine())
         secret = stack.enter_context(_read_secret(engine, make_key_options(args), prompt))
         with locating(action.file.path):
-            unlocked = key_change.unlock(engine, header, fd, secret, number=number)
+            unlocked = luks_change.unlock(engine, header, fd, secret, number=number)
         assert unlocked.keyslot is not None
         slot = unlocked.keyslot.id
         output.note(f"Key slot {slot} unlocked.")
@@ -105,7 +111,7 @@ def _renew(
             prompt = "Enter new passphrase: "
             secret = stack.enter_context(_read_secret(engine, new_key, prompt))
         with locating(action.file.path):
-            key_change.change_keyslot(
+            slot = luks_change.change_keyslot(
                 engine, fd, unlocked, secret, new, action.keep, may_overwrite=may_overwrite
             )
     output.note(f"Key slot {slot} created.")
@@ -114,16 +120,15 @@ def _renew(
 
 
 def _confirm_overwriting(
-    action: HeaderAction, header: Luks2Header, unlocked: UnlockedKey, new: NewKeyslot
+    action: HeaderAction, header: AnyHeader, unlocked: AnyUnlocked, new: NewKeyslot
 ) -> bool:
     """Whether old key material may be overwritten where there is no room for a second copy."""
-    if edit.find_free_area(header, get_area_size(unlocked.size)) is not None:
+    if luks_change.has_room_to_change(header, unlocked.size):
         return False
     assert unlocked.keyslot is not None
     warning = (
-        f"{action.file.path}: the keyslots area has no room for the old and the new keyslot at "
-        "once. If overwriting the old one is interrupted, only the backup of the header opens "
-        "the volume"
+        f"{action.file.path}: there is no room for the old and the new keyslot at once. If "
+        "overwriting the old one is interrupted, only the backup of the header opens the volume"
     )
     action.confirm(f"{warning}.", "the keyslot was not changed")
     action.output.warn(warning)
@@ -132,7 +137,7 @@ def _confirm_overwriting(
 
 def _add_bound(
     action: HeaderAction,
-    header: Luks2Header,
+    header: AnyHeader,
     size: int | None,
     old_number: int | None,
     new: NewKeyslot,
@@ -141,10 +146,10 @@ def _add_bound(
     new_key = _make_new_key(args, positional=1)
     with contextlib.ExitStack() as stack:
         with locating(action.file.path):
-            edit.choose_keyslot(header, new.number)
-            known = key_change.find_key_size(header)
+            number = luks_change.choose_keyslot(header, new.number)
+            known = luks_change.find_key_size(header)
             if known is not None:
-                edit.get_free_area(header, get_area_size(known))
+                luks_change.choose_area(header, number, known)
             elif not args.has("volume-key-file"):
                 raise ConfigError("no active keyslot; wanted: --volume-key-file")
         engine = stack.enter_context(run_engine())
@@ -154,7 +159,7 @@ def _add_bound(
             prompt = "Enter any existing passphrase: "
             old = stack.enter_context(_read_secret(engine, make_key_options(args), prompt))
             with locating(action.file.path):
-                unlocked = key_change.unlock(engine, header, fd, old, number=old_number)
+                unlocked = luks_change.unlock(engine, header, fd, old, number=old_number)
             assert unlocked.keyslot is not None
             action.output.note(f"Key slot {unlocked.keyslot.id} unlocked.")
         if action.is_dry:
@@ -163,7 +168,7 @@ def _add_bound(
         prompt = "Enter new passphrase for key slot: "
         secret = stack.enter_context(_read_secret(engine, new_key, prompt))
         with locating(action.file.path):
-            return key_change.add_keyslot(engine, fd, unlocked, secret, new, action.keep)[1]
+            return luks_change.add_keyslot(engine, fd, unlocked, secret, new, action.keep)
 
 
 def _add_unbound(
@@ -172,8 +177,8 @@ def _add_unbound(
     args = action.args
     with contextlib.ExitStack() as stack:
         with locating(action.file.path):
-            edit.choose_keyslot(header, new.number)
-            edit.get_free_area(header, get_area_size(size))
+            number = luks_change.choose_keyslot(header, new.number)
+            luks_change.choose_area(header, number, size)
         if action.is_dry:
             _show_addition(action, header, new, size)
             return None
@@ -188,26 +193,26 @@ def _add_unbound(
         new_key = _make_new_key(args, positional=1)
         secret = stack.enter_context(_read_secret(engine, new_key, prompt))
         with locating(action.file.path):
-            return key_change.add_unbound_keyslot(
-                engine, action.file.fd, key, size, secret, new, action.keep
-            )[1]
+            return add_unbound_keyslot(engine, action.file.fd, key, size, secret, new, action.keep)[
+                1
+            ]
 
 
 def _load_volume_key(
-    engine: Engine, action: HeaderAction, header: Luks2Header, path: str, size: int | None
-) -> UnlockedKey:
+    engine: Engine, action: HeaderAction, header: AnyHeader, path: str, size: int | None
+) -> AnyUnlocked:
     if size is None:
         raise ConfigError("--volume-key-file: no keyslot tells its size; wanted: --key-size")
     with open_for_reading(path, "volume key file") as file:
         check_length(file, "volume key file", offset=0, size=size)
         key = engine.load_key(file.fd, size, xts=False)
     with locating(action.file.path):
-        return key_change.check_given_key(engine, header, key, size)
+        return luks_change.check_given_key(engine, header, key, size)
 
 
-def _show_addition(action: HeaderAction, header: Luks2Header, new: NewKeyslot, size: int) -> None:
-    number = edit.choose_keyslot(header, new.number)
-    area = edit.get_free_area(header, get_area_size(size))
+def _show_addition(action: HeaderAction, header: AnyHeader, new: NewKeyslot, size: int) -> None:
+    number = luks_change.choose_keyslot(header, new.number)
+    area = luks_change.choose_area(header, number, size)
     action.show_plan(header, header, f"Key slot {number} would be created, its area {area}.")
 
 
@@ -230,22 +235,29 @@ def _make_new_key(args: Arguments, *, positional: int) -> KeyOptions:
     )
 
 
-def _make_new(args: Arguments, number: int | None) -> NewKeyslot:
+def _make_new(args: Arguments, header: AnyHeader, number: int | None) -> NewKeyslot:
     cipher, bits = args.text("keyslot-cipher"), args.number("keyslot-key-size")
     if (cipher is None) != (bits is None):
         raise ConfigError("--keyslot-cipher and --keyslot-key-size: wanted: both, or none")
     if bits is not None and (bits % 8 or bits == 0):
         raise ConfigError(f"--keyslot-key-size {bits}: wanted: a multiple of 8 bits")
     defaults = PbkdfParams()
+    own_type, own_hash = defaults.type, defaults.hash_name
+    if isinstance(header, Luks1Header):
+        own_type, own_hash = "pbkdf2", header.hash_name
+        if args.text("hash") not in {None, own_hash}:
+            raise ConfigError(f"--hash: all of a LUKS1 header has one hash; wanted: {own_hash}")
     pbkdf = PbkdfParams(
-        type=args.text("pbkdf") or defaults.type,
-        hash_name=args.text("hash") or defaults.hash_name,
+        type=args.text("pbkdf") or own_type,
+        hash_name=args.text("hash") or own_hash,
         milliseconds=args.number("iter-time") or defaults.milliseconds,
         iterations=args.number("pbkdf-force-iterations"),
         memory_kib=args.number("pbkdf-memory"),
         parallel=args.number("pbkdf-parallel"),
     )
-    return NewKeyslot(pbkdf, number, cipher, None if bits is None else bits // 8)
+    new = NewKeyslot(pbkdf, number, cipher, None if bits is None else bits // 8)
+    luks_change.check_new_keyslot(header, new)
+    return new
 
 
 def _parse_key_size(args: Arguments, *, is_needed: bool) -> int | None:

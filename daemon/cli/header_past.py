@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...dmcrypt.luks2 import Luks2Header, read_header
+from ...dmcrypt.luks_change import AnyHeader
+from ...dmcrypt.luks_header import read_luks_header
 from ...dmcrypt.volume_uuid import parse_uuid
 from ...keystore.errors import ConfigError, FormatError, MapperError
 from ..config import Settings
@@ -48,8 +49,8 @@ def run_diff(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     with open_header(args, settings, output, read_only=True) as action:
         backup = _get_backup(action, HeaderHistory(settings.state_dir), args)
         with locating(action.file.path):
-            present = read_header(action.file.pread, action.file.size)
-    lines = diff_headers(_read(backup), present)
+            present = read_luks_header(action.file.pread, action.file.size)
+    lines = diff_headers(_read(backup), present, action.file.path)
     for line in lines:
         output.line(line)
     output.json({"header": str(backup.path), "changes": lines})
@@ -106,7 +107,7 @@ def _get_uuid(action: HeaderAction) -> str:
         return parse_uuid(given)
     try:
         with locating(action.file.path):
-            return read_header(action.file.pread, action.file.size).uuid
+            return read_luks_header(action.file.pread, action.file.size).uuid
     except FormatError as error:
         raise type(error)(f"{error}; --uuid names the volume") from None
 
@@ -118,10 +119,10 @@ def _get_backup(action: HeaderAction, history: HeaderHistory, args: Arguments) -
     return history.get_backup(_get_uuid(action), int(text))
 
 
-def _read(backup: Backup) -> Luks2Header:
+def _read(backup: Backup) -> AnyHeader:
     with open_for_reading(str(backup.path), "header") as file:
         try:
-            return read_header(file.pread, file.size)
+            return read_luks_header(file.pread, file.size)
         except MapperError as error:
             raise type(error)(f"{file.path}: {error}") from None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
-from ...dmcrypt.luks2 import Luks2Header, edit, key_change
+from ...dmcrypt import luks_change
+from ...dmcrypt.luks_change import AnyHeader
 from ...keystore.errors import ConfigError
 from ..config import Settings
 from ..exitcodes import ExitCode
@@ -33,23 +34,19 @@ def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         action = stack.enter_context(open_header(args, settings, output))
         fd = action.file.fd
         with locating(action.file.path):
-            header = key_change.check_changeable(fd)
+            header = luks_change.read_changeable(fd, action.kind)
         engine = stack.enter_context(run_engine())
         given = stack.enter_context(provide_key(key, "Enter passphrase to be deleted: "))
         secret = stack.enter_context(load_secret(engine, given))
         with locating(action.file.path):
-            unlocked = key_change.unlock(engine, header, fd, secret)
+            unlocked = luks_change.unlock(engine, header, fd, secret)
         assert unlocked.keyslot is not None
-        slot = unlocked.keyslot
-        output.note(f"Key slot {slot.id} unlocked.")
-        output.note(f"Keyslot {slot.id} is selected for deletion.")
-        if edit.is_last_keyslot(header, slot.id):
+        number = unlocked.keyslot.id
+        output.note(f"Key slot {number} unlocked.")
+        output.note(f"Keyslot {number} is selected for deletion.")
+        if luks_change.is_last_keyslot(header, number):
             action.confirm(_LAST, "the last keyslot was not removed")
-
-        def check(now: Luks2Header) -> None:
-            key_change.check_same_keyslot(now, slot)
-
-        _remove(action, header, slot.id, check)
+        _remove(action, header, number)
     return ExitCode.OK
 
 
@@ -63,21 +60,15 @@ def run_kill(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     key = make_key_options(args)
     with open_header(args, settings, output) as action:
         with locating(action.file.path):
-            header = key_change.check_changeable(action.file.fd)
-            slot = edit.get_keyslot(header, number)
+            header = luks_change.read_changeable(action.file.fd, action.kind)
+            luks_change.check_keyslot(header, number)
         output.note(f"Keyslot {number} is selected for deletion.")
-        is_last = edit.is_last_keyslot(header, number)
+        is_last = luks_change.is_last_keyslot(header, number)
         if is_last and key.key_file is None:
             action.confirm(_LAST, "the last keyslot was not removed")
         if not (output.is_quiet and key.is_interactive):
             _verify(action, header, number, key, is_last=is_last)
-
-        def check(now: Luks2Header) -> None:
-            key_change.check_same_keyslot(now, slot)
-            if edit.is_last_keyslot(now, number) != is_last:
-                raise ConfigError(f"keyslot {number}: is the last one by now, and was not removed")
-
-        _remove(action, header, number, check)
+        _remove(action, header, number, is_last=is_last)
     return ExitCode.OK
 
 
@@ -89,8 +80,8 @@ def run_erase(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """
     with open_header(args, settings, output) as action:
         with locating(action.file.path):
-            header = key_change.check_changeable(action.file.fd)
-        numbers = key_change.list_bound(header)
+            header = luks_change.read_changeable(action.file.fd, action.kind)
+        numbers = luks_change.list_bound(header)
         action.confirm(
             f"This operation will erase all keyslots on device {action.file.path}.\n"
             "Device will become unusable after this operation, but for backups of its header.",
@@ -98,10 +89,10 @@ def run_erase(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         )
         if action.is_dry:
             notes = [f"Key slot {number} would be removed." for number in numbers]
-            action.show_plan(header, edit.remove_keyslots(header, numbers), *notes)
+            action.show_plan(header, luks_change.remove_keyslots(header, numbers), *notes)
             return ExitCode.OK
         with locating(action.file.path):
-            _, numbers = key_change.erase_keyslots(action.file.fd, action.keep)
+            numbers = luks_change.erase_keyslots(action.file.fd, header, action.keep)
         for number in numbers:
             output.note(f"Key slot {number} removed.")
         action.finish({"keyslots": numbers})
@@ -113,7 +104,7 @@ def run_erase(args: Arguments, settings: Settings, output: Output) -> ExitCode:
 
 
 def _verify(
-    action: HeaderAction, header: Luks2Header, number: int, key: KeyOptions, *, is_last: bool
+    action: HeaderAction, header: AnyHeader, number: int, key: KeyOptions, *, is_last: bool
 ) -> None:
     """Have somebody show that he can open the volume; who gives nothing at all is not asked.
 
@@ -134,20 +125,20 @@ def _verify(
         engine = stack.enter_context(run_engine())
         secret = stack.enter_context(load_secret(engine, given))
         with locating(action.file.path):
-            found = key_change.unlock_another(engine, header, action.file.fd, secret, number)
+            found = luks_change.unlock_another(engine, header, action.file.fd, secret, number)
         assert found.keyslot is not None
         action.output.note(f"Key slot {found.keyslot.id} unlocked.")
 
 
 def _remove(
-    action: HeaderAction, header: Luks2Header, number: int, check: key_change.Check
+    action: HeaderAction, header: AnyHeader, number: int, *, is_last: bool | None = None
 ) -> None:
     if action.is_dry:
-        after = edit.remove_keyslots(header, [number])
+        after = luks_change.remove_keyslots(header, [number])
         action.show_plan(header, after, f"Key slot {number} would be removed.")
         return
     with locating(action.file.path):
-        key_change.remove_keyslot(action.file.fd, number, action.keep, check)
+        luks_change.remove_keyslot(action.file.fd, header, number, action.keep, is_last=is_last)
     action.output.note(f"Key slot {number} removed.")
     action.finish({"keyslot": number})
 
@@ -155,6 +146,4 @@ def _remove(
 def _parse_number(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise ConfigError(f"keyslot {text!r}: wanted: a number")
-    number = int(text)
-    edit.check_keyslot_number(number)
-    return number
+    return int(text)

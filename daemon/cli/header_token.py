@@ -31,7 +31,7 @@ def run_add(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     is_unbound = args.has("unbound")
     if is_unbound and keyslot is not None:
         raise ConfigError("--unbound: not with --key-slot")
-    with open_header(args, settings, output) as action:
+    with open_header(args, settings, output, only_luks2=True) as action:
 
         def add(header: Luks2Header) -> tuple[Luks2Header, int]:
             token = token_edit.make_keyring_token(
@@ -51,7 +51,7 @@ def run_import(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         MapperError: why not; then the header is as it was.
     """
     token = token_edit.parse_token(_read_json(args.text("json-file")))
-    with open_header(args, settings, output) as action:
+    with open_header(args, settings, output, only_luks2=True) as action:
 
         def add(header: Luks2Header) -> tuple[Luks2Header, int]:
             return token_edit.add_token(
@@ -72,7 +72,10 @@ def run_export(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         MapperError: there is no such token; the file cannot be written.
     """
     number = _get_token_id(args)
-    with open_header(args, settings, output, read_only=True) as action, locating(action.file.path):
+    with (
+        open_header(args, settings, output, read_only=True, only_luks2=True) as action,
+        locating(action.file.path),
+    ):
         text = token_edit.get_token_text(read_locked(action.file.fd), number)
     path = args.text("json-file")
     if path is None or path == "-":
@@ -91,7 +94,7 @@ def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         MapperError: why not; then the header is as it was.
     """
     number = _get_token_id(args)
-    with open_header(args, settings, output) as action:
+    with open_header(args, settings, output, only_luks2=True) as action:
         return _edit(action, number, lambda header: token_edit.remove_token(header, number))
 
 
@@ -108,7 +111,7 @@ def run_unassign(args: Arguments, settings: Settings, output: Output) -> ExitCod
     def change(header: Luks2Header) -> Luks2Header:
         return token_edit.unassign_token(header, number, keyslot)
 
-    with open_header(args, settings, output) as action:
+    with open_header(args, settings, output, only_luks2=True) as action:
         return _edit(action, number, change)
 
 

@@ -31,7 +31,7 @@ HEADER_SIZE: Final = 592
 KEYSLOTS: Final = 8
 DIGEST_SIZE: Final = 20
 SALT_SIZE: Final = 32
-#: cryptsetup makes no other split, and lays areas out for it whatever a keyslot says.
+#: cryptsetup makes no other split, and takes no header that has another.
 STRIPES: Final = 4000
 #: Fig. 2: what ``active`` of a keyslot may be.
 DISABLED: Final = 0x0000DEAD
@@ -94,6 +94,18 @@ class Luks1Header:
             FormatError: too short, no magic, sizes that cannot be, areas that overlap.
             UnsupportedError: another version of LUKS, or a hash that we do not have.
         """
+        header = cls.decode(buf)
+        _check(header)
+        return header
+
+    @classmethod
+    def decode(cls, buf: bytes) -> Self:
+        """What stands in ``HEADER_SIZE`` bytes, to be looked at: nothing is checked.
+
+        Raises:
+            FormatError: too short, or no magic.
+            UnsupportedError: another version of LUKS.
+        """
         if len(buf) < HEADER_SIZE:
             raise FormatError(f"LUKS1 header: {len(buf)} bytes, wanted {HEADER_SIZE}")
         magic, version, name, mode, hash_name, payload, key_size, *rest = _LAYOUT.unpack_from(buf)
@@ -103,7 +115,7 @@ class Luks1Header:
             raise UnsupportedError(f"LUKS version {version}: not supported, wanted {VERSION}")
         digest, digest_salt, digest_iterations, uuid = rest
         slots = _KEYSLOT.iter_unpack(buf[_LAYOUT.size : HEADER_SIZE])
-        header = cls(
+        return cls(
             cipher_name=_text(name),
             cipher_mode=_text(mode),
             hash_name=_text(hash_name),
@@ -118,8 +130,6 @@ class Luks1Header:
                 for state, iterations, salt, sector, stripes in slots
             ),
         )
-        _check(header)
-        return header
 
     def pack(self) -> bytes:
         """The header's bytes.
@@ -228,13 +238,10 @@ class Luks1Header:
 
         Raises:
             FormatError: no iterations.
-            UnsupportedError: more stripes than any tool makes.
         """
         slot = self.keyslots[number]
         if slot.iterations == 0:
             raise FormatError(f"iterations: got 0, wanted 1 to {UINT32_MAX}")
-        if not 0 < slot.stripes <= STRIPES:
-            raise UnsupportedError(f"stripes: {slot.stripes} are not supported, wanted {STRIPES}")
         area = self.get_area(number)
         return KeyslotSpec(
             key_size=self.key_size,
@@ -306,6 +313,9 @@ def _check(header: Luks1Header) -> None:
 def _check_area(header: Luks1Header, number: int) -> None:
     """An area lies behind the header and before the data, whether its keyslot is in use or not."""
     area = header.get_area(number)
+    stripes = header.keyslots[number].stripes
+    if stripes != STRIPES:
+        raise FormatError(f"keyslot {number}: stripes: got {stripes}, wanted {STRIPES}")
     where = f"keyslot {number}: key material offset"
     if area.offset < HEADER_SIZE:
         raise FormatError(
@@ -313,14 +323,9 @@ def _check_area(header: Luks1Header, number: int) -> None:
         )
     if header.payload_offset and not area.offset < area.end <= header.payload_offset:
         raise FormatError(
-            f"{where}: {area} for {_size_text(header, number)}, wanted before the data at byte "
+            f"{where}: {area} for a key of {header.key_size} bytes, wanted before the data at byte "
             f"{header.payload_offset} (payload offset at byte {_PAYLOAD_AT})"
         )
-
-
-def _size_text(header: Luks1Header, number: int) -> str:
-    """The size of a keyslot's split, for messages."""
-    return f"{header.keyslots[number].stripes} stripes of {header.key_size} bytes"
 
 
 def _check_overlaps(header: Luks1Header) -> None:

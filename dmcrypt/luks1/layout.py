@@ -50,10 +50,8 @@ def make_layout(
         ConfigError: an offset that cannot be.
         AccessError: the device cannot hold the header.
     """
-    length = get_area_size(key_size)
-    step = round_up(length, AREA_ALIGNMENT)
-    areas = tuple(Extent(AREA_ALIGNMENT + n * step, length) for n in range(KEYSLOTS))
-    end = AREA_ALIGNMENT + KEYSLOTS * step
+    areas = place_areas(key_size)
+    end = round_up(areas[-1].end, AREA_ALIGNMENT)
     if header_size < end and not header_can_grow:
         raise AccessError(
             f"header: the device is too small, {header_size} bytes, need at least {end}"
@@ -66,6 +64,13 @@ def make_layout(
         data_offset = 0 if is_detached else round_up(end, alignment or DATA_ALIGNMENT)
     notes = (TOO_SMALL,) if data_size <= data_offset else ()
     return Layout(areas, end, data_offset, notes)
+
+
+def place_areas(key_size: int, first: int = AREA_ALIGNMENT) -> tuple[Extent, ...]:
+    """The areas of all keyslots, the first of which is at ``first``."""
+    length = get_area_size(key_size)
+    step = round_up(length, AREA_ALIGNMENT)
+    return tuple(Extent(first + n * step, length) for n in range(KEYSLOTS))
 
 
 def _check_data_offset(data_offset: int, end: int) -> None:

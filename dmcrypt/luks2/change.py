@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from ...keystore.errors import AccessError, FormatError
 from ..backing import Pread, get_size, locked, pread_from, sync
 from ..extent import Extent
+from ..old_header import Keep, OldHeader
 from ..units import UINT64_MAX
 from ..wipe import wipe_random
 from .recovery import Luks2Header, read_header
@@ -23,19 +24,6 @@ from .requirement import check_requirements
 from .update import mend_copy, pack_copies, write_header
 
 _STEP: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class OldHeader:
-    """A header as it was before a change; enough to put it back."""
-
-    header: Luks2Header
-    size: int  # bytes of both copies and the keyslots area
-    pieces: tuple[tuple[int, bytes], ...] = field(repr=False)  # offset, bytes; the rest is free
-
-
-#: Makes an old header durable somewhere else. Called once, before the first byte is written.
-Keep = Callable[[OldHeader], None]
 
 
 class Change:
@@ -145,7 +133,7 @@ def read_old(fd: int, header: Luks2Header) -> OldHeader:
         if len(data) != extent.length:
             raise AccessError(f"keyslot {slot.id}: ends behind the end of the file")
         pieces.append((extent.offset, data))
-    return OldHeader(header, header.area_size, tuple(pieces))
+    return OldHeader("luks2", header.uuid, header.binary.seqid, header.area_size, tuple(pieces))
 
 
 def read_whole(fd: int) -> tuple[Luks2Header, Generator[bytes, None, None]]:

@@ -31,10 +31,11 @@ from ..backing import sync
 from ..engine.client import Engine, Secret
 from ..engine.messages import DigestSpec, Kdf, KeyslotSpec
 from ..extent import Extent
+from ..old_header import Keep
 from ..pbkdf import PbkdfParams, make_digest, make_kdf
 from . import digest as digests
 from . import edit, keyslot
-from .change import Change, Keep, changing, read_locked
+from .change import Change, changing, read_locked
 from .model import Digest, Keyslot, Metadata
 from .recovery import Luks2Header
 from .requirement import check_requirements

@@ -15,9 +15,10 @@ from typing import Final
 from ...keystore.errors import AccessError, BusyError, ConfigError, FormatError
 from ..backing import Pread, get_size, locked, pread_from, pwrite, sync
 from ..extent import Extent
+from ..old_header import Keep
 from ..wipe import grow
 from . import edit
-from .change import Change, Keep, changing, read_locked
+from .change import Change, changing, read_locked
 from .recovery import Luks2Header, NotLuksError, read_header
 from .requirement import check_requirements
 from .update import write_header
