@@ -25,7 +25,6 @@ from .luks2 import edit as edit2
 from .luks2 import key_change as key2
 from .luks2.key_change import NewKeyslot
 from .luks2.keyslot import get_area_size
-from .luks2.requirement import check_requirements
 from .luks_header import read_luks_header
 from .old_header import Keep
 
@@ -44,7 +43,7 @@ def read_changeable(fd: int, kind: str = "luks") -> AnyHeader:
     with locked(fd, exclusive=False):
         header = read_luks_header(pread_from(fd), get_size(fd), kind)
     if isinstance(header, Luks2Header):
-        check_requirements(header.metadata.config, read_only=False)
+        change2.check_writable(header)
     return header
 
 

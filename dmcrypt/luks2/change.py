@@ -85,8 +85,23 @@ def changing(fd: int, keep: Keep) -> Generator[Change, None, None]:
     """
     with locked(fd, exclusive=True):
         header = read_header(pread_from(fd), get_size(fd))
-        check_requirements(header.metadata.config, read_only=False)
+        check_writable(header)
         yield Change(fd, header, keep)
+
+
+def check_writable(header: Luks2Header) -> None:
+    """Refuse to write a header of which something would be lost.
+
+    Raises:
+        UnsupportedError: a requirement that we do not know forbids it.
+        FormatError: a key stands there more than once, of which one value would go.
+    """
+    check_requirements(header.metadata.config, read_only=False)
+    if header.duplicates:
+        raise FormatError(
+            f"{header.duplicates[0]}: stands there more than once; such a header is opened, and "
+            "not changed"
+        )
 
 
 def read_locked(fd: int) -> Luks2Header:
@@ -112,7 +127,7 @@ def edit_header(
     """
     if dry_run:
         before = read_locked(fd)
-        check_requirements(before.metadata.config, read_only=False)
+        check_writable(before)
         return before, edit(before)
     with changing(fd, keep) as change:
         before = change.header

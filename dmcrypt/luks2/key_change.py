@@ -24,6 +24,7 @@ from ...keystore.errors import (
     FormatError,
     MapperError,
     NoKeyError,
+    PolicyError,
     UnsupportedError,
 )
 from ...keystore.keys import ProtectedKey
@@ -35,10 +36,9 @@ from ..old_header import Keep
 from ..pbkdf import PbkdfParams, make_digest, make_kdf
 from . import digest as digests
 from . import edit, keyslot
-from .change import Change, changing, read_locked
+from .change import Change, changing, check_writable, read_locked
 from .model import Digest, Keyslot, Metadata
 from .recovery import Luks2Header
-from .requirement import check_requirements
 
 #: lib/luks2/luks2_keyslot.c: the keyslot encryption where the data's cannot be that of an area.
 _OTHER_AREA_CIPHER: Final = "aes-xts-plain64"
@@ -283,7 +283,7 @@ def check_changeable(fd: int) -> Luks2Header:
         NotLuksError, FormatError, BusyError: as `read_locked`.
     """
     header = read_locked(fd)
-    check_requirements(header.metadata.config, read_only=False)
+    check_writable(header)
     return header
 
 
@@ -326,7 +326,7 @@ def _unlock_one_of(
             key = engine.open_keyslot(fd, secret, spec, digests.make_spec(digest))
         except NoKeyError:
             continue
-        except (FormatError, UnsupportedError, EngineMemoryError) as error:
+        except (FormatError, UnsupportedError, PolicyError, EngineMemoryError) as error:
             failure = failure or type(error)(f"keyslot {slot.id}: {error}")
         else:
             return UnlockedKey(key, slot.key_size, digest, slot)

@@ -18,9 +18,8 @@ from ..extent import Extent
 from ..old_header import Keep
 from ..wipe import grow
 from . import edit
-from .change import Change, changing, read_locked
+from .change import Change, changing, check_writable, read_locked
 from .recovery import Luks2Header, NotLuksError, read_header
-from .requirement import check_requirements
 from .update import write_header
 
 _STEP: Final = 1 << 20
@@ -66,7 +65,7 @@ def open_backup(pread: Pread, size: int) -> OldFile:
         header = read_header(pread, size)
     except FormatError as error:
         raise ConfigError(f"no LUKS2 header that can be put back: {error}") from None
-    check_requirements(header.metadata.config, read_only=False)
+    check_writable(header)
     return OldFile(header, pread)
 
 
@@ -81,7 +80,7 @@ def find_present(fd: int) -> Luks2Header | None:
         header = read_locked(fd)
     except (NotLuksError, FormatError):
         return None
-    check_requirements(header.metadata.config, read_only=False)
+    check_writable(header)
     return header
 
 

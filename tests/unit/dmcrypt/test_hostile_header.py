@@ -1,5 +1,6 @@
 """Headers of somebody who means harm: what they ask for is refused by name, and soon."""
 
+import os
 import time
 from functools import reduce
 
@@ -7,7 +8,8 @@ import pytest
 
 from fusecrypt.dmcrypt.backing import pread_from
 from fusecrypt.dmcrypt.kdf_policy import ARGON2_WORK_MAX, PBKDF2_ITERATIONS_MAX
-from fusecrypt.dmcrypt.luks2 import digest, keyslot, read_header
+from fusecrypt.dmcrypt.luks2 import digest, edit, keyslot, read_header
+from fusecrypt.dmcrypt.luks2.change import edit_header
 from fusecrypt.dmcrypt.luks2.json_area import find_duplicates, pack_json, parse_json_area
 from fusecrypt.dmcrypt.open_volume import open_luks
 from fusecrypt.keystore.errors import (
@@ -149,3 +151,16 @@ def test_a_key_that_stands_there_twice_is_told_when_opening(attempt):
     data = with_area(text.replace('"tokens":{}', '"tokens":{},"tokens":{}').encode())
     opened = attempt(data)
     assert opened.notes == ("tokens: stands there more than once, the last counts",)
+
+
+def test_a_header_with_doubled_keys_is_opened_and_not_changed(open_file):
+    text = pack_json(read(edited()).root).decode()
+    data = with_area(text.replace('"tokens":{}', '"tokens":{},"tokens":{}').encode())
+    fd = open_file(data)
+
+    def relabel(header):
+        return edit.set_labels(header, edit.LabelChange("new"))
+
+    with pytest.raises(FormatError, match=r"^tokens: stands there more than once"):
+        edit_header(fd, relabel, lambda _old: None)
+    assert os.pread(fd, len(data) + 1, 0) == data
