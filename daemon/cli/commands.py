@@ -204,7 +204,6 @@ _ALIASES: Final = {
 # cryptsetup's actions that fusecrypt does not have, or not yet.
 _UNSUPPORTED: Final = frozenset(
     {
-        "benchmark",
         "bitlkClose",
         "bitlkDump",
         "bitlkOpen",

@@ -1,4 +1,4 @@
-"""The actions that change an open volume."""
+"""The actions that change an open volume, and those that only look: at ciphers, at an image."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def _load_resume() -> Action:
 
 def _load_resize() -> Action:
     from .resize import run
+
+    return run
+
+
+def _load_benchmark() -> Action:
+    from .benchmark import run
 
     return run
 
@@ -60,5 +66,22 @@ VOLUME_COMMANDS: Final[dict[str, Command]] = {
         frozenset({"size", "device-size"}),
         minimum=1,
         maximum=1,
+    ),
+    "benchmark": Command(
+        "benchmark [OPTIONS]",
+        "Measure KDFs and ciphers",
+        _load_benchmark,
+        frozenset(
+            {
+                "cipher",
+                "key-size",
+                "hash",
+                "sector-size",
+                "iter-time",
+                "pbkdf",
+                "pbkdf-memory",
+                "pbkdf-parallel",
+            }
+        ),
     ),
 }

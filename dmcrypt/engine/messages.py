@@ -50,6 +50,8 @@ LOOPAES_KEYS: Final = struct.Struct(f"=I4x{TOKEN.size}s")
 MAKE_DIGEST: Final = struct.Struct(f"={TOKEN.size}s{DIGEST.size}s")
 DIGEST_VALUE: Final = struct.Struct(f"=I4x{DIGEST_MAX}s")
 BENCHMARK: Final = struct.Struct(f"={KDF.size}sII")
+CIPHER_BENCHMARK: Final = struct.Struct(f"={NAME_MAX}sIII4x")
+CIPHER_SPEED: Final = struct.Struct("=QQQQ")
 BLOB: Final = struct.Struct(f"=II{BLOB_MAX}s")
 EXPORTED_KEY: Final = struct.Struct(f"=II{SECURE_KEY_MAX}s{TOKEN.size}s")
 EVENT: Final = struct.Struct("=I4x")
@@ -80,6 +82,8 @@ LAYOUTS: Final = {
     "wire_make_digest": MAKE_DIGEST,
     "wire_digest_value": DIGEST_VALUE,
     "wire_benchmark": BENCHMARK,
+    "wire_cipher_benchmark": CIPHER_BENCHMARK,
+    "wire_cipher_speed": CIPHER_SPEED,
     "wire_blob": BLOB,
     "wire_exported_key": EXPORTED_KEY,
     "wire_event": EVENT,
@@ -123,6 +127,7 @@ class MessageType(IntEnum):
     EXPORT_KEY = 22
     MAKE_PKEY = 23
     RESIZE = 30
+    BENCHMARK_CIPHER = 31
     LOOPAES_KEY = 40
     EVENT = 100
 

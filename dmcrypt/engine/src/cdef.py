@@ -25,6 +25,8 @@ OPAQUE: Final = (
     "wire_key_size",
     "wire_make_digest",
     "wire_digest_value",
+    "wire_cipher_benchmark",
+    "wire_cipher_speed",
     "wire_blob",
     "wire_exported_key",
     "wire_event",

@@ -272,6 +272,7 @@ static const struct handler handlers[] = {
     [WIRE_PLAIN_KEY] = { key_plain, sizeof(struct wire_plain_key), 0, 0, IN_KEYS },
     [WIRE_MAKE_DIGEST] = { key_make_digest, sizeof(struct wire_make_digest), 0, 0, IN_KEYS },
     [WIRE_BENCHMARK_KDF] = { key_benchmark, sizeof(struct wire_benchmark), 0, 0, IN_KEYS },
+    [WIRE_BENCHMARK_CIPHER] = { key_benchmark_cipher, sizeof(struct wire_cipher_benchmark), 0, 0, IN_KEYS },
     [WIRE_IMPORT_KEY] = { key_import, sizeof(struct wire_blob), 0, 0, IN_KEYS },
     [WIRE_EXPORT_KEY] = { key_export, sizeof(struct wire_token), 0, 0, IN_KEYS },
     [WIRE_MAKE_PKEY] = { key_make_pkey, sizeof(struct wire_key_size), 0, 0, IN_KEYS },

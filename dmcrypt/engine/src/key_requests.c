@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "arena.h"
+#include "cipher_benchmark.h"
 #include "keyslot.h"
 #include "random.h"
 #include "secure_key.h"
@@ -275,6 +276,16 @@ void key_benchmark(struct request *r)
     memcpy(&in, r->body, sizeof in);
     if (is_sound_kdf(&in.kdf))
         rc = kdf_benchmark(&in, &out);
+    request_finish(r, rc, &out, sizeof out);
+}
+
+void key_benchmark_cipher(struct request *r)
+{
+    struct wire_cipher_benchmark in;
+    struct wire_cipher_speed out = { 0 };
+
+    memcpy(&in, r->body, sizeof in);
+    int rc = cipher_benchmark(&in, &out);
     request_finish(r, rc, &out, sizeof out);
 }
 

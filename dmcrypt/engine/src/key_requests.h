@@ -14,6 +14,7 @@ void key_plain(struct request *r);
 void key_loopaes(struct request *r);
 void key_make_digest(struct request *r);
 void key_benchmark(struct request *r);
+void key_benchmark_cipher(struct request *r);
 void key_import(struct request *r);
 void key_export(struct request *r);
 void key_make_pkey(struct request *r);

@@ -46,6 +46,7 @@ enum wire_type {
     WIRE_EXPORT_KEY = 22,   /* wire_token -> wire_exported_key: what may be shown of a volume key */
     WIRE_MAKE_PKEY = 23,    /* wire_key_size, size being a session_key_type -> wire_token of IBM Z's layout */
     WIRE_RESIZE = 30,       /* wire_resize: another size, within the backing store; -ENOSPC: beyond it */
+    WIRE_BENCHMARK_CIPHER = 31, /* wire_cipher_benchmark -> wire_cipher_speed */
     WIRE_LOOPAES_KEY = 40,  /* wire_loopaes_key -> wire_loopaes_keys */
     WIRE_EVENT = 100,       /* from the engine, id 0: wire_event */
 };
@@ -246,6 +247,20 @@ struct wire_benchmark {
     struct wire_kdf kdf; /* type, hash, lanes and, as a ceiling, memory */
     uint32_t key_size;
     uint32_t milliseconds;
+};
+
+struct wire_cipher_benchmark {
+    char cipher[WIRE_NAME_MAX]; /* aes-xts-plain64 */
+    uint32_t key_size;          /* bytes */
+    uint32_t sector_size;
+    uint32_t milliseconds; /* for each of the two directions */
+    uint32_t pad;
+};
+
+/* Bytes, and the nanoseconds that they took. */
+struct wire_cipher_speed {
+    uint64_t encrypted, encrypt_time;
+    uint64_t decrypted, decrypt_time;
 };
 
 struct wire_blob {

@@ -21,6 +21,7 @@ BODIES = {
     MessageType.SUSPEND: messages.NODE,
     MessageType.RESUME: messages.NODE,
     MessageType.RESIZE: messages.RESIZE,
+    MessageType.BENCHMARK_CIPHER: messages.CIPHER_BENCHMARK,
     MessageType.REKEY: messages.REKEY,
     MessageType.FLUSH: messages.NODE,
     MessageType.INVALIDATE: messages.INVALIDATE,
