@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ...keystore.coprocessor import MODE_CCA, AdapterInfo, Apqn
+from typing import Final
+
+from ...keystore.coprocessor import MODE_CCA, MODE_LETTERS, Apqn
 from ...keystore.errors import ConfigError, NotFoundError, UnsupportedError
 from ..config import Settings
 from ..exitcodes import ExitCode
@@ -12,19 +14,29 @@ from .arguments import Arguments
 from .output import Output, format_table
 from .passphrase import ask_terminal
 
-_OTHER_MODES = ("accel", "ep11")
+_CARD_TYPES: Final = {f"CEX{level}": level for level in range(5, 9)}
 
 
 def run_create(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """Make an adapter, and say what its master key is worth."""
     apqn = Apqn.parse(args.positionals[0])
     mode = args.text("mode") or MODE_CCA
-    if mode in _OTHER_MODES:
+    if mode == "ep11":
         raise UnsupportedError(f"--mode {mode}: not supported")
-    if mode != MODE_CCA:
-        raise ConfigError(f"--mode: got {mode!r}; wanted: {MODE_CCA}")
-    has_master_key = not args.has("no-master-key")
-    adapter = Keystore(settings).create_adapter(apqn, mode, with_master_key=has_master_key)
+    if mode not in MODE_LETTERS:
+        raise ConfigError(f"--mode: got {mode!r}; wanted: {' or '.join(MODE_LETTERS)}")
+    card_type = args.text("card-type")
+    level = None if card_type is None else _CARD_TYPES.get(card_type.upper())
+    if card_type is not None and level is None:
+        raise ConfigError(f"--card-type: got {card_type!r}; wanted: {', '.join(_CARD_TYPES)}")
+    has_master_key = not args.has("no-master-key") and mode == MODE_CCA
+    adapter = Keystore(settings).create_adapter(
+        apqn,
+        mode,
+        with_master_key=has_master_key,
+        level=level,
+        is_control_only=args.has("control-only"),
+    )
     output.json(describe_adapter(adapter))
     if has_master_key:
         output.line(f"Adapter {apqn} has a new random master key, MKVP {adapter.current}.")
@@ -33,6 +45,8 @@ def run_create(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             " volumes under it is lost. Make a copy now, and keep it elsewhere: fusecrypt adapter"
             " backup FILE"
         )
+    elif mode != MODE_CCA:
+        output.line(f"Adapter {apqn} is an accelerator: it has no master key and serves no keys.")
     else:
         output.line(f"Adapter {apqn} has no master key yet: it cannot make or use keys.")
     return ExitCode.OK
@@ -49,7 +63,7 @@ def run_list(_args: Arguments, settings: Settings, output: Output) -> ExitCode:
             adapter.mode,
             adapter.type,
             adapter.serial,
-            get_status(adapter),
+            str(adapter.status),
             str(adapter.new),
             str(adapter.current),
             str(adapter.old),
@@ -74,7 +88,9 @@ def run_show(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         f"  mode:        {adapter.mode}",
         f"  type:        {adapter.type}, in software",
         f"  serial:      {adapter.serial}",
-        f"  status:      {get_status(adapter)}",
+        f"  status:      {adapter.status}",
+        f"  domain:      {'administered only' if adapter.is_control_only else 'used here'}",
+        f"  requests:    {adapter.requests} since fusecrypt-keystored started",
         f"  created:     {adapter.created}",
         "  AES master key registers:",
         f"    NEW:       {adapter.new.state} {adapter.new}",
@@ -100,8 +116,3 @@ def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     output.json({"apqn": str(apqn)})
     output.note(f"Adapter {apqn} removed.")
     return ExitCode.OK
-
-
-def get_status(adapter: AdapterInfo) -> str:
-    """As lszcrypt calls it."""
-    return "online" if adapter.is_online else "offline"

@@ -1,8 +1,8 @@
 """The command line of ``fusecrypt``: options anywhere, as cryptsetup takes them.
 
 cryptsetup's options may stand before the action, between its arguments and after them; short flags
-may be joined, a value may be joined to its option. No abbreviations. After ``zkey`` and
-``lszcrypt`` the words are those tools' own: another vocabulary.
+may be joined, a value may be joined to its option. No abbreviations. After ``zkey``,
+``lszcrypt`` and ``chzcrypt`` the words are those tools' own: another vocabulary.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Final
 
 from ...dmcrypt.units import UINT64_MAX, parse_size
 from ...keystore.errors import ConfigError, UnsupportedError
+from .device_options import CHZCRYPT, LSZCRYPT
 from .options import CRYPTSETUP, Kind, Vocabulary
-from .zkey_options import LSZCRYPT, ZKEY
+from .zkey_options import ZKEY
 
 #: Tools whose command lines follow their names.
-VOCABULARIES: Final = {"zkey": ZKEY, "lszcrypt": LSZCRYPT}
+VOCABULARIES: Final = {"zkey": ZKEY, "lszcrypt": LSZCRYPT, "chzcrypt": CHZCRYPT}
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,14 +258,17 @@ def _resolve_alias(args: Arguments) -> Arguments:
 
 
 def _resolve_group(args: Arguments) -> Arguments:
-    """Make one verb of an action's two words; zkey's may be cut short, in any case."""
+    """Make one verb of an action's two or three words; zkey's may be cut short, in any case."""
     group = args.verb
     if group not in _GROUPS or not args.positionals:
         return args
     word, *rest = args.positionals
     if group == "zkey":
         word = _complete_zkey(word)
-    return Arguments(f"{group} {word}", tuple(rest), args.options)
+    verb = f"{group} {word}"
+    if rest and any(name.startswith(f"{verb} ") for name in COMMANDS):
+        verb = f"{verb} {rest.pop(0)}"
+    return Arguments(verb, tuple(rest), args.options)
 
 
 def _complete_zkey(word: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from .command import Action, Command
+from .device_options import DEVICE_COMMON
+from .device_options import DEVICE_COMMON
 from .zkey_commands import ZKEY_COMMANDS
-from .zkey_options import ZKEY_COMMON
 
 
 def _load_create() -> Action:
@@ -45,6 +46,114 @@ def _load_restore() -> Action:
     return run_restore
 
 
+def _load_master_key_load() -> Action:
+    from .adapter_master_key import run_load
+
+    return run_load
+
+
+def _load_master_key_generate() -> Action:
+    from .adapter_master_key import run_generate
+
+    return run_generate
+
+
+def _load_master_key_clone() -> Action:
+    from .adapter_master_key import run_clone
+
+    return run_clone
+
+
+def _load_master_key_clear() -> Action:
+    from .adapter_master_key import run_clear_new
+
+    return run_clear_new
+
+
+def _load_master_key_set() -> Action:
+    from .adapter_master_key import run_set
+
+    return run_set
+
+
+def _load_master_key_query() -> Action:
+    from .adapter_master_key import run_query
+
+    return run_query
+
+
+def _load_checkstop() -> Action:
+    from .chzcrypt import run_checkstop
+
+    return run_checkstop
+
+
+def _load_recover() -> Action:
+    from .chzcrypt import run_recover
+
+    return run_recover
+
+
+def _load_chzcrypt() -> Action:
+    from .chzcrypt import run
+
+    return run
+
+
+def _load_master_key_load() -> Action:
+    from .adapter_master_key import run_load
+
+    return run_load
+
+
+def _load_master_key_generate() -> Action:
+    from .adapter_master_key import run_generate
+
+    return run_generate
+
+
+def _load_master_key_clone() -> Action:
+    from .adapter_master_key import run_clone
+
+    return run_clone
+
+
+def _load_master_key_clear() -> Action:
+    from .adapter_master_key import run_clear_new
+
+    return run_clear_new
+
+
+def _load_master_key_set() -> Action:
+    from .adapter_master_key import run_set
+
+    return run_set
+
+
+def _load_master_key_query() -> Action:
+    from .adapter_master_key import run_query
+
+    return run_query
+
+
+def _load_checkstop() -> Action:
+    from .chzcrypt import run_checkstop
+
+    return run_checkstop
+
+
+def _load_recover() -> Action:
+    from .chzcrypt import run_recover
+
+    return run_recover
+
+
+def _load_chzcrypt() -> Action:
+    from .chzcrypt import run
+
+    return run
+
+
 def _load_lszcrypt() -> Action:
     from .lszcrypt import run
 
@@ -55,10 +164,10 @@ _BACKUP_OPTIONS: Final = frozenset({"key-file", "keyfile-offset", "keyfile-size"
 
 KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
     "adapter create": Command(
-        "adapter create [--mode cca] [--no-master-key] CARD.DOMAIN",
+        "adapter create [--mode cca|accel] [--card-type TYPE] [--no-master-key] CARD.DOMAIN",
         "Make a virtual adapter with a random master key",
         _load_create,
-        frozenset({"mode", "no-master-key"}),
+        frozenset({"mode", "card-type", "no-master-key", "control-only"}),
         minimum=1,
         maximum=1,
     ),
@@ -93,13 +202,90 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         minimum=1,
         maximum=1,
     ),
+    "adapter master-key load": Command(
+        "adapter master-key load --part first|middle|last CARD.DOMAIN FILE",
+        "Combine a part of 32 bytes into the NEW master key",
+        _load_master_key_load,
+        frozenset({"part"}),
+        minimum=2,
+        maximum=2,
+    ),
+    "adapter master-key generate": Command(
+        "adapter master-key generate CARD.DOMAIN",
+        "Make a random NEW master key",
+        _load_master_key_generate,
+        minimum=1,
+        maximum=1,
+    ),
+    "adapter master-key clone": Command(
+        "adapter master-key clone [--register new|current|old] CARD.DOMAIN FROM",
+        "Make another adapter's master key the NEW one",
+        _load_master_key_clone,
+        frozenset({"register"}),
+        minimum=2,
+        maximum=2,
+    ),
+    "adapter master-key clear-new": Command(
+        "adapter master-key clear-new CARD.DOMAIN",
+        "Empty the NEW register",
+        _load_master_key_clear,
+        minimum=1,
+        maximum=1,
+    ),
+    "adapter master-key set": Command(
+        "adapter master-key set CARD.DOMAIN",
+        "Make NEW the CURRENT master key, and CURRENT the OLD one",
+        _load_master_key_set,
+        minimum=1,
+        maximum=1,
+    ),
+    "adapter master-key query": Command(
+        "adapter master-key query CARD.DOMAIN",
+        "Show the master-key registers",
+        _load_master_key_query,
+        minimum=1,
+        maximum=1,
+    ),
+    "adapter checkstop": Command(
+        "adapter checkstop CARD…",
+        "Let cards fail, for a drill",
+        _load_checkstop,
+        minimum=1,
+        maximum=256,
+    ),
+    "adapter recover": Command(
+        "adapter recover CARD…",
+        "Let cards work again after a drill",
+        _load_recover,
+        minimum=1,
+        maximum=256,
+    ),
+    "chzcrypt": Command(
+        "chzcrypt -e|-d|--config-on|--config-off -a | DEVICE…",
+        "Set cards and domains online, offline, configured or deconfigured",
+        _load_chzcrypt,
+        frozenset({"enable", "disable", "all", "config-on", "config-off"}),
+        maximum=256,
+        common=DEVICE_COMMON,
+    ),
     "lszcrypt": Command(
-        "lszcrypt [-V] [-s] [CARD | CARD.DOMAIN | .DOMAIN]…",
+        "lszcrypt [-V] [-s|-d|-b|-c] [CARD | CARD.DOMAIN | .DOMAIN]…",
         "List the adapters as lszcrypt does",
         _load_lszcrypt,
-        frozenset({"cardonly", "queueonly", "serial"}),
+        frozenset(
+            {
+                "accelonly",
+                "bus",
+                "capability",
+                "cardonly",
+                "ccaonly",
+                "domains",
+                "queueonly",
+                "serial",
+            }
+        ),
         maximum=256,
-        common=ZKEY_COMMON,
+        common=DEVICE_COMMON,
     ),
     **ZKEY_COMMANDS,
 }

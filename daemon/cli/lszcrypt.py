@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from ...keystore.coprocessor import AdapterInfo
-from ...keystore.errors import ConfigError, CoprocessorError, NotFoundError
+from ...keystore.coprocessor import MODE_ACCEL, MODE_CCA, AdapterInfo, Status
+from ...keystore.errors import ConfigError, CoprocessorError
+from ...keystore.tokens import KeyType
 from ..config import Settings
 from ..exitcodes import ExitCode
 from ..keystored.client import Keystore
 from ..keystored.messages import pack_adapters
-from .adapter import get_status
 from .arguments import Arguments
+from .crypto_device import choose_devices
 from .output import Output
 
 #: Name, width, whether it is set to the right. What a virtual adapter does not have is a dash.
@@ -30,72 +32,130 @@ _MORE_COLUMNS: Final = (
     ("DRIVER", 11, False),
 )
 _SERIAL_COLUMNS: Final = (*_COLUMNS[:4], ("SERIALNR", 8, False))
-_MODES: Final = {"cca": "CCA-Coproc"}
-_HARDWARE_TYPES: Final = {"CEX8C": "14"}
+_MODES: Final = {MODE_CCA: "CCA-Coproc", MODE_ACCEL: "Accelerator"}
+#: Hardware type of a CEX5; each later card has the next number (arch/s390, ap.h).
+_FIRST_LEVEL, _FIRST_HARDWARE_TYPE = 5, 11
+_ROW: Final = 16  # domains in one line of the grid
+_GRID: Final = 256
+_LEGEND: Final = (
+    "C: Control domain",
+    "U: Usage domain",
+    "B: Both (Control + Usage domain)",
+)
 
 
 def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
-    """List cards and domains."""
+    """List cards and domains, or tell what they can do."""
+    other = [name for name in ("domains", "bus", "capability", "serial") if args.has(name)]
+    if len(other) > 1:
+        raise ConfigError(f"lszcrypt: wanted: one of {', '.join(f'--{name}' for name in other)}")
     adapters = Keystore(settings).list_adapters()
     if not adapters:
         raise CoprocessorError("no crypto card devices found; fusecrypt adapter create makes one")
-    for wanted in args.positionals:
-        _check_wanted(wanted)
-        if not any(_is_wanted(adapter, (wanted,)) for adapter in adapters):
-            raise NotFoundError(f"crypto device {wanted}: does not exist")
-    chosen = [adapter for adapter in adapters if _is_wanted(adapter, args.positionals)]
-    output.json(pack_adapters(chosen))
+    chosen = [a for a in choose_devices(adapters, args.positionals) if _is_of_mode(a, args)]
+    if args.has("domains"):
+        lines, content = _show_domains(chosen)
+    elif args.has("bus"):
+        lines, content = _show_bus(adapters)
+    elif args.has("capability"):
+        lines, content = _show_capability(chosen)
+    else:
+        lines, content = _list(chosen, args), pack_adapters(chosen)
+    output.json(content)
+    for line in lines:
+        output.line(line)
+    return ExitCode.OK
+
+
+def _list(chosen: Sequence[AdapterInfo], args: Arguments) -> list[str]:
     is_serial, is_verbose = args.has("serial"), args.has("verbose")
-    columns = _COLUMNS + (_MORE_COLUMNS if is_verbose else ())
-    lines = [_make_line(_SERIAL_COLUMNS if is_serial else columns, None)]
+    columns = _SERIAL_COLUMNS if is_serial else _COLUMNS + (_MORE_COLUMNS if is_verbose else ())
+    lines = [_make_line(columns, [name for name, _, _ in columns])]
     lines.append("-" * len(lines[0]))
     shows_cards = not args.has("queueonly") and not any("." in w for w in args.positionals)
     shows_queues = not args.has("cardonly") and not is_serial
     seen: set[int] = set()
     for adapter in chosen:
         card = f"{adapter.apqn.card:02x}"
-        cells = [adapter.type, _MODES[adapter.mode], get_status(adapter)]
-        cells += [adapter.serial] if is_serial else ["-"]
-        if is_verbose and not is_serial:
-            cells += ["-", _HARDWARE_TYPES[adapter.type], "-", "-", "soft"]
+        domains = [other for other in chosen if other.apqn.card == adapter.apqn.card]
         if shows_cards and adapter.apqn.card not in seen:
-            lines.append(_make_line(_SERIAL_COLUMNS if is_serial else columns, [card, *cells]))
+            lines.append(_make_line(columns, _make_cells(card, domains, columns)))
             seen.add(adapter.apqn.card)
         if shows_queues:
-            lines.append(_make_line(columns, [str(adapter.apqn), *cells]))
-    for line in lines:
-        output.line(line)
-    return ExitCode.OK
+            lines.append(_make_line(columns, _make_cells(str(adapter.apqn), [adapter], columns)))
+    return lines
 
 
-def _make_line(columns: tuple[tuple[str, int, bool], ...], cells: list[str] | None) -> str:
-    texts = [name for name, _, _ in columns] if cells is None else cells
+def _make_cells(
+    name: str, domains: Sequence[AdapterInfo], columns: tuple[tuple[str, int, bool], ...]
+) -> list[str]:
+    """One domain, or all of a card: it is online if one of them is."""
+    statuses = [domain.status for domain in domains]
+    status = Status.ONLINE if Status.ONLINE in statuses else statuses[0]
+    first = domains[0]
+    cells = {
+        "CARD.DOM": name,
+        "TYPE": first.type,
+        "MODE": _MODES[first.mode],
+        "STATUS": str(status),
+        "REQUESTS": str(sum(domain.requests for domain in domains)),
+        "SERIALNR": first.serial,
+        "HWTYPE": str(first.level - _FIRST_LEVEL + _FIRST_HARDWARE_TYPE),
+        "DRIVER": "soft",
+    }
+    return [cells.get(column, "-") for column, _, _ in columns]
+
+
+def _make_line(columns: tuple[tuple[str, int, bool], ...], cells: list[str]) -> str:
     return " ".join(
         text.rjust(width) if is_right else text.ljust(width)
-        for text, (_, width, is_right) in zip(texts, columns, strict=True)
+        for text, (_, width, is_right) in zip(cells, columns, strict=True)
     )
 
 
-def _check_wanted(text: str) -> None:
-    card, dot, domain = text.partition(".")
-    for part in (card, domain):
-        if part:
-            try:
-                int(part, 16)
-            except ValueError:
-                break
-    else:
-        if card or (dot and domain):
-            return
-    raise ConfigError(f"crypto device {text!r}: wanted: CARD, CARD.DOMAIN or .DOMAIN")
+def _show_domains(chosen: Sequence[AdapterInfo]) -> tuple[list[str], dict[str, object]]:
+    """Which domains are used and administered here, in a grid."""
+    kinds: dict[int, str] = {}
+    for adapter in chosen:
+        kind = "C" if adapter.is_control_only else "U" if adapter.mode == MODE_ACCEL else "B"
+        before = kinds.get(adapter.apqn.domain, kind)
+        kinds[adapter.apqn.domain] = kind if kind == before else "B"
+    heading = "DOMAIN " + " ".join(f"{i:02x}" for i in range(_ROW))
+    lines = [heading, "-" * len(heading)]
+    for row in range(0, _GRID, _ROW):
+        cells = " ".join(f" {kinds.get(row + i, '.')}" for i in range(_ROW))
+        lines.append(f"{row:>6x} {cells}" if row else f"{'00':>6} {cells}")
+    lines.append("-" * len(heading))
+    lines += [f"{domain:04x}: {kind}" for domain, kind in sorted(kinds.items()) if domain >= _GRID]
+    lines += _LEGEND
+    return lines, {"domains": {f"{domain:04x}": kind for domain, kind in sorted(kinds.items())}}
 
 
-def _is_wanted(adapter: AdapterInfo, wanted: tuple[str, ...]) -> bool:
-    if not wanted:
-        return True
-    for text in wanted:
-        card, _, domain = text.partition(".")
-        is_card = not card or int(card, 16) == adapter.apqn.card
-        if is_card and (not domain or int(domain, 16) == adapter.apqn.domain):
-            return True
-    return False
+def _show_bus(adapters: Sequence[AdapterInfo]) -> tuple[list[str], dict[str, object]]:
+    domain = min(adapter.apqn.domain for adapter in adapters)
+    return [
+        f"ap_domain=0x{domain:x}",
+        "ap_max_domain_id=0xffff",
+        "ap_interrupts are disabled",
+        "poll_thread is disabled",
+    ], {"ap_domain": domain, "ap_max_domain_id": 0xFFFF}
+
+
+def _show_capability(chosen: Sequence[AdapterInfo]) -> tuple[list[str], dict[str, object]]:
+    lines: list[str] = []
+    content: dict[str, object] = {}
+    for adapter in chosen:
+        card = f"{adapter.apqn.card:02x}"
+        if card in content:
+            continue
+        types = [str(t) for t in KeyType if adapter.mode == MODE_CCA and adapter.supports(t)]
+        lines.append(f"Coprocessor card{card} provides capability for:")
+        lines += [f"{key_type} secure keys" for key_type in types] or ["nothing, in software"]
+        content[card] = types
+    return lines, content
+
+
+def _is_of_mode(adapter: AdapterInfo, args: Arguments) -> bool:
+    modes = [mode for mode, name in ((MODE_CCA, "ccaonly"), (MODE_ACCEL, "accelonly"))
+             if args.has(name)]  # fmt: skip
+    return not modes or adapter.mode in modes

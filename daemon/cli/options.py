@@ -133,7 +133,11 @@ OPTIONS: Final[dict[str, Option]] = {
     "deferred": make_flag("Close when the last user is gone"),
     "fail-io": make_flag("Let I/O fail instead of wait"),
     "dump-json-metadata": make_flag("Print the JSON area of the header"),
-    "mode": Option("Kind of an adapter: cca", "MODE"),
+    "mode": Option("Kind of an adapter: cca or accel", "MODE"),
+    "card-type": Option("Card of an adapter: CEX5 to CEX8", "TYPE"),
+    "control-only": make_flag("The adapter is administered here and not used"),
+    "part": Option("Which part of the master key: first, middle or last", "PART"),
+    "register": Option("Whose master key is cloned: new, current or old", "REGISTER"),
     "no-master-key": make_flag("Leave the adapter's master-key registers empty"),
     # of the kernel's dm-crypt only
     "disable-keyring": make_flag("Accepted; the kernel's keyring is never used"),

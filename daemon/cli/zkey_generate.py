@@ -151,18 +151,15 @@ def choose_adapters(
         missing = [str(apqn) for apqn in apqns if apqn not in present]
         if missing:
             raise CoprocessorError(f"adapter {', '.join(missing)}: does not exist")
-        chosen = [present[apqn] for apqn in apqns] or [a for a in adapters if a.is_online]
+        chosen = [present[apqn] for apqn in apqns] or [a for a in adapters if a.is_usable]
         _check_alike(chosen)
     return [apqn for apqn in apqns if apqn in present]
 
 
 def _check_alike(adapters: Sequence[AdapterInfo]) -> None:
-    unusable = [a for a in adapters if not a.is_online or not a.current.is_usable]
+    unusable = [a for a in adapters if not a.is_usable or not a.current.is_usable]
     if unusable or len({adapter.current.mkvp for adapter in adapters}) > 1:
-        states = "; ".join(
-            f"{a.apqn} is {'online' if a.is_online else 'offline'} with CURRENT {a.current}"
-            for a in adapters
-        )
+        states = "; ".join(f"{a.apqn} is {a.status} with CURRENT {a.current}" for a in adapters)
         raise CoprocessorError(
             f"the adapters need one master key: {states}; wanted: --apqns with some that have it"
         )

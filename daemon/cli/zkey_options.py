@@ -1,4 +1,4 @@
-"""The options of zkey and of lszcrypt, as those tools spell them, and ours that go with them."""
+"""The options of zkey, as it spells them, and ours that go with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from .options import OPTIONS, Option, Vocabulary, make_flag
 
-#: Taken by every action of these tools.
+#: Taken by every action.
 ZKEY_COMMON: Final = frozenset({"runtime-dir", "json", "help", "version", "verbose", "debug"})
 
 _COMMON_OPTIONS: Final[dict[str, Option]] = {
@@ -64,16 +64,4 @@ ZKEY: Final = Vocabulary(
         "r": "run",
     },
     is_abbreviated=True,
-)
-
-LSZCRYPT: Final = Vocabulary(
-    {
-        **_COMMON_OPTIONS,
-        "verbose": make_flag("Show more columns", "V"),
-        "cardonly": make_flag("Show cards only"),
-        "queueonly": make_flag("Show domains only"),
-        "serial": make_flag("Show the serial numbers of the cards", "s"),
-    },
-    unsupported=frozenset({"accelonly", "bus", "capability", "ccaonly", "domains", "ep11only"}),
-    more_short_names={"b": "bus", "c": "capability", "d": "domains"},
 )

@@ -42,7 +42,8 @@ def test_every_action_is_in_the_synopsis(name: str) -> None:
 
 def test_every_option_of_zkey_and_lszcrypt_is_described() -> None:
     described = set(re.findall(r"--([a-z][a-z0-9_-]+)", ZKEY))
-    options = {**VOCABULARIES["zkey"].options, **VOCABULARIES["lszcrypt"].options}
+    names = ("zkey", "lszcrypt", "chzcrypt")
+    options = {name: o for tool in names for name, o in VOCABULARIES[tool].options.items()}
     # The example makes an adapter.
     assert described - {"mode"} == options.keys()
     for option in options.values():

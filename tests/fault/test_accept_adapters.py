@@ -1,0 +1,116 @@
+"""Adapters as administrators meet them: master keys in parts, cards that fail, the listings."""
+
+import hashlib
+import os
+
+import pytest
+
+from tests.product import running
+
+UNAVAILABLE, WRONG, POLICY, MISSING = 6, 1, 8, 4
+
+
+@pytest.fixture
+def place(scratch):
+    """Directories of an instance, without any daemon."""
+    with running(scratch) as instance:
+        yield instance
+
+
+def test_a_master_key_is_changed_with_parts_of_three_people(place):
+    parts = [os.urandom(32) for _ in range(3)]
+    mkvp = hashlib.sha256(
+        b"\1" + bytes(a ^ b ^ c for a, b, c in zip(*parts, strict=True))
+    ).hexdigest()[:16]
+    place.cli("adapter", "create", "3.39", "--card-type", "cex7")
+    place.cli("zkey", "generate", "key", "-x")
+    load = ("adapter", "master-key", "load")
+    assert place.run(*load, "3.39", "missing", "--part", "first").status == MISSING
+    short = place.write_file("short", bytes(31))
+    assert place.run(*load, "3.39", short, "--part", "first").status == WRONG
+    weak = place.write_file("weak", bytes(32))
+    result = place.run(*load, "3.39", weak, "--part", "first")
+    assert (result.status, "weak" in result.stderr) == (POLICY, True)
+    assert place.run("adapter", "master-key", "set", "3.39").status == UNAVAILABLE
+
+    place.cli(*load, "--part=first", "3.39", place.write_file("one", parts[0]))
+    shown = place.cli("adapter", "master-key", "query", "3.39").stdout.splitlines()
+    assert shown[0] == "AES NEW:     partial  -"
+    place.cli(*load, "3.39", "-", "--part", "middle", stdin=parts[1])
+    loaded = place.cli(*load, "3.39", place.write_file("two", parts[2]), "--part", "last")
+    assert f"NEW is full, MKVP {mkvp}." in loaded.stdout
+
+    # Another adapter with the same master key, then both change.
+    place.cli("adapter", "create", "4.1", "--no-master-key")
+    place.cli("adapter", "master-key", "clone", "4.1", "3.39", "--register", "new")
+    for apqn in ("3.39", "4.1"):
+        done = place.cli("adapter", "master-key", "set", apqn)
+        assert ("re-encipher" in done.stderr) == (apqn == "3.39")
+    states = place.cli("adapter", "master-key", "query", "4.1", "--json").json
+    assert states["current"] == {"state": "valid", "mkvp": mkvp}
+    assert states["new"]["state"] == "empty"
+    assert "OLD master key" in place.cli("zkey", "validate", "key").stdout
+    place.cli("adapter", "master-key", "generate", "3.39")
+    lost = place.cli("adapter", "master-key", "set", "3.39").stderr
+    assert "no more" in lost
+    assert place.run("zkey", "validate", "key").status != 0
+    said = (place.runtime_dir / "keystored.log").read_bytes()
+    for part in parts:
+        assert part not in said
+        assert part.hex().encode() not in said
+    assert b"NEW " + mkvp.encode() in said
+
+
+def test_the_listings_tell_types_states_domains_and_requests(place):
+    place.cli("adapter", "create", "03.0039", "--card-type", "CEX6")
+    place.cli("adapter", "create", "03.0011", "--control-only")
+    place.cli("adapter", "create", "0a.0011", "--mode", "accel", "--card-type", "CEX7")
+    place.cli("zkey", "generate", "key")
+    place.cli("zkey", "validate", "key")
+    lines = place.cli("lszcrypt", "-V").stdout.splitlines()
+    assert lines[0].split() == [
+        "CARD.DOM", "TYPE", "MODE", "STATUS", "REQUESTS", "PENDING", "HWTYPE", "QDEPTH",
+        "FUNCTIONS", "DRIVER",
+    ]  # fmt: skip
+    assert lines[1] == "-" * len(lines[0])
+    assert [line.split()[:5] for line in lines[2:]] == [
+        ["03", "CEX6C", "CCA-Coproc", "online", "2"],
+        ["03.0011", "CEX6C", "CCA-Coproc", "online", "0"],
+        ["03.0039", "CEX6C", "CCA-Coproc", "online", "2"],
+        ["0a", "CEX7A", "Accelerator", "online", "0"],
+        ["0a.0011", "CEX7A", "Accelerator", "online", "0"],
+    ]
+    assert [line.split()[6] for line in lines[2:]] == ["12", "12", "12", "13", "13"]
+    grid = place.cli("lszcrypt", "-d").stdout.splitlines()
+    assert grid[0].split() == ["DOMAIN", *(f"{i:02x}" for i in range(16))]
+    rows = {line.split()[0]: line.split()[1:] for line in grid[2:18]}
+    assert rows["10"] == [".", "B", *["."] * 14]  # administered here, and used as accelerator
+    assert rows["30"] == [*["."] * 9, "B", *["."] * 6]
+    assert all(set(cells) == {"."} for row, cells in rows.items() if row not in ("10", "30"))
+    assert place.cli("lszcrypt", "--accelonly", "--json").json["adapters"][0]["apqn"] == "0a.0011"
+    assert "CCA-AESCIPHER" in place.cli("lszcrypt", "-c", "03").stdout
+    assert "ap_domain=0x11" in place.cli("lszcrypt", "-b").stdout
+    assert "SERIALNR" in place.cli("lszcrypt", "-s").stdout
+
+
+def test_a_card_that_fails_is_followed_by_another_and_comes_back(place):
+    place.cli("adapter", "create", "03.0039")
+    place.cli("adapter", "create", "04.0039", "--no-master-key")
+    place.cli("adapter", "master-key", "clone", "4.39", "3.39")
+    place.cli("adapter", "master-key", "set", "4.39")
+    place.cli("zkey", "generate", "key", "-x")
+    place.cli("adapter", "checkstop", "03")
+    place.cli("zkey", "validate", "key")
+    refused = place.run("chzcrypt", "-e", "3.39")
+    assert (refused.status, "chkstop" in refused.stderr) == (UNAVAILABLE, True)
+    assert "04.0039 is offline" in place.cli("chzcrypt", "-V", "-d", "04").stdout
+    result = place.run("zkey", "validate", "key")
+    assert result.status != 0
+    assert "03.0039 is chkstop" in result.stderr
+    place.cli("adapter", "recover", "03")
+    place.cli("chzcrypt", "--config-off", "03")
+    assert place.run("zkey", "validate", "key").status != 0
+    place.cli("chzcrypt", "--config-on", "-a")
+    place.cli("chzcrypt", "-e", "-a")
+    assert place.cli("zkey", "validate", "key").status == 0
+    assert place.run("chzcrypt", "-d", "05").status == MISSING
