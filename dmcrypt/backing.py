@@ -110,16 +110,20 @@ def locked(
         BusyError: another process kept it for ``timeout`` seconds.
         AccessError: no lock can be had on this file.
     """
-    opened = open_device_lock(fd) if lock_fd is None else None
-    target = next(choice for choice in (lock_fd, opened, fd) if choice is not None)
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    opened = _open_locked(fd, kind, timeout) if lock_fd is None else None
+    if opened is not None:
+        try:
+            yield
+        finally:
+            os.close(opened)
+        return
+    target = fd if lock_fd is None else lock_fd
+    _lock(target, kind, timeout)
     try:
-        _lock(target, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, timeout)
         yield
     finally:
-        if opened is None:
-            fcntl.flock(target, fcntl.LOCK_UN)
-        else:
-            os.close(opened)
+        fcntl.flock(target, fcntl.LOCK_UN)
 
 
 def open_device_lock(fd: int) -> int | None:
@@ -141,6 +145,21 @@ def open_device_lock(fd: int) -> int | None:
         return None
     except OSError as error:
         raise AccessError(f"lock file {_LOCK_DIRECTORY / name}: {error.strerror}") from error
+
+
+def _open_locked(fd: int, kind: int, timeout: float) -> int | None:
+    """The lock file of a block device, locked; None for a file."""
+    while (opened := open_device_lock(fd)) is not None:
+        try:
+            _lock(opened, kind, timeout)
+            if os.fstat(opened).st_nlink:
+                return opened
+        except BaseException:
+            os.close(opened)
+            raise
+        # cryptsetup removes the file when it is done with it; who comes next makes another.
+        os.close(opened)
+    return None
 
 
 def _lock(fd: int, kind: int, timeout: float) -> None:
