@@ -34,15 +34,24 @@ class DataArea:
     start: int
     end: int
     is_read_only: bool
+    more: tuple[DataArea, ...] = ()  # of a table that has several
 
     def conflicts(self, other: DataArea) -> bool:
         """Whether both cannot be open: they overlap, and one of them is written."""
-        return (
-            (self.device, self.inode) == (other.device, other.inode)
-            and self.start < other.end
-            and other.start < self.end
-            and not (self.is_read_only and other.is_read_only)
+        return any(
+            _conflict(one, another)
+            for one in (self, *self.more)
+            for another in (other, *other.more)
         )
+
+
+def _conflict(one: DataArea, other: DataArea) -> bool:
+    return (
+        (one.device, one.inode) == (other.device, other.inode)
+        and one.start < other.end
+        and other.start < one.end
+        and not (one.is_read_only and other.is_read_only)
+    )
 
 
 def refuse_own(status: os.stat_result, path: str, own_device: int) -> None:

@@ -24,6 +24,7 @@ from .backing import BackingFile, DataArea
 from .tree import Device, Times, Tree
 
 if TYPE_CHECKING:
+    from ..dmcrypt.dm_table import TableLine
     from ..dmcrypt.engine.client import Engine
     from ..dmcrypt.luks_header import LuksHeader
     from ..dmcrypt.table import Table
@@ -74,6 +75,8 @@ class Volume:
     links: list[tuple[int, bytes]] = field(default_factory=list[tuple[int, bytes]])
     header: LuksHeader | None = None  # as it was when the volume was opened; None: not LUKS
     discards: bool = False
+    iv_large_sectors: bool = False
+    lines: tuple[TableLine, ...] = ()  # of a raw table
     is_deferred: bool = False
     is_suspended: bool = False  # the engine has no key
     fails_io: bool = False  # while suspended; else I/O waits
@@ -208,6 +211,7 @@ class Registry:
         volume = Volume(
             name, minor, device, slot, description, area, backing,
             header=header, discards=spec.discards,
+            iv_large_sectors=any(s.iv_large_sectors for s in spec.segments),
         )  # fmt: skip
         self._volumes[name] = volume
         self.tree.add_device(device, name, minor)

@@ -33,6 +33,12 @@ def _load_close() -> Action:
 
 def _load_status() -> Action:
     from .status import run_status
+def _load_table() -> Action:
+    from .table import run
+
+    return run
+
+
 
     return run_status
 
@@ -111,6 +117,14 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "status": Command(
         "status [NAME]",
+    "table": Command(
+        "table NAME [TABLE | --table FILE] | table [--show-keys] NAME",
+        "Open a device by a raw table, as dmsetup does, or show the table of an open one",
+        _load_table,
+        frozenset({"table", "show-keys", "readonly"}),
+        minimum=1,
+        maximum=2,
+    ),
         "Show a volume, or the daemon",
         _load_status,
         maximum=1,

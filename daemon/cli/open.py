@@ -58,7 +58,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     spec, name = args.positionals
     check_volume_name(name)
     kind = parse_type(args.text("type"))
-    _check_free(settings, name)
+    check_free(settings, name)
     if kind in ("plain", "loopaes"):
         key = make_key_options(args)
         params = (
@@ -109,7 +109,7 @@ def _pass(file: SourceFile) -> PassedFile:
     return PassedFile(file.fd, file.path)
 
 
-def _check_free(settings: Settings, name: str) -> None:
+def check_free(settings: Settings, name: str) -> None:
     """As cryptsetup: a name in use is refused before anything is asked."""
     try:
         with ControlClient(settings.control_socket) as client:

@@ -53,6 +53,17 @@ class Passphrase:
         """A copy, of what is no secret."""
         return bytes(self._buffer[: self.length])
 
+    def view(self) -> memoryview:
+        """The bytes where they are; to be released before they are wiped."""
+        return memoryview(self._buffer)[: self.length]
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Add some; there must be room."""
+        assert self.length + len(data) <= len(self._buffer)
+        with memoryview(self._buffer) as view:
+            view[self.length : self.length + len(data)] = data
+        self.length += len(data)
+
     def read_line(self, fd: int, deadline: float | None = None) -> bool:
         """Read up to a newline, which is not kept; byte by byte, so that nothing else is consumed.
 

@@ -83,7 +83,10 @@ class VolumeKeyInput:
 
 @dataclass(frozen=True, slots=True)
 class PlainOptions:
-    """The parameters of plain mode, or some for loop-AES; all of ``offset``, ``skip``, ``size`` in 512-byte sectors."""
+    """The parameters of plain mode, or some for loop-AES.
+
+    All of ``offset``, ``skip``, ``size`` are in 512-byte sectors.
+    """
 
     cipher: str
     key_bits: int

@@ -14,12 +14,14 @@ from ...dmcrypt.plain import PlainParams
 from ..activation import Activator, OpenFile, Prepared, Recipe
 from ..entries import Entries, PassphraseRequiredError
 from ..registry import Registry
+from ..table_volumes import TableVolumes
 from ..version import VERSION
 from ..volume_changes import VolumeChanges
 from .answers import Arena, Info, Listing, Volume, VolumeStats
 from .messages import OpenEntryRequest, OpenRequest
 from .protocol import INTERFACE, PASSPHRASE_REQUIRED, Request
 from .server import Method, RefusedError
+from .table_requests import OpenTableRequest, ShowKeyRequest, pack_lines
 from .volume_requests import (
     CloseRequest,
     ResizeRequest,
@@ -56,6 +58,7 @@ class Methods:
         self._registry = registry
         self._activator = activator
         self._changes = VolumeChanges(process.engine, registry, activator)
+        self._tables = TableVolumes(process.engine, registry, activator)
         self._entries = entries
         self._read_ahead_kb = read_ahead_kb
 
@@ -69,6 +72,9 @@ class Methods:
             f"{INTERFACE}.Suspend": self.suspend,
             f"{INTERFACE}.Resume": self.resume,
             f"{INTERFACE}.Resize": self.resize,
+            f"{INTERFACE}.OpenTable": self.open_table,
+            f"{INTERFACE}.Table": self.table,
+            f"{INTERFACE}.ShowKey": self.show_key,
             f"{INTERFACE}.List": self.list,
             f"{INTERFACE}.Status": self.status,
         }
@@ -159,6 +165,26 @@ class Methods:
     async def status(self, call: Request) -> Mapping[str, object]:
         request = StatusRequest.parse(call.parameters)
         return await self._describe_one(self._registry.get(request.name))
+
+    async def open_table(self, call: Request) -> Mapping[str, object]:
+        request = OpenTableRequest.parse(call.parameters, call.fds)
+        volume = await self._tables.open(
+            request.name,
+            request.lines,
+            [OpenFile(file.fd, file.path) for file in request.files],
+            request.key,
+            is_read_only=request.read_only,
+        )
+        return await self._describe_one(volume)
+
+    async def table(self, call: Request) -> Mapping[str, object]:
+        request = StatusRequest.parse(call.parameters)
+        return pack_lines(self._tables.list_lines(request.name))
+
+    async def show_key(self, call: Request) -> Mapping[str, object]:
+        request = ShowKeyRequest.parse(call.parameters, call.fds)
+        await self._tables.show_key(request.name, request.line, request.fd)
+        return {}
 
     async def _describe_one(self, volume: OpenVolume) -> Mapping[str, object]:
         (described,) = await self._describe([volume])

@@ -20,6 +20,7 @@ from ...keystore.errors import (
     FormatError,
     MapperError,
     NoKeyError,
+    PolicyError,
     ProtectedKeyExpiredError,
     UnlockError,
     UnsupportedError,
@@ -162,19 +163,38 @@ class Engine:
         """A random volume key of ``size`` bytes; for XTS one whose halves differ."""
         return self._key(Type.GENERATE_KEY, messages.KEY_SIZE.pack(size, _xts(xts)), [], size)
 
-    def load_hex_key(self, fd: int, size: int) -> ProtectedKey:
-        """The key of ``size`` bytes that ``fd`` holds as hexadecimal text; any key of XTS, too.
+    def table_key(self, secret: Secret, offset: int, size: int) -> ProtectedKey:
+        """The key of ``size`` bytes in hexadecimal text, from character ``offset`` on.
 
         Raises:
             UnlockError: other text, or of another length.
         """
-        reply = self._channel.call(
-            Type.LOAD_KEY, messages.KEY_SIZE.pack(size, messages.KEY_HEX), [fd]
-        )
+        body = messages.TABLE_KEY.pack(secret.handle, offset, size)
+        reply = self._channel.call(Type.TABLE_KEY, body)
         if reply.status in (-errno.EILSEQ, -errno.ENODATA):
             raise UnlockError(f"key: wanted {2 * size} hexadecimal digits")
         _check_key(reply, None, size)
         return messages.parse_token(reply.body)
+
+    def show_key(self, node: int, segment: int, fd: int) -> None:
+        """Write the clear key of a device's segment to ``fd``, as hexadecimal text.
+
+        Raises:
+            PolicyError: a coprocessor guards this key.
+            UnlockError: there is none, or none while the device is suspended.
+            AccessError: it cannot be written there.
+        """
+        reply = self._channel.call(Type.SHOW_KEY, messages.SHOW_KEY.pack(node, segment), [fd])
+        refusals: dict[int, MapperError] = {
+            errno.EACCES: PolicyError(
+                "the key is a secure key's: only the engine has it, in clear"
+            ),
+            errno.ENOKEY: UnlockError("there is no key in the engine"),
+            errno.EPIPE: AccessError("the key cannot be written: nobody reads"),
+        }
+        if -reply.status in refusals:
+            raise refusals[-reply.status]
+        _check(reply, "showing the key")
 
     def load_key(self, fd: int, size: int, *, xts: bool) -> ProtectedKey:
         """The volume key that the first ``size`` bytes of ``fd`` are."""

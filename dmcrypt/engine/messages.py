@@ -46,6 +46,8 @@ CREATE_KEYSLOT: Final = struct.Struct(f"=Q{TOKEN.size}s{KEYSLOT.size}s")
 KEY_SIZE: Final = struct.Struct("=II")
 PLAIN_KEY: Final = struct.Struct(f"=QIII4x{NAME_MAX}s")
 LOOPAES_KEY: Final = struct.Struct(f"=QI4x{NAME_MAX}s")
+TABLE_KEY: Final = struct.Struct("=QQI4x")
+SHOW_KEY: Final = struct.Struct("=QI4x")
 LOOPAES_KEYS: Final = struct.Struct(f"=I4x{TOKEN.size}s")
 MAKE_DIGEST: Final = struct.Struct(f"={TOKEN.size}s{DIGEST.size}s")
 DIGEST_VALUE: Final = struct.Struct(f"=I4x{DIGEST_MAX}s")
@@ -79,6 +81,8 @@ LAYOUTS: Final = {
     "wire_plain_key": PLAIN_KEY,
     "wire_loopaes_key": LOOPAES_KEY,
     "wire_loopaes_keys": LOOPAES_KEYS,
+    "wire_table_key": TABLE_KEY,
+    "wire_show_key": SHOW_KEY,
     "wire_make_digest": MAKE_DIGEST,
     "wire_digest_value": DIGEST_VALUE,
     "wire_benchmark": BENCHMARK,
@@ -97,7 +101,6 @@ ANY_XTS_KEY: Final = 2
 SUSPEND_WIPE: Final = 1
 SUSPEND_FAIL: Final = 2
 KEY_XTS: Final = 1
-KEY_HEX: Final = 2
 
 
 class MessageType(IntEnum):
@@ -129,6 +132,8 @@ class MessageType(IntEnum):
     RESIZE = 30
     BENCHMARK_CIPHER = 31
     LOOPAES_KEY = 40
+    TABLE_KEY = 41
+    SHOW_KEY = 42
     EVENT = 100
 
 

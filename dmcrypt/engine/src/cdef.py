@@ -20,6 +20,8 @@ OPAQUE: Final = (
     "wire_invalidate",
     "wire_secret",
     "wire_loopaes_keys",
+    "wire_table_key",
+    "wire_show_key",
     "wire_open_keyslot",
     "wire_create_keyslot",
     "wire_key_size",

@@ -126,7 +126,8 @@ struct wire_loopaes_key {
     char hash[64];
     ...;
 };
-int loopaes_key(const struct wire_loopaes_key *p, const struct secret *secret, uint8_t **key, unsigned *count);
+int loopaes_key(const struct wire_loopaes_key *p, const struct secret *secret, uint8_t **key,
+                unsigned *count);
 
 int session_init(void);
 const uint8_t *session_public_key(void);

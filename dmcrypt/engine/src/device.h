@@ -36,6 +36,7 @@ struct segment {
     uint32_t hole_size;                     /* bytes that are zeros if their ciphertext is (a hole); 0: none are */
     struct backing *backing;                /* one of the table's; NULL without */
     struct cipher *cipher;                  /* NULL without, or while its key is dropped */
+    struct wire_token token;                /* that it was opened with; length 0 likewise */
     char spec[WIRE_NAME_MAX];
 };
 

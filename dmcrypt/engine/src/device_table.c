@@ -302,6 +302,23 @@ int device_table_flush(struct device_table *t, uint64_t node)
     return rc;
 }
 
+int device_table_copy_token(struct device_table *t, uint64_t node, uint32_t segment, struct wire_token *token)
+{
+    struct device *dev = device_table_find(t, node);
+    int rc = -EINVAL;
+
+    if (dev == NULL)
+        return -ENODEV;
+    pthread_mutex_lock(&dev->lock);
+    if (segment < dev->table->segment_count) {
+        *token = dev->table->segments[segment].token;
+        rc = token->length == 0 ? -ENOKEY : 0;
+    }
+    pthread_mutex_unlock(&dev->lock);
+    device_table_leave(t, dev);
+    return rc;
+}
+
 static int sync_all(struct device_table *t)
 {
     int first = 0;

@@ -85,6 +85,9 @@ int device_table_load(struct device_table *t, const struct wire_device *d, const
 int device_table_resize(struct device_table *t, uint64_t node, uint64_t size, struct parked **parked);
 int device_table_flush(struct device_table *t, uint64_t node);
 
+/** The token that a segment was opened with. @return 0; -ENODEV; -EINVAL: no such segment; -ENOKEY: it has none, or none now */
+int device_table_copy_token(struct device_table *t, uint64_t node, uint32_t segment, struct wire_token *token);
+
 /** Sync every device without removing it. @return 0 or the first error */
 int device_table_sync_all(struct device_table *t);
 

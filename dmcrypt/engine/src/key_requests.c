@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "arena.h"
 #include "cipher_benchmark.h"
@@ -158,29 +159,75 @@ static int hex_digit(uint8_t c)
     return c >= '0' && c <= '9' ? c - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
-/* Hexadecimal text, and perhaps a newline, to the `size` bytes that it stands for. */
-static int decode_hex(struct secret *s, size_t size)
+/* Hexadecimal text to the `size` bytes that it stands for; arena memory. */
+static int decode_hex(const uint8_t *text, size_t size, uint8_t **key)
 {
-    struct secret key = { .bytes = arena_alloc(size), .length = size };
-    int rc = key.bytes == NULL ? -ENOSPC : 0;
-    size_t digits = s->length;
+    uint8_t *bytes = arena_alloc(size);
+    bool is_hex = bytes != NULL;
 
-    if (digits > 0 && s->bytes[digits - 1] == '\n')
-        digits--;
-    if (rc == 0 && digits != 2 * size)
-        rc = digits < 2 * size ? -ENODATA : -EILSEQ;
-    for (size_t i = 0; i < size && rc == 0; i++) {
-        const int high = hex_digit(s->bytes[2 * i]), low = hex_digit(s->bytes[2 * i + 1]);
-        if (high < 0 || low < 0)
-            rc = -EILSEQ;
-        else
-            key.bytes[i] = (uint8_t)(high << 4 | low);
+    for (size_t i = 0; i < size && is_hex; i++) {
+        const int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+        is_hex = high >= 0 && low >= 0;
+        if (is_hex)
+            bytes[i] = (uint8_t)(high << 4 | low);
     }
-    secret_free(s);
-    *s = key;
-    if (rc != 0)
-        secret_free(s);
-    return rc;
+    *key = bytes;
+    if (is_hex)
+        return 0;
+    arena_free(bytes);
+    *key = NULL;
+    return bytes == NULL ? -ENOSPC : -EILSEQ;
+}
+
+void key_of_table(struct request *r)
+{
+    struct wire_table_key in;
+    uint8_t *key = NULL;
+    int rc = -EINVAL;
+
+    memcpy(&in, r->body, sizeof in);
+    struct held_secret *held = use_secret(r, in.secret);
+    if (held == NULL)
+        return;
+    const size_t length = held->secret.length;
+    if (in.size >= KEY_SIZE_LEAST && in.size <= KEY_SIZE_MOST)
+        rc = in.offset > length || length - in.offset < 2 * in.size
+                 ? -ENODATA : decode_hex(held->secret.bytes + in.offset, in.size, &key);
+    secrets_release(&r->engine->secrets, held);
+    answer_with_key(r, rc, key, in.size);
+}
+
+void key_show(struct request *r)
+{
+    static const char DIGITS[] = "0123456789abcdef";
+    struct wire_show_key in;
+    struct wire_token token;
+    uint8_t *key = NULL;
+    size_t size = 0;
+
+    memcpy(&in, r->body, sizeof in);
+    int rc = device_table_copy_token(&r->engine->devices, in.node, in.segment, &token);
+    if (rc == 0 && session_is_imported(&token))
+        rc = -EACCES;
+    if (rc == 0)
+        rc = session_unwrap(&token, &key, &size);
+    uint8_t *text = rc == 0 ? arena_alloc(2 * size) : NULL;
+    if (rc == 0 && text == NULL)
+        rc = -ENOSPC;
+    for (size_t i = 0; i < size && rc == 0; i++) {
+        text[2 * i] = (uint8_t)DIGITS[key[i] >> 4];
+        text[2 * i + 1] = (uint8_t)DIGITS[key[i] & 15];
+    }
+    for (size_t at = 0; at < 2 * size && rc == 0;) {
+        const ssize_t n = write(r->fds[0], text + at, 2 * size - at);
+        if (n > 0)
+            at += (size_t)n;
+        else if (n == 0 || errno != EINTR)
+            rc = n == 0 ? -EIO : -errno;
+    }
+    arena_free(text);
+    arena_free(key);
+    request_finish(r, rc, NULL, 0);
 }
 
 void key_load(struct request *r)
@@ -191,11 +238,8 @@ void key_load(struct request *r)
 
     memcpy(&in, r->body, sizeof in);
     if (in.size >= KEY_SIZE_LEAST && in.size <= KEY_SIZE_MOST) {
-        const bool is_hex = (in.flags & WIRE_KEY_HEX) != 0;
-        struct wire_load_secret how = { .mode = WIRE_SECRET_ALL, .size = is_hex ? 0 : in.size };
+        struct wire_load_secret how = { .mode = WIRE_SECRET_ALL, .size = in.size };
         rc = secret_load(&secret, r->fds[0], &how);
-        if (rc == 0 && is_hex)
-            rc = decode_hex(&secret, in.size);
     }
     if (rc == 0 && (in.flags & WIRE_KEY_XTS) != 0 && has_equal_halves(secret.bytes, in.size)) {
         secret_free(&secret);

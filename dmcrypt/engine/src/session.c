@@ -178,7 +178,9 @@ int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size)
     if (token->length > WIRE_TOKEN_MAX)
         return -EINVAL;
     int error = parse_token(token->bytes, token->length, &header, &length, &token_size);
-    if (!error && (token_size != token->length || be32toh(header.key_type) != SESSION_VOLUME_KEY))
+    const uint32_t key_type = error ? 0 : be32toh(header.key_type);
+    if (!error && (token_size != token->length
+                   || (key_type != SESSION_VOLUME_KEY && key_type != SESSION_IMPORTED_KEY)))
         error = -EINVAL;
     if (error)
         return error;
@@ -194,6 +196,14 @@ int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size)
     *key = bytes;
     *size = length;
     return 0;
+}
+
+bool session_is_imported(const struct wire_token *token)
+{
+    struct token_header header;
+    size_t size, token_size;
+    return token->length > WIRE_TOKEN_MAX || parse_token(token->bytes, token->length, &header, &size, &token_size)
+           || be32toh(header.key_type) != SESSION_VOLUME_KEY;
 }
 
 int session_make_pkey(uint32_t key_type, struct wire_token *token)
@@ -232,7 +242,7 @@ int session_join_pkeys(const uint8_t *bytes, size_t size, struct wire_token *tok
         joined += part;
     }
     if (!error)
-        error = session_wrap(key, joined, token); /* nothing at all is too short */
+        error = joined == 0 ? -EINVAL : wrap_as(SESSION_IMPORTED_KEY, key, joined, token);
     arena_free(key);
     return error;
 }
@@ -245,7 +255,7 @@ int session_import(const uint8_t *blob, size_t length, size_t key_size, struct w
     if (!error && (size < SENT_KEY_MIN || (key_size && key_size != size)))
         error = -EINVAL;
     if (!error)
-        error = session_wrap(key, size, token);
+        error = wrap_as(SESSION_IMPORTED_KEY, key, size, token);
     arena_free(key);
     return error;
 }

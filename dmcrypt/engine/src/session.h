@@ -10,6 +10,7 @@
 #ifndef FUSECRYPT_SESSION_H
 #define FUSECRYPT_SESSION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,8 @@
 
 /** Key type of a volume key of any length; 1 to 12 are IBM Z's (pkey.h). */
 #define SESSION_VOLUME_KEY 0x46435601u
+/** The same, of a key that a coprocessor sent or protected: nobody is shown it. */
+#define SESSION_IMPORTED_KEY 0x46435602u
 
 /** Bytes: the 65 keys of loop-AES are what the largest volume key is. */
 #define SESSION_KEY_MAX 2080u
@@ -44,6 +47,9 @@ int session_wrap(const uint8_t *key, size_t size, struct wire_token *token);
  * @return 0; -EINVAL: not a token; -EKEYEXPIRED: a token of another session; -ENOSPC: the arena is full
  */
 int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size);
+
+/** Whether a token is of a key that came from a coprocessor, or is none of ours. */
+bool session_is_imported(const struct wire_token *token);
 
 /** A random key as a protected key token of IBM Z's layout: what a read of the pkey attributes gives there.
  *

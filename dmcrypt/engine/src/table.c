@@ -37,15 +37,21 @@ int segment_open_cipher(struct segment *s, const struct wire_token *token, uint3
     size_t size;
     struct cipher *cipher;
 
-    int rc = session_unwrap(token, &key, &size);
+    static const uint8_t NONE[1];
+    int rc = 0;
+    if (token->length == 0 && cipher_is_null(s->spec))
+        key = NULL, size = 0;
+    else
+        rc = session_unwrap(token, &key, &size);
     if (rc != 0)
         return rc;
-    rc = cipher_open(&cipher, s->spec, key, size, sector_size, cipher_flags(s->flags), threads);
+    rc = cipher_open(&cipher, s->spec, key != NULL ? key : NONE, size, sector_size, cipher_flags(s->flags), threads);
     arena_free(key);
     if (rc != 0)
         return rc;
     cipher_close(s->cipher);
     s->cipher = cipher;
+    s->token = *token;
     return 0;
 }
 
@@ -150,6 +156,7 @@ void table_drop_keys(struct table *t)
     for (uint32_t i = 0; i < t->segment_count; i++) {
         cipher_close(t->segments[i].cipher);
         t->segments[i].cipher = NULL;
+        wipe(&t->segments[i].token, sizeof t->segments[i].token);
     }
 }
 

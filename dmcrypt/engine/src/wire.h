@@ -48,6 +48,8 @@ enum wire_type {
     WIRE_RESIZE = 30,       /* wire_resize: another size, within the backing store; -ENOSPC: beyond it */
     WIRE_BENCHMARK_CIPHER = 31, /* wire_cipher_benchmark -> wire_cipher_speed */
     WIRE_LOOPAES_KEY = 40,  /* wire_loopaes_key -> wire_loopaes_keys */
+    WIRE_TABLE_KEY = 41,    /* wire_table_key -> wire_token */
+    WIRE_SHOW_KEY = 42,     /* wire_show_key + 1 descriptor, which gets hexadecimal text; -EACCES: of a coprocessor */
     WIRE_EVENT = 100,       /* from the engine, id 0: wire_event */
 };
 
@@ -203,7 +205,6 @@ struct wire_create_keyslot {
 };
 
 #define WIRE_KEY_XTS 1u /* refuse equal halves */
-#define WIRE_KEY_HEX 2u /* the file is hexadecimal text, as in a table */
 
 struct wire_key_size {
     uint32_t size; /* bytes */
@@ -224,6 +225,19 @@ struct wire_loopaes_key {
     uint32_t key_size; /* of one key, bytes */
     uint32_t pad;
     char hash[WIRE_NAME_MAX]; /* "": SHA-256, SHA-384 or SHA-512, by the key's size */
+};
+
+struct wire_table_key {
+    uint64_t secret; /* hexadecimal text */
+    uint64_t offset; /* of this key's, characters */
+    uint32_t size;   /* of the key, bytes */
+    uint32_t pad;
+};
+
+struct wire_show_key {
+    uint64_t node;
+    uint32_t segment;
+    uint32_t pad;
 };
 
 struct wire_loopaes_keys {

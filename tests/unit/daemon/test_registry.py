@@ -47,6 +47,7 @@ class Spec:
     sector_size: int = 512
     read_only: bool = False
     discards: bool = False
+    segments: tuple = ()
 
 
 @dataclass
