@@ -31,8 +31,6 @@ def _load_close() -> Action:
     return run
 
 
-def _load_status() -> Action:
-    from .status import run_status
 def _load_table() -> Action:
     from .table import run
 
@@ -41,6 +39,8 @@ def _load_table() -> Action:
 
 
     return run_status
+def _load_status() -> Action:
+    from .status import run_status
 
 
 def _load_list() -> Action:
@@ -115,8 +115,6 @@ COMMANDS: Final[dict[str, Command]] = {
         minimum=1,
         maximum=1,
     ),
-    "status": Command(
-        "status [NAME]",
     "table": Command(
         "table NAME [TABLE | --table FILE] | table [--show-keys] NAME",
         "Open a device by a raw table, as dmsetup does, or show the table of an open one",
@@ -127,6 +125,8 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
         "Show a volume, or the daemon",
         _load_status,
+    "status": Command(
+        "status [NAME]",
         maximum=1,
     ),
     "list": Command("list", "List volumes and crypttab entries", _load_list),

@@ -167,7 +167,7 @@ class Engine:
         """The key of ``size`` bytes in hexadecimal text, from character ``offset`` on.
 
         Raises:
-            UnlockError: other text, or of another length.
+            UnlockError: other text there, or less.
         """
         body = messages.TABLE_KEY.pack(secret.handle, offset, size)
         reply = self._channel.call(Type.TABLE_KEY, body)
