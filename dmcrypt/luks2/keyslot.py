@@ -10,7 +10,13 @@ import base64
 import binascii
 from typing import Final
 
-from ...keystore.errors import FormatError, NotFoundError, UnlockError, UnsupportedError
+from ...keystore.errors import (
+    ConfigError,
+    FormatError,
+    NotFoundError,
+    UnlockError,
+    UnsupportedError,
+)
 from ..engine.messages import SALT_MAX, KdfType, KeyslotSpec
 from ..engine.messages import Kdf as KdfSpec
 from ..kdf_policy import check_argon2, check_pbkdf2
@@ -25,6 +31,10 @@ AREA_ALIGNMENT: Final = 4096
 PRIORITY_IGNORE: Final = 0
 PRIORITY_NORMAL: Final = 1
 PRIORITY_PREFER: Final = 2
+
+
+class NoKeyslotError(ConfigError, UnlockError):
+    """No passphrase at all can open the volume; cryptsetup ends with 1, not 2."""
 
 
 def get_area_size(key_size: int) -> int:
@@ -60,7 +70,7 @@ def list_candidates(metadata: Metadata, segment: int, number: int | None = None)
     candidates = [s for s in fitting if s.priority == PRIORITY_PREFER]
     candidates += [s for s in fitting if s.priority == PRIORITY_NORMAL]
     if not candidates:
-        raise UnlockError(
+        raise NoKeyslotError(
             f"no usable keyslot: {len(metadata.keyslots)} in the header, none bound to "
             f"segment {segment} "
             "and of normal or preferred priority"

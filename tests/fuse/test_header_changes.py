@@ -1,0 +1,98 @@
+"""Headers changed while their volumes are open and written to."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tests.lab import cryptsetup
+from tests.lab.writer import check, reader, writing
+
+pytestmark = pytest.mark.fuse
+
+HEADER = 2 << 20
+SIZE = 8 << 20
+LAYOUT = ("--luks2-metadata-size", "16k", "--luks2-keyslots-size", "1m", "--offset", HEADER // 512)
+
+
+@pytest.fixture
+def keys(instance):
+    return {name: instance.write_file(name, name.encode()) for name in ("p1", "p2", "p3")}
+
+
+def make(instance, keys) -> Path:
+    options = [str(word) for word in LAYOUT]
+    return cryptsetup.luks_format(instance.directory / "image", keys["p1"], SIZE, *options)
+
+
+def change(instance, *words):
+    result = instance.cli(*words)
+    assert result.status == 0, result
+    return result
+
+
+def test_every_change_is_made_under_writes_that_all_arrive(instance, keys):
+    instance.start()
+    image = make(instance, keys)
+    change(instance, "open", "--key-file", keys["p1"], image, "volume")
+    device = instance.device("volume")
+    backup = instance.directory / "backup"
+    quick = cryptsetup.QUICK_PBKDF
+    with writing(device, []) as writer:
+        writer.wait_acknowledged(5)
+        for words in (
+            ("luksHeaderBackup", image, "--header-backup-file", backup),
+            ("luksAddKey", *quick, "-d", keys["p1"], image, keys["p2"]),
+            ("luksChangeKey", *quick, "-d", keys["p1"], image, keys["p3"]),
+            ("luksConvertKey", *quick, "--hash", "sha512", "-d", keys["p2"], image),
+            ("config", image, "--label", "new", "--priority", "prefer", "-S", "1"),
+            ("token", "add", image, "--key-description", "d"),
+            ("luksRemoveKey", image, keys["p2"]),
+            ("luksHeaderRestore", "-q", image, "--header-backup-file", backup),
+            ("header", "restore", image, "1"),
+            ("repair", image),
+        ):
+            change(instance, *words)
+            writer.wait_acknowledged(1)
+        numbers = [*writer.acknowledged]
+    check(reader(device), numbers)
+    plaintext = device.read_bytes()
+    change(instance, "close", "volume")
+    refused = instance.run("open", "--key-file", keys["p1"], image, "volume")
+    assert refused.status == 2, refused
+    change(instance, "open", "--key-file", keys["p3"], image, "volume")
+    assert device.read_bytes() == plaintext
+    change(instance, "close", "volume")
+    shown = hashlib.sha256(cryptsetup.decrypt(image, keys["p3"])).digest()
+    assert shown == hashlib.sha256(plaintext).digest()
+
+
+def test_an_open_volume_outlives_its_last_keyslot_and_comes_back(instance, keys):
+    instance.start()
+    image = make(instance, keys)
+    change(instance, "open", "--key-file", keys["p1"], image, "volume")
+    device = instance.device("volume")
+    change(instance, "erase", "-q", image)
+    assert instance.run("open", "--test-passphrase", "-d", keys["p1"], image).status == 1
+    text = b"still here" * 1000
+    with device.open("r+b") as file:
+        file.write(text)
+    assert device.read_bytes()[: len(text)] == text
+    change(instance, "header", "restore", "-q", image, "1")
+    change(instance, "close", "volume")
+    change(instance, "open", "--key-file", keys["p1"], image, "volume")
+    assert device.read_bytes()[: len(text)] == text
+
+
+def test_an_open_volume_keeps_what_it_was_opened_with(instance, keys):
+    """Its label and UUID in the tree are those of the moment of its opening."""
+    instance.start()
+    image = make(instance, keys)
+    change(instance, "open", "--key-file", keys["p1"], image, "volume")
+    before = instance.cli("--json", "status", "volume").json
+    number = "01234567-89ab-cdef-0123-456789abcdef"
+    change(instance, "luksUUID", "-q", "--uuid", number, image)
+    assert instance.cli("--json", "status", "volume").json["uuid"] == before["uuid"]
+    change(instance, "close", "volume")
+    change(instance, "open", "--key-file", keys["p1"], image, "volume")
+    assert instance.cli("--json", "status", "volume").json["uuid"] == number
