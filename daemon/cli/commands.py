@@ -123,6 +123,8 @@ COMMANDS: Final[dict[str, Command]] = {
         minimum=1,
         maximum=2,
     ),
+    "status": Command(
+        "status [NAME]",
         "Show a volume, or the daemon",
         _load_status,
     "status": Command(
