@@ -37,10 +37,10 @@ def _load_table() -> Action:
     return run
 
 
-
-    return run_status
 def _load_status() -> Action:
     from .status import run_status
+
+    return run_status
 
 
 def _load_list() -> Action:
@@ -127,8 +127,6 @@ COMMANDS: Final[dict[str, Command]] = {
         "status [NAME]",
         "Show a volume, or the daemon",
         _load_status,
-    "status": Command(
-        "status [NAME]",
         maximum=1,
     ),
     "list": Command("list", "List volumes and crypttab entries", _load_list),
