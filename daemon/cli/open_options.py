@@ -24,7 +24,7 @@ _PLAIN_ONLY: Final = (
     "sector-size",
     "iv-large-sectors",
 )
-_LUKS_ONLY: Final = ("header", "key-slot", "volume-key-file", "test-passphrase")
+_LUKS_ONLY: Final = ("header", "key-slot", "volume-key-file", "test-passphrase", "unbound")
 _NOT_OF_LOOPAES: Final = (
     *_LUKS_ONLY,
     "size",
@@ -67,6 +67,8 @@ def check_luks_options(args: Arguments) -> None:
     for name in _PLAIN_ONLY:
         if args.has(name):
             raise ConfigError(f"--{name}: only for --type plain; the LUKS header decides")
+    if args.has("unbound") and not args.has("test-passphrase"):
+        raise ConfigError("--unbound: only with --test-passphrase: such a key opens no volume")
     if args.has("volume-key-file") and args.has("key-file"):
         raise ConfigError("--key-file: not with --volume-key-file, which needs no passphrase")
 

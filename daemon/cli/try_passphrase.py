@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
+from ...dmcrypt.engine.client import Engine, Secret
+from ...dmcrypt.luks2 import Luks2Header
 from ...dmcrypt.open_volume import check_volume_key, find_keyslot, get_key_size
 from ...keystore.errors import ConfigError
 from ..control.messages import KeyInput
@@ -48,6 +50,10 @@ def run(args: Arguments, output: Output) -> ExitCode:
 
         def attempt(given: KeyInput) -> int:
             with load_secret(engine, given) as secret:
+                if isinstance(header, Luks2Header) and (
+                    args.has("unbound") or key_slot is not None
+                ):
+                    return _try_any(engine, header, file.fd, secret, key_slot)
                 return find_keyslot(
                     engine, header, file.fd, secret, key_slot=key_slot, data_size=size
                 )
@@ -56,3 +62,14 @@ def run(args: Arguments, output: Output) -> ExitCode:
     output.note(f"Key slot {number} unlocked.")
     output.json({"keyslot": number})
     return ExitCode.OK
+
+
+def _try_any(
+    engine: Engine, header: Luks2Header, fd: int, secret: Secret, number: int | None
+) -> int:
+    """The keyslot that opens, be it one that holds another key than that of the data."""
+    from ...dmcrypt.luks2 import key_change
+
+    found = key_change.unlock(engine, header, fd, secret, number=number, with_unbound=True)
+    assert found.keyslot is not None
+    return found.keyslot.id

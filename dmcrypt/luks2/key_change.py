@@ -70,9 +70,17 @@ class UnlockedKey:
 
 
 def unlock(
-    engine: Engine, header: Luks2Header, fd: int, secret: Secret, *, number: int | None = None
+    engine: Engine,
+    header: Luks2Header,
+    fd: int,
+    secret: Secret,
+    *,
+    number: int | None = None,
+    with_unbound: bool = False,
 ) -> UnlockedKey:
     """The key that a passphrase or key file opens, of keyslot ``number`` or of any bound one.
+
+    ``with_unbound`` tries those as well that hold another key than that of the data.
 
     Raises:
         ConfigError: there is no keyslot to try.
@@ -80,7 +88,10 @@ def unlock(
         UnsupportedError, FormatError, EngineMemoryError: what a keyslot is that was to be tried.
     """
     wanted = None if number is None else edit.get_keyslot(header, number)
-    slots = _list_usable(header.metadata) if wanted is None else [wanted]
+    if wanted is None:
+        slots = _list_usable(header.metadata, with_unbound=with_unbound)
+    else:
+        slots = [wanted]
     if not slots:
         raise ConfigError("no usable keyslot is available")
     return _unlock_one_of(engine, header, fd, secret, slots)
@@ -333,10 +344,10 @@ def _unlock_one_of(
     raise failure or NoKeyError("no key available with this passphrase")
 
 
-def _list_usable(metadata: Metadata) -> list[Keyslot]:
-    """The keyslots of the data's key in the order to try them."""
+def _list_usable(metadata: Metadata, *, with_unbound: bool) -> list[Keyslot]:
+    """The keyslots of the data's key, or all, in the order to try them."""
     bound = keyslot.find_bound(metadata, 0)
-    slots = [slot for slot in metadata.keyslots if slot.id in bound]
+    slots = [slot for slot in metadata.keyslots if with_unbound or slot.id in bound]
     preferred = [slot for slot in slots if slot.priority == keyslot.PRIORITY_PREFER]
     return preferred + [slot for slot in slots if slot.priority == keyslot.PRIORITY_NORMAL]
 

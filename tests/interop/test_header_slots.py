@@ -184,3 +184,23 @@ def test_a_dry_run_shows_the_difference_and_writes_nothing(made: Lab, line: str,
     assert image.read_bytes() == before
     wrong = [made.directory / "key-bad" if word == names["p2"] else word for word in words]
     assert wrong == words or made.ours(*wrong, "--dry-run").code == 2
+
+
+TRIALS = [
+    ("unbound", "-S 1 -d p3", 0),
+    ("unbound", "--unbound -d p3", 0),
+    ("unbound", "--unbound -d p1", 0),
+    ("unbound", "--unbound -S 1 -d p1", 2),
+    ("two", "-S 1 -d p2", 0),
+    ("two", "-S 0 -d p2", 2),
+    ("two", "-S 9 -d p2", 1),
+    ("ignored", "-d p2", 2),
+    ("ignored", "-S 1 -d p2", 0),
+]
+
+
+@pytest.mark.parametrize(("base", "line", "code"), TRIALS)
+def test_a_passphrase_is_tried_on_the_keyslots_that_the_real_tool_tries(
+    made: Lab, base: str, line: str, code: int
+) -> None:
+    assert run(made, base, f"open --test-passphrase IMAGE {line}")[1].code == code
