@@ -248,7 +248,7 @@ class Engine:
         refusals: dict[int, MapperError] = {
             errno.ENOTUNIQ: UnlockError(
                 "loop-AES key file: encrypted by gpg; wanted: what it holds, as in "
-                "gpg --decrypt FILE | fusecrypt open --type loopaes --key-file - …"
+                "gpg -d FILE | fusecrypt open --type loopaes --key-file - …"
             ),
             errno.EINVAL: UnlockError(
                 "loop-AES key file: wanted 1, 64 or 65 lines of one length, each with its newline"

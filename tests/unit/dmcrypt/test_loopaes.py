@@ -119,7 +119,7 @@ def test_other_files_are_no_key_files(engine, load, content):
     ids=["armoured", "binary"],
 )
 def test_what_gpg_encrypted_is_named_with_the_way_out(engine, load, content):
-    with pytest.raises(UnlockError, match=r"encrypted by gpg; wanted.*gpg --decrypt FILE"):
+    with pytest.raises(UnlockError, match=r"encrypted by gpg; wanted.*gpg -d FILE"):
         open_lines(engine, load, content)
 
 
