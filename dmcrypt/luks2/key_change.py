@@ -87,11 +87,9 @@ def unlock(
         NoKeyError: none opens with this secret.
         UnsupportedError, FormatError, EngineMemoryError: what a keyslot is that was to be tried.
     """
-    wanted = None if number is None else edit.get_keyslot(header, number)
-    if wanted is None:
-        slots = _list_usable(header.metadata, with_unbound=with_unbound)
-    else:
-        slots = [wanted]
+    if number is not None:
+        return _unlock_one_of(engine, header, fd, secret, [edit.get_keyslot(header, number)])
+    slots = _list_usable(header.metadata, with_unbound=with_unbound)
     if not slots:
         raise ConfigError("no usable keyslot is available")
     return _unlock_one_of(engine, header, fd, secret, slots)
