@@ -94,6 +94,7 @@ COMMANDS: Final[dict[str, Command]] = {
             "volume-key-file",
             "verify-passphrase",
             "test-passphrase",
+            "unbound",
             "cipher",
             "key-size",
             "hash",
