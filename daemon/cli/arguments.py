@@ -15,10 +15,16 @@ from ...dmcrypt.units import UINT64_MAX, parse_size
 from ...keystore.errors import ConfigError, UnsupportedError
 from .device_options import CHZCRYPT, LSZCRYPT
 from .options import CRYPTSETUP, Kind, Vocabulary
+from .zkey_cryptsetup_options import ZKEY_CRYPTSETUP
 from .zkey_options import ZKEY
 
 #: Tools whose command lines follow their names.
-VOCABULARIES: Final = {"zkey": ZKEY, "lszcrypt": LSZCRYPT, "chzcrypt": CHZCRYPT}
+VOCABULARIES: Final = {
+    "zkey": ZKEY,
+    "zkey-cryptsetup": ZKEY_CRYPTSETUP,
+    "lszcrypt": LSZCRYPT,
+    "chzcrypt": CHZCRYPT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,11 @@ class Arguments:
     def text(self, name: str) -> str | None:
         """An option's value as it stands."""
         return self.options.get(name)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The values of an option that may be given several times."""
+        value = self.options.get(name)
+        return () if value is None else tuple(value.split("\0"))
 
     def number(self, name: str) -> int | None:
         """An option's value as a number: decimal, 0x… or octal with a leading zero.
@@ -123,7 +134,7 @@ def _take_short(
         letter, letters = letters[0], letters[1:]
         name = vocabulary.short_names.get(letter, "")
         option = vocabulary.options.get(name)
-        if option is not None and option.kind is Kind.VALUE and letters:
+        if option is not None and option.kind in (Kind.VALUE, Kind.LIST) and letters:
             value = letters.removeprefix("=")
             _take(name, f"-{letter}", value, rest, options, vocabulary)
             return
@@ -153,4 +164,6 @@ def _take(
         if not rest:
             raise ConfigError(f"{shown}: no value; wanted: {option.metavar}")
         value = rest.pop(0)
+    if option.kind is Kind.LIST and name in options:
+        value = f"{options[name]}\0{value}"  # no word of a command line has a NUL in it
     options[name] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from ...keystore.errors import ConfigError, UnsupportedError
@@ -15,6 +16,7 @@ from .options import COMMON, CRYPTSETUP, Kind, Option
 from .output import Output, format_table
 from .volume_commands import VOLUME_COMMANDS
 from .zkey_commands import ZKEY_WORDS
+from .zkey_cryptsetup_commands import ZKEY_CRYPTSETUP_COMMANDS, ZKEY_CRYPTSETUP_WORDS
 
 _KEY_OPTIONS: Final = frozenset({"key-file", "keyfile-offset", "keyfile-size", "tries", "timeout"})
 
@@ -198,10 +200,14 @@ COMMANDS: Final[dict[str, Command]] = {
     **HEADER_COMMANDS,
     **VOLUME_COMMANDS,
     **KEYSTORE_COMMANDS,
+    **ZKEY_CRYPTSETUP_COMMANDS,
 }
 
 #: First words of actions that have two.
 _GROUPS: Final = frozenset(name.partition(" ")[0] for name in COMMANDS if " " in name)
+
+#: Tools whose commands may be cut short, in any case.
+_SHORTENED: Final = {"zkey": ZKEY_WORDS, "zkey-cryptsetup": ZKEY_CRYPTSETUP_WORDS}
 
 # cryptsetup's older names; the second part is the --type that the name implies.
 _ALIASES: Final = {
@@ -278,17 +284,16 @@ def _resolve_group(args: Arguments) -> Arguments:
     if group not in _GROUPS or not args.positionals:
         return args
     word, *rest = args.positionals
-    if group == "zkey":
-        word = _complete_zkey(word)
+    word = _complete(word, _SHORTENED.get(group, {}))
     verb = f"{group} {word}"
     if rest and any(name.startswith(f"{verb} ") for name in COMMANDS):
         verb = f"{verb} {rest.pop(0)}"
     return Arguments(verb, tuple(rest), args.options)
 
 
-def _complete_zkey(word: str) -> str:
-    """The whole name of a command of zkey that may have been cut short."""
-    for full, shortest in ZKEY_WORDS.items():
+def _complete(word: str, words: Mapping[str, int]) -> str:
+    """The whole name of a command that may have been cut short to so many letters."""
+    for full, shortest in words.items():
         if full.startswith(word.lower()) and len(word) >= shortest:
             return full
     return word
@@ -335,5 +340,6 @@ def _show_help(output: Output, verb: str) -> None:
 
 def _describe_option(name: str, option: Option) -> tuple[str, str]:
     short = f"-{option.short}, " if option.short else "    "
-    value = {Kind.FLAG: "", Kind.VALUE: f" {option.metavar}", Kind.OPTIONAL: f"[={option.metavar}]"}
-    return f"  {short}--{name}{value[option.kind]}", option.help
+    given = f" {option.metavar}"
+    value = {Kind.FLAG: "", Kind.OPTIONAL: f"[={option.metavar}]"}.get(option.kind, given)
+    return f"  {short}--{name}{value}", option.help

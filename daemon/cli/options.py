@@ -14,6 +14,7 @@ class Kind(Enum):
     FLAG = "flag"
     VALUE = "value"
     OPTIONAL = "optional"  # only joined by =
+    LIST = "list"  # a value, as often as it is given
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,8 @@ def make_output(args: Arguments) -> Output:
                 mode = "off"
             case other:
                 raise ConfigError(f"--json: got {other!r}; wanted: pretty, short or off")
-    is_verbose = args.has("verbose") and args.verb not in VOCABULARIES  # means more columns there
+    # In zkey and lszcrypt it means more columns.
+    is_verbose = args.has("verbose") and args.verb not in VOCABULARIES.keys() - {"zkey-cryptsetup"}
     return Output(mode, is_verbose=is_verbose, is_quiet=args.has("batch-mode"))
 
 

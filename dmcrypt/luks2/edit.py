@@ -246,6 +246,16 @@ def change_tokens(header: Luks2Header, tokens: JsonObject) -> Luks2Header:
     return _rebuild(header, root)
 
 
+def rebuild(header: Luks2Header, root: JsonObject) -> Luks2Header:
+    """A header with this JSON area, parsed and validated anew.
+
+    Raises:
+        FormatError: no metadata of LUKS2.
+        ConfigError: the JSON area is full.
+    """
+    return _rebuild(header, root)
+
+
 def _rebuild(header: Luks2Header, root: JsonObject) -> Luks2Header:
     size = header.binary.json_size
     metadata = parse_metadata(root)

@@ -19,6 +19,7 @@ COMMAND = (MANUAL / "fusecrypt.8.md").read_text()
 DAEMON = (MANUAL / "fusecryptd.8.md").read_text()
 KEYSTORED = (MANUAL / "fusecrypt-keystored.8.md").read_text()
 ZKEY = (MANUAL / "fusecrypt-zkey.1.md").read_text()
+ZKEY_CRYPTSETUP = (MANUAL / "fusecrypt-zkey-cryptsetup.1.md").read_text()
 CRYPTTAB = (MANUAL / "fusecrypt-crypttab.5.md").read_text()
 
 
@@ -48,6 +49,14 @@ def test_every_option_of_zkey_and_lszcrypt_is_described() -> None:
     assert described - {"mode"} == options.keys()
     for option in options.values():
         assert not option.short or f"**-{option.short}**" in ZKEY
+
+
+def test_every_option_of_zkey_cryptsetup_is_described() -> None:
+    vocabulary = VOCABULARIES["zkey-cryptsetup"]
+    described = set(re.findall(r"--([a-z][a-z0-9_-]+)", ZKEY_CRYPTSETUP))
+    assert described == {*vocabulary.options, *vocabulary.aliases}
+    for option in vocabulary.options.values():
+        assert not option.short or f"**-{option.short}**" in ZKEY_CRYPTSETUP
 
 
 def test_every_method_of_the_keystore_is_described() -> None:
