@@ -29,6 +29,9 @@ Result = TypeVar("Result")
 class Coprocessors(Adapters):
     """The same adapters, with what they do for keys."""
 
+    #: Which one was asked last; whoever wants to know clears it before.
+    used: Apqn | None = None
+
     def generate(
         self,
         key_type: KeyType,
@@ -171,10 +174,14 @@ class Coprocessors(Adapters):
     def _try_each(self, apqns: Sequence[Apqn], function: Callable[[Coprocessor], Result]) -> Result:
         """What the first one makes that can; all have the same master key."""
         for apqn in apqns[:-1]:
-            self._requests[apqn] += 1
+            self._count(apqn)
             try:
                 return function(self.get(apqn))
             except CoprocessorError as error:
                 log.info("adapter %s: %s; the next one is asked", apqn, error)
-        self._requests[apqns[-1]] += 1
+        self._count(apqns[-1])
         return function(self.get(apqns[-1]))  # the last one's error counts
+
+    def _count(self, apqn: Apqn) -> None:
+        self._requests[apqn] += 1
+        self.used = apqn

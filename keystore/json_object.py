@@ -90,6 +90,10 @@ class JsonObject:
         """
         return self.take_int("version", 1, most)
 
+    def take_texts(self) -> dict[str, str]:
+        """All members, which are strings."""
+        return {name: self.take_str(name) for name in tuple(self._members)}
+
     def finish(self) -> None:
         """That nothing is left.
 

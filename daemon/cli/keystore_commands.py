@@ -100,58 +100,16 @@ def _load_chzcrypt() -> Action:
     return run
 
 
-def _load_master_key_load() -> Action:
-    from .adapter_master_key import run_load
+def _load_audit_verify() -> Action:
+    from .audit import run_verify
 
-    return run_load
-
-
-def _load_master_key_generate() -> Action:
-    from .adapter_master_key import run_generate
-
-    return run_generate
+    return run_verify
 
 
-def _load_master_key_clone() -> Action:
-    from .adapter_master_key import run_clone
+def _load_audit_show() -> Action:
+    from .audit import run_show
 
-    return run_clone
-
-
-def _load_master_key_clear() -> Action:
-    from .adapter_master_key import run_clear_new
-
-    return run_clear_new
-
-
-def _load_master_key_set() -> Action:
-    from .adapter_master_key import run_set
-
-    return run_set
-
-
-def _load_master_key_query() -> Action:
-    from .adapter_master_key import run_query
-
-    return run_query
-
-
-def _load_checkstop() -> Action:
-    from .chzcrypt import run_checkstop
-
-    return run_checkstop
-
-
-def _load_recover() -> Action:
-    from .chzcrypt import run_recover
-
-    return run_recover
-
-
-def _load_chzcrypt() -> Action:
-    from .chzcrypt import run
-
-    return run
+    return run_show
 
 
 def _load_lszcrypt() -> Action:
@@ -259,6 +217,19 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         _load_recover,
         minimum=1,
         maximum=256,
+    ),
+    "audit verify": Command(
+        "audit verify [--head HEAD] [DIRECTORY]",
+        "Say whether the record of the use of keys is whole",
+        _load_audit_verify,
+        frozenset({"head"}),
+        maximum=1,
+    ),
+    "audit show": Command(
+        "audit show [DIRECTORY]",
+        "Show who used which keys",
+        _load_audit_show,
+        maximum=1,
     ),
     "chzcrypt": Command(
         "chzcrypt -e|-d|--config-on|--config-off -a | DEVICE…",

@@ -141,6 +141,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "control-only": make_flag("The adapter is administered here and not used"),
     "part": Option("Which part of the master key: first, middle or last", "PART"),
     "register": Option("Whose master key is cloned: new, current or old", "REGISTER"),
+    "head": Option("A head that audit verify printed once: it must still be there", "HEAD"),
     "no-master-key": make_flag("Leave the adapter's master-key registers empty"),
     # of the kernel's dm-crypt only
     "disable-keyring": make_flag("Accepted; the kernel's keyring is never used"),

@@ -79,6 +79,7 @@ def _serve(
     # Only now, in the process that stays.
     import trio
 
+    from ...keystore.audit import AuditLog
     from ...keystore.coprocessors import Coprocessors
     from ..notify import notify
     from .methods import Methods
@@ -91,7 +92,8 @@ def _serve(
     status = _describe(coprocessors)
 
     async def run(listener: socket.socket, place: Place | None) -> None:
-        methods = Methods(coprocessors, settings.keystore_dir, memory=memory)
+        audit = AuditLog(settings.keystore_dir)
+        methods = Methods(coprocessors, settings.keystore_dir, memory=memory, audit=audit)
         start = functools.partial(
             serve,
             listener,

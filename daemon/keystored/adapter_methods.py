@@ -60,14 +60,15 @@ class AdapterMethods:
                 with_master_key=has_master_key,
                 level=level,
                 is_control_only=is_control_only,
-            )
+            ),
+            apqn=str(apqn),
         )
         log.info("%s: created, MKVP %s", apqn, info.current)
         return pack_adapters([info])
 
     async def remove_adapter(self, call: Request) -> Mapping[str, object]:
         apqn = parse_apqn(Fields("parameters", call.parameters))
-        await self._work.run(lambda: self._coprocessors.remove(apqn))
+        await self._work.run(lambda: self._coprocessors.remove(apqn), apqn=str(apqn))
         log.info("%s: removed, with its master keys", apqn)
         return {}
 
@@ -97,8 +98,11 @@ class AdapterMethods:
         fields = Fields("parameters", call.parameters)
         apqns = take_apqns(fields)
         change = Change(fields.choice("change", tuple(Change)))
-        await self._work.run(lambda: self._coprocessors.change(apqns, change))
-        log.info("%s: %s", ", ".join(map(str, apqns)), change)
+        names = ", ".join(map(str, apqns))
+        await self._work.run(
+            lambda: self._coprocessors.change(apqns, change), apqns=names, change=str(change)
+        )
+        log.info("%s: %s", names, change)
         return {}
 
     async def load_part(self, call: Request) -> Mapping[str, object]:
@@ -139,6 +143,6 @@ class AdapterMethods:
     async def _alter(
         self, apqn: Apqn, what: str, function: Callable[[], AdapterInfo]
     ) -> Mapping[str, object]:
-        info = await self._work.run(function)
+        info = await self._work.run(function, apqn=str(apqn), step=what)
         log.info("%s: %s; NEW %s, CURRENT %s, OLD %s", apqn, what, info.new, info.current, info.old)
         return pack_adapters([info])

@@ -25,11 +25,12 @@ from .messages import (
     parse_token,
 )
 from .secret import read_secret
-from .work import Work
+from .work import Work, called_by
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ...keystore.audit import AuditLog
     from ...keystore.coprocessor import AdapterInfo
     from ...keystore.coprocessors import Coprocessors
     from ...keystore.keys import SecureKey
@@ -41,11 +42,18 @@ _MAX_CLEAR_KEY: Final = 64
 class Methods:
     """Takes parameters apart, lets the adapters work, puts the answer together."""
 
-    def __init__(self, coprocessors: Coprocessors, directory: Path, *, memory: str) -> None:
+    def __init__(
+        self,
+        coprocessors: Coprocessors,
+        directory: Path,
+        *,
+        memory: str,
+        audit: AuditLog | None = None,
+    ) -> None:
         self._coprocessors = coprocessors
         self._directory = directory
         self._memory = memory
-        self._work = Work()
+        self._work = Work(coprocessors, audit)
         self._adapters = AdapterMethods(coprocessors, self._work)
 
     def get_table(self, peer: Peer) -> dict[str, Method]:
@@ -66,12 +74,15 @@ class Methods:
         }
         owned = self._adapters.get_table()
         if not peer.is_owner:
-            owned = dict.fromkeys(owned, _refuse)
-        return {f"{INTERFACE}.{name}": method for name, method in {**usable, **owned}.items()}
+            owned = dict.fromkeys(owned, self._refuse)
+        return {
+            f"{INTERFACE}.{name}": _with_caller(peer, name, method)
+            for name, method in {**usable, **owned}.items()
+        }
 
     async def check(self) -> None:
         """Return when the adapters would be asked."""
-        await self._work.run(lambda: None)
+        await self._work.look(lambda: None)
 
     async def get_info(self, _call: Request) -> Mapping[str, object]:
         await trio.lowlevel.checkpoint()
@@ -84,17 +95,17 @@ class Methods:
             except (FormatError, AccessError) as error:
                 raise CoprocessorError(str(error)) from None
 
-        return pack_adapters(await self._work.run(work))
+        return pack_adapters(await self._work.look(work))
 
     async def generate_random_key(self, call: Request) -> Mapping[str, object]:
         if call.parameters.get("clear_key") is not None:
-            return await _refuse(call)
+            return await self._refuse(call)
         return await self.generate_key(call)
 
     async def generate_key(self, call: Request) -> Mapping[str, object]:
         request = GenerateRequest.parse(call.parameters, call.fds)
 
-        def work() -> bytes:
+        def work() -> SecureKey:
             if request.clear_key_fd is None:
                 return self._coprocessors.generate(
                     request.key_type,
@@ -102,7 +113,7 @@ class Methods:
                     is_xts=request.is_xts,
                     apqns=request.apqns,
                     is_exportable=request.is_exportable,
-                ).token
+                )
             with read_secret(request.clear_key_fd, "clear key", limit=_MAX_CLEAR_KEY) as clear:
                 return self._coprocessors.import_clear(
                     request.key_type,
@@ -110,20 +121,24 @@ class Methods:
                     is_xts=request.is_xts,
                     apqns=request.apqns,
                     is_exportable=request.is_exportable,
-                ).token
+                )
 
-        return {"token": pack_data(await self._work.run(work))}
+        origin = "random" if request.clear_key_fd is None else "clear key"
+        key = await self._work.run(work, origin=origin)
+        return {"token": pack_data(key.token)}
 
     async def validate_key(self, call: Request) -> Mapping[str, object]:
         key = parse_token(call.parameters)
-        return pack_validation(await self._work.run(lambda: self._coprocessors.validate(key)))
+        return pack_validation(await self._work.run(lambda: self._coprocessors.validate(key), key))
 
     async def reencipher_key(self, call: Request) -> Mapping[str, object]:
         request = RewrapRequest.parse(call.parameters, has_target=True)
         target = request.target
         assert target is not None
         return await self._rewrap(
-            lambda: self._coprocessors.reencipher(request.key, target, request.apqns)
+            request.key,
+            lambda: self._coprocessors.reencipher(request.key, target, request.apqns),
+            target=str(target),
         )
 
     async def convert_key(self, call: Request) -> Mapping[str, object]:
@@ -131,28 +146,43 @@ class Methods:
         key_type = request.key_type
         assert key_type is not None
         return await self._rewrap(
+            request.key,
             lambda: self._coprocessors.convert(
                 request.key, key_type, request.apqns, is_exportable=request.is_exportable
-            )
+            ),
         )
 
     async def restrict_key(self, call: Request) -> Mapping[str, object]:
         request = RewrapRequest.parse(call.parameters)
-        return await self._rewrap(lambda: self._coprocessors.restrict(request.key, request.apqns))
+        return await self._rewrap(
+            request.key, lambda: self._coprocessors.restrict(request.key, request.apqns)
+        )
 
-    async def _rewrap(self, function: Callable[[], SecureKey]) -> Mapping[str, object]:
-        key = await self._work.run(function)
-        return {"token": pack_data(key.token)}
+    async def _rewrap(
+        self, key: SecureKey, function: Callable[[], SecureKey], **facts: str
+    ) -> Mapping[str, object]:
+        made = await self._work.run(function, key, **facts)
+        return {"token": pack_data(made.token)}
 
     async def make_transport(self, call: Request) -> Mapping[str, object]:
         key = parse_token(call.parameters)
         public_key = Fields("parameters", call.parameters).data("public_key")
         return pack_transport(
-            await self._work.run(lambda: self._coprocessors.to_transport(key, public_key))
+            await self._work.run(lambda: self._coprocessors.to_transport(key, public_key), key)
         )
 
+    async def _refuse(self, call: Request) -> Mapping[str, object]:
+        what = call.method.rpartition(".")[2]
 
-async def _refuse(call: Request) -> Mapping[str, object]:
-    await trio.lowlevel.checkpoint()
-    what = call.method.rpartition(".")[2]
-    raise AccessError(f"{what}: only root and user {os.geteuid()} may do this")
+        def refuse() -> Mapping[str, object]:
+            raise AccessError(f"{what}: only root and user {os.geteuid()} may do this")
+
+        return await self._work.run(refuse)
+
+
+def _with_caller(peer: Peer, name: str, method: Method) -> Method:
+    async def run(call: Request) -> Mapping[str, object]:
+        with called_by(peer, name):
+            return await method(call)
+
+    return run

@@ -2,12 +2,13 @@
 
 import hashlib
 import os
+import signal
 
 import pytest
 
-from tests.product import running
+from tests.product import running, wait_for
 
-UNAVAILABLE, WRONG, POLICY, MISSING = 6, 1, 8, 4
+UNAVAILABLE, WRONG, POLICY, MISSING, DAMAGED = 6, 1, 8, 4, 7
 
 
 @pytest.fixture
@@ -114,3 +115,34 @@ def test_a_card_that_fails_is_followed_by_another_and_comes_back(place):
     place.cli("chzcrypt", "-e", "-a")
     assert place.cli("zkey", "validate", "key").status == 0
     assert place.run("chzcrypt", "-d", "05").status == MISSING
+
+
+def test_the_use_of_keys_is_written_down_and_checked(place):
+    place.cli("adapter", "create", "03.0039")
+    place.cli("zkey", "generate", "key", "-x")
+    place.cli("zkey", "validate", "key")
+    found = place.cli("audit", "verify", "--json").json
+    assert (found["entries"], found["first"], found["torn_bytes"]) == (3, 1, 0)
+    head = f"{found['last']}:{found['head']}"
+    (pid,) = [pid for pid, words in place.pids().items() if "fusecrypt-keystored" in words]
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: pid not in place.pids(), "killed")
+    place.cli("zkey", "validate", "key")
+    entries = place.cli("audit", "show", "--json").json["entries"]
+    assert [entry["method"] for entry in entries] == [
+        "CreateAdapter", "GenerateKey", "ValidateKey", "ValidateKey"
+    ]  # fmt: skip
+    assert {entry["uid"] for entry in entries} == {os.getuid()}
+    assert "ValidateKey" in place.cli("audit", "show").stdout
+    assert "Lines 1 to 4 are whole" in place.cli("audit", "verify", "--head", head).stdout
+    (path,) = (place.directory / "state/keystore").glob("audit.*.log")
+    path.write_bytes(path.read_bytes() + b'{"torn')
+    assert "crash" in place.cli("audit", "verify").stderr
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]))
+    assert place.cli("audit", "verify").status == 0
+    assert place.run("audit", "verify", "--head", head).status == MISSING
+    path.write_bytes(lines[0] + lines[2])
+    result = place.run("audit", "verify")
+    assert (result.status, "does not follow" in result.stderr) == (DAMAGED, True)
+    assert place.run("audit", "verify", place.directory / "nowhere").status == MISSING
