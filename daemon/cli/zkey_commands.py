@@ -80,6 +80,12 @@ def _load_convert() -> Action:
     return run
 
 
+def _load_cryptsetup() -> Action:
+    from .zkey_run import run
+
+    return run
+
+
 _DESCRIBED: Final = frozenset({"description", "volumes", "apqns", "sector-size", "volume-type"})
 _NEW: Final = _DESCRIBED | {"name", "no-apqn-check", "gen-dummy-passphrase", "set-dummy-passphrase"}
 _FILTERS: Final = frozenset({"name", "volumes", "apqns", "volume-type", "key-type"})
@@ -178,6 +184,13 @@ ZKEY_COMMANDS: Final[dict[str, Command]] = {
         "Print lines for /etc/crypttab",
         _load_crypttab,
         frozenset({"volumes", "volume-type"}) | _KEY_FILE,
+        common=ZKEY_COMMON,
+    ),
+    "zkey cryptsetup": Command(
+        "zkey cryptsetup [--open | --format] [--run] [OPTIONS]",
+        "Print or run the commands that format or open volumes",
+        _load_cryptsetup,
+        _KEY_FILE | {"volumes", "volume-type", "open", "format", "run", "batch-mode"},
         common=ZKEY_COMMON,
     ),
 }

@@ -50,18 +50,11 @@ ZKEY: Final = Vocabulary(
         "key-file": Option("The volumes' key file", "FILE"),
         "keyfile-offset": Option("Skip so much of it", "BYTES"),
         "keyfile-size": Option("Read at most so much of it", "BYTES"),
+        "open": make_flag("The commands that open the volumes"),
+        "format": make_flag("The commands that format them"),
+        "run": make_flag("Run the commands", "r"),
         "tries": Option("How often a passphrase may be typed", "N"),
     },
-    unsupported=frozenset(
-        {
-            "format",
-            "open",
-            "run",
-            "wrap-with-trusted",
-        }
-    ),
-    more_short_names={
-        "r": "run",
-    },
+    unsupported=frozenset({"wrap-with-trusted"}),
     is_abbreviated=True,
 )

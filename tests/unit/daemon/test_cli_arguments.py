@@ -169,7 +169,7 @@ def test_zkeys_options_are_its_own_and_may_be_cut_short(line: str) -> None:
     [
         ("zkey", ConfigError, "wanted: fusecrypt zkey generate"),
         ("zkey kms list", UnsupportedError, "zkey kms: not supported"),
-        ("zkey crypts", UnsupportedError, "zkey cryptsetup: not supported"),
+        ("zkey integritys", UnsupportedError, "zkey integritysetup: not supported"),
         ("zkey dance", ConfigError, "zkey dance: wanted: fusecrypt zkey"),
         ("zkey list --key-file x", ConfigError, "--key-file: not an option of zkey list"),
         ("zkey gen -N x -L", ConfigError, "--local: not an option of zkey generate"),

@@ -1,0 +1,123 @@
+"""Volume keys that are changed when the power goes: every state opens with every passphrase."""
+
+import hashlib
+import os
+import shutil
+
+import pytest
+
+from fusecrypt.dmcrypt.backing import pread_of
+from fusecrypt.dmcrypt.engine.messages import SecretMode
+from fusecrypt.dmcrypt.engine.process import spawn_engine
+from fusecrypt.dmcrypt.luks2 import digest, keyslot, read_header
+from fusecrypt.keystore.errors import NoKeyError
+from tests.lab.cryptsetup import QUICK_PBKDF, cryptsetup
+from tests.lab.write_log import record
+from tests.product import command, running
+from tests.unit.keystore.samples import FIRST, master_key, put_adapter
+
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("cryptsetup") is None or shutil.which("strace") is None,
+        reason="no cryptsetup, or no strace",
+    ),
+    pytest.mark.root,
+    pytest.mark.skipif(os.getuid() != 0, reason="strace(1) sees the engine's files as root only"),
+]
+
+ONE, TWO = master_key(0), master_key(1)
+SIZE = 3 << 20
+#: Two keyslots of 512000 bytes, and room for two more.
+LAYOUT = ("--luks2-metadata-size", "16k", "--luks2-keyslots-size", "2032k", "--offset", "4352")
+PASSPHRASES = ("a", "b")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("cuts")) as instance:
+        put_adapter(instance.directory / "state/keystore", FIRST, current=ONE)
+        instance.cli("zkey", "generate", "skey", "-x")
+        image = instance.directory / "base"
+        image.touch()
+        os.truncate(image, SIZE)
+        key = instance.write_file("a", b"a")
+        cryptsetup("luksFormat", "-q", "--type", "luks2", *LAYOUT, *QUICK_PBKDF, "-c",
+                   "paes-xts-plain64", "-s", "1024", "--volume-key-file",
+                   instance.directory / "skey", "-d", key, image)  # fmt: skip
+        cryptsetup("luksAddKey", "-q", *QUICK_PBKDF, "-d", key, image,
+                   instance.write_file("b", b"b"))  # fmt: skip
+        yield instance
+
+
+@pytest.fixture(scope="module")
+def judge():
+    """Which keyslots of a state open with which passphrase, with a memory of what was tried."""
+    process = spawn_engine()
+    known = {}
+
+    def opens(state, header, slot, passphrase):
+        of = next(each for each in header.metadata.digests if slot.id in each.keyslots)
+        image, key = os.memfd_create("image"), os.memfd_create("key")
+        try:
+            os.write(image, state)
+            os.write(key, passphrase.encode())
+            os.lseek(key, 0, os.SEEK_SET)
+            with process.engine.load_secret(key, SecretMode.ALL) as secret:
+                process.engine.open_keyslot(
+                    image, secret, keyslot.make_spec(slot), digest.make_spec(of)
+                )
+        except NoKeyError:
+            return False
+        else:
+            return True
+        finally:
+            os.close(image)
+            os.close(key)
+
+    def verdict(state):
+        header = read_header(pread_of(state), len(state))
+        found = set()
+        for slot in header.metadata.keyslots:
+            extent = slot.area.extent
+            material = hashlib.sha256(state[extent.offset : extent.end]).digest()
+            for passphrase in PASSPHRASES:
+                case = (str(slot), material, passphrase)
+                if case not in known:
+                    known[case] = opens(state, header, slot, passphrase)
+                if known[case]:
+                    found.add((slot.id, passphrase))
+        return header.root, found
+
+    yield verdict
+    process.terminate()
+    process.wait(10)
+    process.close()
+
+
+def test_every_state_of_a_staged_change_opens_with_every_passphrase(place, judge):
+    image = place.directory / "image"
+    shutil.copyfile(place.directory / "base", image)
+    registers = place.directory / "state/keystore"
+    files = ["-d", place.directory / "a", "-d", place.directory / "b"]
+    both = {(0, "a"), (1, "b")}
+    waiting = both | {(2, "a"), (3, "b")}
+    for words, content, before, after in (
+        (["--staged", *files], {"current": ONE, "new": TWO}, both, waiting),
+        (["--complete", "-d", place.directory / "b"], {"current": TWO, "old": ONE}, waiting, both),
+        (["--in-place", "--to-new", *files], {"current": TWO, "new": ONE}, both, both),
+    ):
+        put_adapter(registers, FIRST, **content)
+        place.cli("lszcrypt")  # the keystored runs, and is not traced
+        run = [*command("fusecrypt"), "zkey-cryptsetup", "reencipher", *words, image]
+        log = record(image, list(map(str, run)), place.environment)
+        assert not log.epochs[-1], "what was written last was not synced"
+        states = list(log.states())
+        old, new = judge(log.base), judge(states[-1][1])
+        assert (old[1], new[1]) == (before, after)
+        tried = set()
+        for name, state in states:
+            if (seen := hashlib.sha256(state).digest()) in tried:
+                continue
+            tried.add(seen)
+            assert judge(state) in (old, new), (words, name)
+        assert len(tried) > 5
