@@ -161,6 +161,7 @@ COMMANDS: Final[dict[str, Command]] = {
             "luks2-keyslots-size",
             "verify-passphrase",
             "force-password",
+            "force-weak",
             "use-random",
             "use-urandom",
         },

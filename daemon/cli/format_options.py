@@ -9,7 +9,7 @@ from ...dmcrypt.luks1.format import FormatParams as Luks1Params
 from ...dmcrypt.luks2.format import FormatParams as Luks2Params
 from ...dmcrypt.pbkdf import PbkdfParams
 from ...dmcrypt.units import SECTOR_SIZE
-from ...keystore.errors import ConfigError
+from ...keystore.errors import ConfigError, PolicyError
 from .arguments import Arguments
 from .open_options import parse_type
 from .source import open_for_reading
@@ -34,6 +34,7 @@ def make_params(args: Arguments) -> Params:
 
     Raises:
         ConfigError, UnsupportedError: an option that is wrong, or not for this type of volume.
+        PolicyError: a weak cipher, and nobody said that it is wanted.
     """
     kind = parse_type(args.text("type"))
     if kind in ("plain", "loopaes"):
@@ -42,7 +43,14 @@ def make_params(args: Arguments) -> Params:
         raise ConfigError("--offset and --align-payload: wanted: one of them")
     if args.has("iter-time") and args.has("pbkdf-force-iterations"):
         raise ConfigError("--iter-time and --pbkdf-force-iterations: wanted: one of them")
-    return _make_luks1(args) if kind == "luks1" else _make_luks2(args)
+    params = _make_luks1(args) if kind == "luks1" else _make_luks2(args)
+    _check_weakness(params.spec, is_wanted=args.has("force-weak"))
+    return params
+
+
+def _check_weakness(spec: CipherSpec, *, is_wanted: bool) -> None:
+    if spec.weakness and not is_wanted:
+        raise PolicyError(f"cipher {spec.dm_name}: {spec.weakness}; --force-weak takes it anyway")
 
 
 def _make_luks1(args: Arguments) -> Luks1Params:

@@ -109,6 +109,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "uuid": Option("UUID of the volume", "UUID"),
     "luks2-metadata-size": Option("Size of each metadata area", "SIZE"),
     "luks2-keyslots-size": Option("Size of the keyslots area", "SIZE"),
+    "force-weak": make_flag("Make a volume with a weak cipher"),
     "force-password": make_flag("Accepted; passwords are not rated"),
     "use-random": make_flag("Accepted; keys come from the kernel's one generator"),
     "use-urandom": make_flag("Accepted; keys come from the kernel's one generator"),

@@ -55,6 +55,10 @@ class FormatParams:
         """Raises ConfigError, UnsupportedError: what can be refused without looking at a device."""
         if self.spec.takes_secure_keys:
             raise UnsupportedError(f"cipher {self.cipher}: not with LUKS1, wanted: --type luks2")
+        if self.spec.is_capi or self.spec.is_null:
+            raise UnsupportedError(
+                f"cipher {self.cipher}: not supported with LUKS1, whose keyslots have it, too"
+            )
         choose_key_size(self.spec, self.key_bits)
         check_pbkdf(self.pbkdf)
         if not 0 <= self.key_slot < KEYSLOTS:
@@ -149,7 +153,7 @@ def _make_header(
 ) -> Luks1Header:
     kdf = make_kdf(engine, params.pbkdf, params.key_size)
     digest = make_digest(engine, params.pbkdf, key, params.key_size, length=DIGEST_SIZE)
-    name, mode = _split_cipher(params.spec.dm_name)
+    name, mode = split_cipher(params.spec.dm_name)
     free = [Keyslot(DISABLED, 0, bytes(SALT_SIZE), area.offset, STRIPES) for area in layout.areas]
     header = Luks1Header(
         cipher_name=name,
@@ -169,7 +173,7 @@ def _make_header(
     )
 
 
-def _split_cipher(text: str) -> tuple[str, str]:
+def split_cipher(text: str) -> tuple[str, str]:
     """Cipher name and mode; of the kernel's own names (``capi:``) the mode is the IV."""
     name, _, mode = text.rpartition("-") if text.startswith("capi:") else text.partition("-")
     return name, mode

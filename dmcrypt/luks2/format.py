@@ -32,9 +32,9 @@ from .recovery import Luks2Header, read_header
 from .update import write_header
 
 KEYSLOTS_MAX: Final = 32
-# lib/luks2/luks2_keyslot.c: the keyslot encryption of what is a wrapped key.
-_WRAPPED_AREA_CIPHER: Final = "aes-xts-plain64"
-_WRAPPED_AREA_KEY_SIZE: Final = 64
+# lib/luks2/luks2_keyslot.c: the keyslot encryption where the data's cannot be that of an area.
+_OTHER_AREA_CIPHER: Final = "aes-xts-plain64"
+_OTHER_AREA_KEY_SIZE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,16 +184,16 @@ def _check_secure_key(engine: Engine, spec: CipherSpec, key: ProtectedKey | None
 def _make_keyslot(engine: Engine, params: FormatParams, layout: Layout) -> KeyslotSpec:
     pbkdf = params.pbkdf
     # The area takes the data's cipher and key size, as cryptsetup does without --keyslot-cipher;
-    # for paes its defaults, since a token is no key for the area.
-    is_token = params.spec.takes_secure_keys
+    # where that cannot be, as for paes, whose token is no key for the area, its defaults.
+    has_own = params.spec.is_keyslot_cipher
     return KeyslotSpec(
         key_size=params.key_size,
         stripes=STRIPES,
         af_hash=pbkdf.hash_name,
         area_offset=layout.keyslots.offset,
         area_length=get_area_size(params.key_size),
-        area_cipher=_WRAPPED_AREA_CIPHER if is_token else params.spec.dm_name,
-        area_key_size=_WRAPPED_AREA_KEY_SIZE if is_token else params.key_size,
+        area_cipher=params.spec.dm_name if has_own else _OTHER_AREA_CIPHER,
+        area_key_size=params.key_size if has_own else _OTHER_AREA_KEY_SIZE,
         kdf=make_kdf(engine, pbkdf, params.key_size),
     )
 

@@ -161,6 +161,13 @@ def test_a_refused_format_leaves_no_new_header_file(cli: Cli, image: Path, tmp_p
     [
         (["--type", "loopaes"], 1),
         (["--type", "tcrypt"], 9),
+        (["-c", "blowfish-cbc-plain64"], 8),
+        (["-c", "cipher_null-ecb"], 8),
+        (["-c", "cipher_null-ecb", "--force-weak", "--type", "luks1"], 9),
+        (["-c", "capi:xts(aes)-plain64", "--type", "luks1"], 9),
+        (["-c", "aes-cbc-tcw", "-s", "384"], 9),
+        (["-c", "aes-cbc-elephant"], 9),
+        (["-c", "aes:64-cbc-lmk", "-s", "8192"], 9),
         (["--type", "luks1", "--label", "x"], 1),
         (["--type", "luks1", "--subsystem", "x"], 1),
         (["--type", "luks1", "--sector-size", "4096"], 1),
@@ -198,6 +205,30 @@ def test_bad_parameters_change_nothing(
     result = cli("luksFormat", "-q", *FAST, *words, image, stdin=b"p")
     assert (result.code, result.err.startswith("fusecrypt: ")) == (code, True), result.err
     assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "area"),
+    [
+        (("-c", "blowfish-cbc-plain64", "--force-weak"), "blowfish-cbc-plain64"),
+        (("-c", "des3_ede-cbc-plain64", "--force-weak"), "des3_ede-cbc-plain64"),
+        (("-c", "cipher_null-ecb", "--force-weak"), "aes-xts-plain64"),
+        (("-c", "capi:xts(aes)-plain64"), "aes-xts-plain64"),
+        (("-c", "serpent-lrw-benbi", "-s", "384"), "serpent-lrw-benbi"),
+        (("-c", "xchacha20,aes-adiantum-plain64"), "xchacha20,aes-adiantum-plain64"),
+        (("-c", "twofish-cbc-essiv:sha256", "--type", "luks1"), ""),
+        (("-c", "cast5-cbc-plain64", "--force-weak", "--type", "luks1"), ""),
+    ],
+)
+def test_volumes_are_made_with_any_cipher_that_is_wanted(
+    cli: Cli, image: Path, words: Sequence[str], area: str
+) -> None:
+    made = cli("luksFormat", "-q", *FAST, *words, image, stdin=b"p")
+    assert made.code == 0, made.err
+    assert cli("open", "--test-passphrase", image, stdin=b"p").code == 0
+    dump = cli("luksDump", image).out
+    assert f"Cipher:     {area}" in dump or not area
+    assert f"cipher: {words[1]}" in dump or "luks1" in words
 
 
 def test_a_file_that_somebody_serves_is_not_formatted(cli: Cli, volume: Path) -> None:
