@@ -31,6 +31,12 @@ def _load_benchmark() -> Action:
     return run
 
 
+def _load_check() -> Action:
+    from .check import run
+
+    return run
+
+
 VOLUME_COMMANDS: Final[dict[str, Command]] = {
     "luksSuspend": Command(
         "luksSuspend [--fail-io] NAME",
@@ -64,6 +70,23 @@ VOLUME_COMMANDS: Final[dict[str, Command]] = {
         "Give an open volume another size",
         _load_resize,
         frozenset({"size", "device-size"}),
+        minimum=1,
+        maximum=1,
+    ),
+    "check": Command(
+        "check [OPTIONS] SOURCE",
+        "Say everything there is to say about a LUKS header",
+        _load_check,
+        frozenset(
+            {
+                "header",
+                "header-backup-file",
+                "key-file",
+                "keyfile-offset",
+                "keyfile-size",
+                "key-slot",
+            }
+        ),
         minimum=1,
         maximum=1,
     ),

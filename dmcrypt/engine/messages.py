@@ -23,6 +23,7 @@ SALT_MAX: Final = 64
 DIGEST_MAX: Final = 512
 SEGMENTS_MAX: Final = 20
 BLOB_MAX: Final = 4096
+READ_MAX: Final = 8192
 SECURE_KEY_MAX: Final = 272
 ENTRY_NAME_MAX: Final = 255
 
@@ -52,6 +53,7 @@ LOOPAES_KEYS: Final = struct.Struct(f"=I4x{TOKEN.size}s")
 MAKE_DIGEST: Final = struct.Struct(f"={TOKEN.size}s{DIGEST.size}s")
 DIGEST_VALUE: Final = struct.Struct(f"=I4x{DIGEST_MAX}s")
 BENCHMARK: Final = struct.Struct(f"={KDF.size}sII")
+READ: Final = struct.Struct("=QQI4x")
 CIPHER_BENCHMARK: Final = struct.Struct(f"={NAME_MAX}sIII4x")
 CIPHER_SPEED: Final = struct.Struct("=QQQQ")
 BLOB: Final = struct.Struct(f"=II{BLOB_MAX}s")
@@ -86,6 +88,7 @@ LAYOUTS: Final = {
     "wire_make_digest": MAKE_DIGEST,
     "wire_digest_value": DIGEST_VALUE,
     "wire_benchmark": BENCHMARK,
+    "wire_read": READ,
     "wire_cipher_benchmark": CIPHER_BENCHMARK,
     "wire_cipher_speed": CIPHER_SPEED,
     "wire_blob": BLOB,
@@ -131,6 +134,7 @@ class MessageType(IntEnum):
     MAKE_PKEY = 23
     RESIZE = 30
     BENCHMARK_CIPHER = 31
+    READ = 32
     LOOPAES_KEY = 40
     TABLE_KEY = 41
     SHOW_KEY = 42

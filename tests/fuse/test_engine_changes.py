@@ -15,7 +15,8 @@ import time
 
 import pytest
 
-from fusecrypt.dmcrypt.engine.messages import SegmentSpec, TargetKind
+from fusecrypt.daemon.cli.own_engine import run_engine
+from fusecrypt.dmcrypt.engine.messages import DeviceSpec, SegmentSpec, TargetKind
 from fusecrypt.keystore.errors import AccessError, BusyError, EngineError
 from tests.fuse.raw_session import raw_mount, unmount
 from tests.fuse.test_engine_io import KEY, MIB, crypt, decipher, load_key
@@ -221,6 +222,21 @@ def test_the_lock_of_the_data_area_follows_its_size(mount, backing, tmp_path):
     mount.engine.resize(2, MIB // 2)
     fcntl.fcntl(other, OFD_SETLK, lock(fcntl.F_WRLCK, MIB + MIB // 2, 2 * MIB))
     os.close(other)
+
+
+def test_an_engine_that_serves_a_mount_hands_its_daemon_no_plaintext(mount, backing):
+    path, _ = mount.add(2, 512, (crypt(mount.engine, MIB),), [backing])
+    with pytest.raises(EngineError, match="not permitted"):
+        mount.engine.read(2, 0, 512)
+    with run_engine() as engine:
+        segment = crypt(engine, MIB)
+        engine.add_device(DeviceSpec(2, MIB, 512, read_only=True, segments=(segment,)), [backing])
+        assert engine.read(2, 100, 8192) == path.read_bytes()[100:8292]
+        assert engine.read(2, MIB - 10, 512) == path.read_bytes()[-10:]
+        with pytest.raises(EngineError, match="Invalid"):
+            engine.read(2, 0, 8193)
+        with pytest.raises(EngineError, match="No such device"):
+            engine.read(3, 0, 512)
 
 
 def fallocate(fd, mode, offset, length):

@@ -27,6 +27,7 @@ OPAQUE: Final = (
     "wire_key_size",
     "wire_make_digest",
     "wire_digest_value",
+    "wire_read",
     "wire_cipher_benchmark",
     "wire_cipher_speed",
     "wire_blob",

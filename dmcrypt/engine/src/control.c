@@ -13,6 +13,7 @@
 
 #include "arena.h"
 #include "key_requests.h"
+#include "read_device.h"
 #include "session.h"
 
 #define SETTLE_WITH_DAEMON_MS 8000u
@@ -272,6 +273,7 @@ static const struct handler handlers[] = {
     [WIRE_PLAIN_KEY] = { key_plain, sizeof(struct wire_plain_key), 0, 0, IN_KEYS },
     [WIRE_MAKE_DIGEST] = { key_make_digest, sizeof(struct wire_make_digest), 0, 0, IN_KEYS },
     [WIRE_BENCHMARK_KDF] = { key_benchmark, sizeof(struct wire_benchmark), 0, 0, IN_KEYS },
+    [WIRE_READ] = { read_device, sizeof(struct wire_read), 0, 0, IN_ADMIN },
     [WIRE_BENCHMARK_CIPHER] = { key_benchmark_cipher, sizeof(struct wire_cipher_benchmark), 0, 0, IN_KEYS },
     [WIRE_IMPORT_KEY] = { key_import, sizeof(struct wire_blob), 0, 0, IN_KEYS },
     [WIRE_EXPORT_KEY] = { key_export, sizeof(struct wire_token), 0, 0, IN_KEYS },

@@ -47,6 +47,7 @@ enum wire_type {
     WIRE_MAKE_PKEY = 23,    /* wire_key_size, size being a session_key_type -> wire_token of IBM Z's layout */
     WIRE_RESIZE = 30,       /* wire_resize: another size, within the backing store; -ENOSPC: beyond it */
     WIRE_BENCHMARK_CIPHER = 31, /* wire_cipher_benchmark -> wire_cipher_speed */
+    WIRE_READ = 32,         /* wire_read -> bytes, fewer at the end; -EPERM of an engine that serves a mount */
     WIRE_LOOPAES_KEY = 40,  /* wire_loopaes_key -> wire_loopaes_keys */
     WIRE_TABLE_KEY = 41,    /* wire_table_key -> wire_token */
     WIRE_SHOW_KEY = 42,     /* wire_show_key + 1 descriptor, which gets hexadecimal text; -EACCES: of a coprocessor */
@@ -261,6 +262,15 @@ struct wire_benchmark {
     struct wire_kdf kdf; /* type, hash, lanes and, as a ceiling, memory */
     uint32_t key_size;
     uint32_t milliseconds;
+};
+
+#define WIRE_READ_MAX 8192u
+
+struct wire_read {
+    uint64_t node;
+    uint64_t offset; /* bytes */
+    uint32_t size;   /* bytes */
+    uint32_t pad;
 };
 
 struct wire_cipher_benchmark {

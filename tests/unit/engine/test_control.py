@@ -22,6 +22,7 @@ BODIES = {
     MessageType.RESUME: messages.NODE,
     MessageType.RESIZE: messages.RESIZE,
     MessageType.BENCHMARK_CIPHER: messages.CIPHER_BENCHMARK,
+    MessageType.READ: messages.READ,
     MessageType.REKEY: messages.REKEY,
     MessageType.FLUSH: messages.NODE,
     MessageType.INVALIDATE: messages.INVALIDATE,
