@@ -169,10 +169,12 @@ COMMANDS: Final[dict[str, Command]] = {
         maximum=2,
     ),
     "luksDump": Command(
-        "luksDump [--dump-json-metadata] SOURCE",
-        "Show the header of a LUKS volume",
+        "luksDump [OPTIONS] SOURCE",
+        "Show the header of a LUKS volume, or its key",
         _load_dump,
-        frozenset({"header", "dump-json-metadata"}),
+        frozenset({"header", "dump-json-metadata", "dump-volume-key", "unbound"})
+        | (_KEY_OPTIONS - {"tries"})
+        | {"key-slot", "volume-key-file"},
         minimum=1,
         maximum=1,
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ...dmcrypt.luks1 import Luks1Header
 from ...dmcrypt.luks2 import Luks2Header
 from ...keystore.errors import ConfigError, MapperError, UnsupportedError
@@ -12,14 +14,31 @@ from .luks_source import read_luks
 from .output import Output
 from .source import open_volume_file
 
+_OF_KEYS: Final = (
+    "key-file",
+    "keyfile-offset",
+    "keyfile-size",
+    "timeout",
+    "key-slot",
+    "volume-key-file",
+)
+
 
 def run_dump(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
     """Print the header as cryptsetup does, or its JSON area."""
     spec = _get_spec(args)
+    is_about_key = args.has("dump-volume-key") or args.has("unbound")
+    for name in _OF_KEYS:
+        if args.has(name) and not is_about_key:
+            raise ConfigError(f"--{name}: only with --dump-volume-key or --unbound")
     with open_volume_file(spec) as file:
         header = read_luks(file)
-    for note in header.notes:
-        output.warn(f"{file.path}: {note}")
+        for note in header.notes:
+            output.warn(f"{file.path}: {note}")
+        if is_about_key:
+            from .dump_key import run
+
+            return run(args, header, file, output)
     if isinstance(header, Luks1Header):
         _dump_luks1(args, header, spec, output)
     else:

@@ -37,6 +37,7 @@ from .messages import (
     Hello,
     Kdf,
     KdfType,
+    KeyForm,
     KeyslotSpec,
     PkeyType,
     SecretMode,
@@ -195,6 +196,21 @@ class Engine:
         if -reply.status in refusals:
             raise refusals[-reply.status]
         _check(reply, "showing the key")
+
+    def write_key(self, key: ProtectedKey, fd: int, form: KeyForm) -> None:
+        """Write a clear volume key to ``fd``. Only an engine that serves no mount does it.
+
+        Raises:
+            PolicyError: it is a secure key, or one that a coprocessor sent.
+            AccessError: it cannot be written there.
+        """
+        body = messages.WRITE_KEY.pack(messages.pack_token(key), form)
+        reply = self._channel.call(Type.WRITE_KEY, body, [fd])
+        if reply.status == -errno.EACCES:
+            raise PolicyError("the volume key is a secure key, and is not shown")
+        if reply.status in (-errno.EPIPE, -errno.ENOSPC, -errno.EIO, -errno.EBADF):
+            raise AccessError(f"the key cannot be written: {os.strerror(-reply.status)}")
+        _check(reply, "writing the volume key")
 
     def load_key(self, fd: int, size: int, *, xts: bool) -> ProtectedKey:
         """The volume key that the first ``size`` bytes of ``fd`` are."""

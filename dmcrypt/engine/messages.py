@@ -49,6 +49,7 @@ PLAIN_KEY: Final = struct.Struct(f"=QIII4x{NAME_MAX}s")
 LOOPAES_KEY: Final = struct.Struct(f"=QI4x{NAME_MAX}s")
 TABLE_KEY: Final = struct.Struct("=QQI4x")
 SHOW_KEY: Final = struct.Struct("=QI4x")
+WRITE_KEY: Final = struct.Struct(f"={TOKEN.size}sI4x")
 LOOPAES_KEYS: Final = struct.Struct(f"=I4x{TOKEN.size}s")
 MAKE_DIGEST: Final = struct.Struct(f"={TOKEN.size}s{DIGEST.size}s")
 DIGEST_VALUE: Final = struct.Struct(f"=I4x{DIGEST_MAX}s")
@@ -85,6 +86,7 @@ LAYOUTS: Final = {
     "wire_loopaes_keys": LOOPAES_KEYS,
     "wire_table_key": TABLE_KEY,
     "wire_show_key": SHOW_KEY,
+    "wire_write_key": WRITE_KEY,
     "wire_make_digest": MAKE_DIGEST,
     "wire_digest_value": DIGEST_VALUE,
     "wire_benchmark": BENCHMARK,
@@ -132,6 +134,7 @@ class MessageType(IntEnum):
     SHUTDOWN = 21
     EXPORT_KEY = 22
     MAKE_PKEY = 23
+    WRITE_KEY = 24
     RESIZE = 30
     BENCHMARK_CIPHER = 31
     READ = 32
@@ -159,6 +162,13 @@ class SecretMode(IntEnum):
 
     LINE = 1
     ALL = 2
+
+
+class KeyForm(IntEnum):
+    """How a clear key is written: ``enum wire_key_form``."""
+
+    RAW = 1
+    TEXT = 2  # as luksDump prints it
 
 
 class KeyKind(IntEnum):

@@ -22,6 +22,7 @@ OPAQUE: Final = (
     "wire_loopaes_keys",
     "wire_table_key",
     "wire_show_key",
+    "wire_write_key",
     "wire_open_keyslot",
     "wire_create_keyslot",
     "wire_key_size",

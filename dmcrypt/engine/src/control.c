@@ -13,6 +13,7 @@
 
 #include "arena.h"
 #include "key_requests.h"
+#include "key_text.h"
 #include "read_device.h"
 #include "session.h"
 
@@ -278,6 +279,7 @@ static const struct handler handlers[] = {
     [WIRE_IMPORT_KEY] = { key_import, sizeof(struct wire_blob), 0, 0, IN_KEYS },
     [WIRE_EXPORT_KEY] = { key_export, sizeof(struct wire_token), 0, 0, IN_KEYS },
     [WIRE_MAKE_PKEY] = { key_make_pkey, sizeof(struct wire_key_size), 0, 0, IN_KEYS },
+    [WIRE_WRITE_KEY] = { key_write, sizeof(struct wire_write_key), 1, 1, IN_READING },
     [WIRE_TABLE_KEY] = { key_of_table, sizeof(struct wire_table_key), 0, 0, IN_KEYS },
     [WIRE_SHOW_KEY] = { key_show, sizeof(struct wire_show_key), 1, 1, IN_READING },
     [WIRE_LOOPAES_KEY] = { key_loopaes, sizeof(struct wire_loopaes_key), 0, 0, IN_KEYS },

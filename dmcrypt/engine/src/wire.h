@@ -45,6 +45,8 @@ enum wire_type {
     WIRE_SHUTDOWN = 21,     /* drain, fdatasync everything, wipe, reply, exit 0 */
     WIRE_EXPORT_KEY = 22,   /* wire_token -> wire_exported_key: what may be shown of a volume key */
     WIRE_MAKE_PKEY = 23,    /* wire_key_size, size being a session_key_type -> wire_token of IBM Z's layout */
+    WIRE_WRITE_KEY = 24,    /* wire_write_key + 1 descriptor, which gets the clear key; -EACCES: of a coprocessor; -EPERM:
+                               of an engine that serves a mount */
     WIRE_RESIZE = 30,       /* wire_resize: another size, within the backing store; -ENOSPC: beyond it */
     WIRE_BENCHMARK_CIPHER = 31, /* wire_cipher_benchmark -> wire_cipher_speed */
     WIRE_READ = 32,         /* wire_read -> bytes, fewer at the end; -EPERM of an engine that serves a mount */
@@ -238,6 +240,14 @@ struct wire_table_key {
 struct wire_show_key {
     uint64_t node;
     uint32_t segment;
+    uint32_t pad;
+};
+
+enum wire_key_form { WIRE_KEY_RAW = 1, WIRE_KEY_TEXT = 2 };
+
+struct wire_write_key {
+    struct wire_token token;
+    uint32_t form; /* enum wire_key_form */
     uint32_t pad;
 };
 
