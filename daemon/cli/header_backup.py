@@ -18,7 +18,7 @@ from ...keystore.errors import BusyError, ConfigError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
-from .header_change import HeaderAction, locating, open_header
+from .header_change import HeaderAction, NotConfirmedError, locating, open_header
 from .header_luks1 import repair as repair_luks1
 from .header_luks1 import restore_from as restore_luks1
 from .new_file import write_new_file
@@ -60,7 +60,10 @@ def run_restore(args: Arguments, settings: Settings, output: Output) -> ExitCode
         open_for_reading(_get_backup_path(args), "header backup file") as file,
         open_header(args, settings, output) as action,
     ):
-        restore_from(action, file)
+        try:
+            restore_from(action, file)
+        except NotConfirmedError as error:  # cryptsetup ends with 1 here, and elsewhere with 2
+            raise ConfigError(str(error)) from None
     return ExitCode.OK
 
 
