@@ -14,7 +14,7 @@ import trio
 from ..dmcrypt.backing import locked, pread_from
 from ..dmcrypt.luks_header import read_luks_header
 from ..dmcrypt.resume_volume import find_key_again
-from ..keystore.errors import AccessError, BusyError, ConfigError, EngineError
+from ..keystore.errors import BusyError, ConfigError, EngineError
 from .backing import check_descriptor
 
 if TYPE_CHECKING:
@@ -97,13 +97,12 @@ class VolumeChanges:
 
         Raises:
             NotFoundError: no such volume.
-            ConfigError: no whole sectors.
-            AccessError: the backing file ends before.
-            BusyError: another volume lies there, or this one is suspended.
+            ConfigError: no whole sectors, the backing file ends before, or it is suspended.
+            BusyError: another volume lies there.
         """
         volume = self._registry.get(name)
         if volume.is_suspended:
-            raise BusyError(f"{name}: is suspended")
+            raise ConfigError(f"{name}: is suspended")
         with self._changing(volume):
             old = volume.area
             room = await trio.to_thread.run_sync(volume.backing.get_size) - old.start
@@ -112,7 +111,7 @@ class VolumeChanges:
             if size % unit:
                 raise ConfigError(f"{name}: {size} bytes are not a multiple of the sector size")
             if not 0 < size <= room:
-                raise AccessError(f"{name}: device is too small: room for {max(room, 0)} bytes")
+                raise ConfigError(f"{name}: device is too small: room for {max(room, 0)} bytes")
             new = dataclasses.replace(old, end=old.start + size)
             self._registry.check_area(volume, new)
             # Nobody else is to take what both of them are, meanwhile.

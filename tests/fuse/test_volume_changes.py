@@ -208,10 +208,10 @@ def test_a_volume_takes_another_size_within_its_file(instance, key):
     instance.cli("resize", "-b", "0", "v")
     assert size_of(instance, "v") == SIZE + 3 * MIB
     too_large = instance.run("resize", "--device-size", "100M", "v")
-    assert (too_large.status, "too small" in too_large.stderr) == (4, True)
+    assert (too_large.status, "too small" in too_large.stderr) == (1, True)
     assert instance.run("resize", "--device-size", "1000", "v").status == 1
     instance.cli("luksSuspend", "v")
-    assert instance.run("resize", "v").status == 5
+    assert instance.run("resize", "v").status == 1
     # What the real tool reads at the new end is what was written there.
     instance.cli("luksResume", "--key-file", key, "v")
     with instance.device("v").open("r+b") as device:
