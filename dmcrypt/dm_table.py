@@ -124,6 +124,8 @@ def _parse_crypt(start: int, length: int, words: Sequence[str]) -> TableLine:
     cipher = CipherSpec.parse(words[0])
     key_size = _parse_key(words[1])
     cipher.check_key_size(key_size)
+    if cipher.is_null and key_size:
+        raise ConfigError(f"cipher {cipher.dm_name}: takes no key, wanted -")
     iv_offset = Sector(_number("IV offset", words[2], most=UINT64_MAX))
     offset = _number("offset", words[4])
     options = _parse_options(words[5:])

@@ -158,6 +158,7 @@ def test_a_key_on_the_command_line_is_refused_with_the_way_out(running, tmp_path
         ("0 8 crypt aes-xts-plain64 {key} 0 {image} 0 1 integrity:28:aead", 9, "integrity"),
         ("0 8 crypt aes-xts-plain64 {key} 4 {image} 0 1 sector_size:4096", 1, "IV offset 4"),
         ("0 8 crypt aes-cbc-lmk {short} 0 {image} 0 1 sector_size:4096", 1, "lmk"),
+        ("0 8 crypt cipher_null-ecb {key} 0 {image} 0", 1, "takes no key"),
         ("0 8 crypt cast6-cbc-plain64 {key} 0 {image} 0", 9, "cast6"),
         ("0 8 linear {image} 0\n8 8 crypt aes-xts-plain64 {key} 0 {image} 8 1 sector_size:8192", 1,
          "line 2: sector_size:8192"),
