@@ -250,11 +250,15 @@ def _read_header(recipe: Recipe, size: int) -> LuksHeader:
         return read_luks_header(pread, size, recipe.luks)
 
 
+def keeps_discards(header: LuksHeader | None) -> bool:
+    """Whether a flag in the header allows discards."""
+    return isinstance(header, Luks2Header) and allows_discards(header.metadata.config)
+
+
 def _allows_discards(prepared: Prepared) -> bool:
     """As cryptsetup: asked for now, or by a flag in the header; of no use to who only reads."""
-    header = prepared.header
-    is_kept = isinstance(header, Luks2Header) and allows_discards(header.metadata.config)
-    return (prepared.recipe.allow_discards or is_kept) and not prepared.recipe.is_read_only
+    recipe = prepared.recipe
+    return (recipe.allow_discards or keeps_discards(prepared.header)) and not recipe.is_read_only
 
 
 def _describe(recipe: Recipe, opened: OpenedVolume) -> Description:

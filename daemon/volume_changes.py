@@ -15,6 +15,7 @@ from ..dmcrypt.backing import locked, pread_from
 from ..dmcrypt.luks_header import read_luks_header
 from ..dmcrypt.resume_volume import find_key_again
 from ..keystore.errors import BusyError, ConfigError, EngineError
+from .activation import keeps_discards
 from .backing import check_descriptor
 
 if TYPE_CHECKING:
@@ -126,6 +127,29 @@ class VolumeChanges:
             volume.device.size = size
             await _finish(functools.partial(self._forget_pages, volume.device.number))
         log.info("%s: has %d bytes now", name, size)
+        return volume
+
+    async def refresh(self, name: str, *, allow_discards: bool) -> Volume:
+        """Let discards reach the backing file, or no longer; a flag in the header says so, too.
+
+        Raises:
+            NotFoundError: no such volume.
+            ConfigError: it is suspended, or read-only.
+        """
+        volume = self._registry.get(name)
+        if volume.is_suspended:
+            raise ConfigError(f"{name}: is suspended")
+        if allow_discards and volume.device.is_read_only:
+            raise ConfigError(f"{name}: is read-only, and cannot discard")
+        with self._changing(volume):
+            discards = (
+                allow_discards or keeps_discards(volume.header)
+            ) and not volume.device.is_read_only
+            number = volume.device.number
+            await _finish(functools.partial(self._engine.refresh, number, discards=discards))
+            volume.discards = discards
+            await _finish(functools.partial(self._forget_pages, number))
+        log.info("%s: discards are %s", name, "passed on" if discards else "not passed on")
         return volume
 
     def _resume(self, number: int, key: ProtectedKey) -> None:

@@ -237,7 +237,6 @@ _UNSUPPORTED: Final = frozenset(
         "fvault2Dump",
         "fvault2Open",
         "reencrypt",
-        "refresh",
         "tcryptClose",
         "tcryptDump",
         "tcryptOpen",

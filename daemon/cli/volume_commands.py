@@ -31,6 +31,12 @@ def _load_benchmark() -> Action:
     return run
 
 
+def _load_refresh() -> Action:
+    from .refresh import run
+
+    return run
+
+
 def _load_check() -> Action:
     from .check import run
 
@@ -70,6 +76,14 @@ VOLUME_COMMANDS: Final[dict[str, Command]] = {
         "Give an open volume another size",
         _load_resize,
         frozenset({"size", "device-size"}),
+        minimum=1,
+        maximum=1,
+    ),
+    "refresh": Command(
+        "refresh [--allow-discards] NAME",
+        "Pass discards of an open volume on, or no longer",
+        _load_refresh,
+        frozenset({"allow-discards"}),
         minimum=1,
         maximum=1,
     ),

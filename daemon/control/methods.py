@@ -24,6 +24,7 @@ from .server import Method, RefusedError
 from .table_requests import OpenTableRequest, ShowKeyRequest, pack_lines
 from .volume_requests import (
     CloseRequest,
+    RefreshRequest,
     ResizeRequest,
     ResumeRequest,
     StatusRequest,
@@ -72,6 +73,7 @@ class Methods:
             f"{INTERFACE}.Suspend": self.suspend,
             f"{INTERFACE}.Resume": self.resume,
             f"{INTERFACE}.Resize": self.resize,
+            f"{INTERFACE}.Refresh": self.refresh,
             f"{INTERFACE}.OpenTable": self.open_table,
             f"{INTERFACE}.Table": self.table,
             f"{INTERFACE}.ShowKey": self.show_key,
@@ -157,6 +159,12 @@ class Methods:
     async def resize(self, call: Request) -> Mapping[str, object]:
         request = ResizeRequest.parse(call.parameters)
         return await self._describe_one(await self._changes.resize(request.name, request.size))
+
+    async def refresh(self, call: Request) -> Mapping[str, object]:
+        request = RefreshRequest.parse(call.parameters)
+        return await self._describe_one(
+            await self._changes.refresh(request.name, allow_discards=request.allow_discards)
+        )
 
     async def list(self, _request: Request) -> Mapping[str, object]:
         volumes = await self._describe(self._registry.list_volumes())

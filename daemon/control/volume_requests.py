@@ -88,6 +88,22 @@ class ResumeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RefreshRequest:
+    """``Refresh``: other flags for a volume."""
+
+    name: str
+    allow_discards: bool = False
+
+    def pack(self) -> dict[str, object]:
+        return {"name": self.name, "allow_discards": self.allow_discards}
+
+    @classmethod
+    def parse(cls, parameters: Mapping[str, object]) -> Self:
+        fields = Fields("parameters", parameters)
+        return cls(parse_name(fields), fields.flag("allow_discards"))
+
+
+@dataclass(frozen=True, slots=True)
 class ResizeRequest:
     """``Resize``: another size for a volume."""
 

@@ -432,6 +432,10 @@ class Engine:
         body = messages.REKEY.pack(node, segment, messages.pack_token(key))
         _check(self._channel.call(Type.REKEY, body), f"key for segment {segment}")
 
+    def refresh(self, node: int, *, discards: bool) -> None:
+        """Let hole punching reach the backing store, or no longer, while the device is in use."""
+        self._node(Type.REFRESH, node, "refreshing", messages.DISCARDS if discards else 0)
+
     def read(self, node: int, offset: int, size: int) -> bytes:
         """At most 8192 bytes of a device, deciphered; fewer at its end.
 

@@ -138,6 +138,7 @@ class MessageType(IntEnum):
     RESIZE = 30
     BENCHMARK_CIPHER = 31
     READ = 32
+    REFRESH = 33
     LOOPAES_KEY = 40
     TABLE_KEY = 41
     SHOW_KEY = 42

@@ -309,6 +309,32 @@ def test_discards_reach_the_file_only_where_they_are_allowed(instance, key):
     assert instance.stop() == 0
 
 
+def test_discards_are_allowed_and_forbidden_while_a_volume_is_in_use(instance, key):
+    image = make_luks(instance, key)
+    instance.cli("open", "--key-file", key, image, "v")
+    text = bytearray(fill(instance, "v"))
+    before = blocks(image)
+    fd = os.open(instance.device("v"), os.O_RDWR)
+    instance.cli("refresh", "--allow-discards", "v")
+    assert instance.cli("status", "v", "--json").json["flags"] == ["discards"]
+    fallocate(fd, KEEP_SIZE | PUNCH_HOLE, MIB, MIB)
+    text[MIB : 2 * MIB] = bytes(MIB)
+    assert blocks(image) == before - MIB // 512
+    instance.cli("refresh", "v")
+    assert instance.cli("status", "v", "--json").json["flags"] == []
+    fallocate(fd, KEEP_SIZE | PUNCH_HOLE, 4 * MIB, MIB)
+    text[4 * MIB : 5 * MIB] = bytes(MIB)
+    assert blocks(image) == before - MIB // 512
+    assert os.pread(fd, SIZE, 0) == text
+    os.close(fd)
+    instance.cli("luksSuspend", "v")
+    assert instance.run("refresh", "v").status == 1
+    instance.cli("close", "v")
+    instance.cli("open", "--readonly", "--key-file", key, image, "v")
+    assert instance.run("refresh", "--allow-discards", "v").status == 1
+    assert instance.run("refresh", "none").status == 4
+
+
 def test_the_flag_that_the_real_tool_keeps_in_the_header_counts(instance, key):
     image = make_luks(instance, key)
     # cryptsetup sets it with `open --persistent`, which needs the device mapper: by a new header.

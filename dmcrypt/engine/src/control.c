@@ -170,6 +170,10 @@ static void node_request(struct request *r)
         rc = device_table_resume(&e->devices, n.node, &parked);
         fuse_loop_release(&e->loop, parked, 0);
         break;
+    case WIRE_REFRESH:
+        rc = device_table_refresh(&e->devices, n.node, (n.flags & WIRE_DISCARDS) != 0, &parked);
+        fuse_loop_release(&e->loop, parked, 0);
+        break;
     case WIRE_FLUSH:
         rc = device_table_flush(&e->devices, n.node);
         break;
@@ -274,6 +278,7 @@ static const struct handler handlers[] = {
     [WIRE_PLAIN_KEY] = { key_plain, sizeof(struct wire_plain_key), 0, 0, IN_KEYS },
     [WIRE_MAKE_DIGEST] = { key_make_digest, sizeof(struct wire_make_digest), 0, 0, IN_KEYS },
     [WIRE_BENCHMARK_KDF] = { key_benchmark, sizeof(struct wire_benchmark), 0, 0, IN_KEYS },
+    [WIRE_REFRESH] = { node_request, sizeof(struct wire_node), 0, 0, IN_ADMIN },
     [WIRE_READ] = { read_device, sizeof(struct wire_read), 0, 0, IN_ADMIN },
     [WIRE_BENCHMARK_CIPHER] = { key_benchmark_cipher, sizeof(struct wire_cipher_benchmark), 0, 0, IN_KEYS },
     [WIRE_IMPORT_KEY] = { key_import, sizeof(struct wire_blob), 0, 0, IN_KEYS },

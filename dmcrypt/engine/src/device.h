@@ -107,6 +107,9 @@ bool table_has_keys(const struct table *t);
  */
 int table_resize(struct table *t, uint64_t size, uint32_t sector_size, bool read_only);
 
+/** From now on read holes as zeros. Nobody does I/O on it. */
+void table_read_holes(struct table *t, uint32_t sector_size);
+
 /** @return 0 or -ENOMEM. The table is taken over on success. */
 int device_create(struct device **out, const struct wire_device *d, struct table *table,
                   struct wire_stats *stats, unsigned stats_slot);

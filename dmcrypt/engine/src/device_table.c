@@ -239,6 +239,33 @@ int device_table_resize(struct device_table *t, uint64_t node, uint64_t size, st
     return rc;
 }
 
+int device_table_refresh(struct device_table *t, uint64_t node, bool discards, struct parked **parked)
+{
+    struct device *dev = device_table_find(t, node);
+    int rc = -ENODEV;
+
+    *parked = NULL;
+    if (dev == NULL)
+        return -ENODEV;
+    if ((discards && dev->read_only) || !begin_suspension(t, dev, false)) {
+        rc = dev->read_only ? -EROFS : -EBUSY;
+        device_table_leave(t, dev);
+        return rc;
+    }
+    drain(t, dev, 1, NULL);
+    pthread_mutex_lock(&dev->lock);
+    if (atomic_load(&dev->state) == DEVICE_SUSPENDING) {
+        dev->discards = discards;
+        if (discards)
+            table_read_holes(dev->table, dev->sector_size);
+        *parked = end_suspension(t, dev);
+        rc = 0;
+    }
+    pthread_mutex_unlock(&dev->lock);
+    device_table_leave(t, dev);
+    return rc;
+}
+
 int device_table_rekey(struct device_table *t, uint64_t node, uint32_t segment, const struct wire_token *token,
                        unsigned threads)
 {

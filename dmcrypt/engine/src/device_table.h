@@ -83,6 +83,9 @@ int device_table_load(struct device_table *t, const struct wire_device *d, const
 /** Hold I/O for as long as it takes to give the device another size. @param parked what waited, the caller's to serve
  * @return 0, -ENODEV, -EBUSY: suspended; or as table_resize */
 int device_table_resize(struct device_table *t, uint64_t node, uint64_t size, struct parked **parked);
+/** Allow discards, or no longer, likewise. What is a hole by then goes on being read as zeros.
+ * @return 0, -ENODEV, -EBUSY: suspended, or -EROFS */
+int device_table_refresh(struct device_table *t, uint64_t node, bool discards, struct parked **parked);
 int device_table_flush(struct device_table *t, uint64_t node);
 
 /** The token that a segment was opened with. @return 0; -ENODEV; -EINVAL: no such segment; -ENOKEY: it has none, or none now */

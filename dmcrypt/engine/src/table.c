@@ -91,7 +91,6 @@ int table_create(struct table **out, const struct wire_device *d, const struct w
         s->iv_offset = w->iv_offset;
         s->target = w->target;
         s->flags = w->flags;
-        s->hole_size = d->flags & WIRE_DISCARDS && w->target == WIRE_CRYPT ? d->sector_size : 0;
         memcpy(s->spec, w->cipher, sizeof s->spec);
         if (w->target == WIRE_CRYPT || w->target == WIRE_LINEAR)
             s->backing = &t->backings[w->fd_index];
@@ -106,6 +105,8 @@ int table_create(struct table **out, const struct wire_device *d, const struct w
     }
     if (end != d->size)
         goto refuse;
+    if ((d->flags & WIRE_DISCARDS) != 0)
+        table_read_holes(t, d->sector_size);
     *out = t;
     return 0;
 
@@ -149,6 +150,13 @@ int table_resize(struct table *t, uint64_t size, uint32_t sector_size, bool read
     if (rc == 0)
         s->length = size;
     return rc;
+}
+
+void table_read_holes(struct table *t, uint32_t sector_size)
+{
+    for (uint32_t i = 0; i < t->segment_count; i++)
+        if (t->segments[i].target == WIRE_CRYPT)
+            t->segments[i].hole_size = sector_size;
 }
 
 void table_drop_keys(struct table *t)

@@ -49,6 +49,7 @@ enum wire_type {
                                of an engine that serves a mount */
     WIRE_RESIZE = 30,       /* wire_resize: another size, within the backing store; -ENOSPC: beyond it */
     WIRE_BENCHMARK_CIPHER = 31, /* wire_cipher_benchmark -> wire_cipher_speed */
+    WIRE_REFRESH = 33,      /* wire_node: flag WIRE_DISCARDS on or off, under I/O */
     WIRE_READ = 32,         /* wire_read -> bytes, fewer at the end; -EPERM of an engine that serves a mount */
     WIRE_LOOPAES_KEY = 40,  /* wire_loopaes_key -> wire_loopaes_keys */
     WIRE_TABLE_KEY = 41,    /* wire_table_key -> wire_token */

@@ -27,6 +27,7 @@ from fusecrypt.daemon.control.messages import (
 )
 from fusecrypt.daemon.control.volume_requests import (
     CloseRequest,
+    RefreshRequest,
     ResizeRequest,
     ResumeRequest,
     StatusRequest,
@@ -80,6 +81,8 @@ def test_the_small_requests_come_back() -> None:
     assert SuspendRequest.parse(suspend.pack()) == suspend
     for size in (None, 4096):
         assert ResizeRequest.parse(ResizeRequest("vol", size).pack()) == ResizeRequest("vol", size)
+    refresh = RefreshRequest("vol", allow_discards=True)
+    assert RefreshRequest.parse(refresh.pack()) == refresh
     fds = PassedFds()
     resume = ResumeRequest("vol", PassedFile(7, "/img"), KeyInput(8, "all", keyfile=True), 3)
     assert ResumeRequest.parse(resume.pack(fds), [7, 8]) == resume
@@ -153,6 +156,7 @@ def test_hostile_parameters_are_refused_or_taken(parameters: dict[str, object]) 
             lambda c: ResumeRequest.parse(c, fds.fds),
             CloseRequest.parse,
             SuspendRequest.parse,
+            RefreshRequest.parse,
             ResizeRequest.parse,
             StatusRequest.parse,
             Volume.parse,

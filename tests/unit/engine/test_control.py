@@ -23,6 +23,7 @@ BODIES = {
     MessageType.RESIZE: messages.RESIZE,
     MessageType.BENCHMARK_CIPHER: messages.CIPHER_BENCHMARK,
     MessageType.READ: messages.READ,
+    MessageType.REFRESH: messages.NODE,
     MessageType.REKEY: messages.REKEY,
     MessageType.FLUSH: messages.NODE,
     MessageType.INVALIDATE: messages.INVALIDATE,
