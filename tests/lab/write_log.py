@@ -19,7 +19,7 @@ _CALLS = (
     "write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,ftruncate,fallocate,copy_file_range"
 )
 _LINE = re.compile(r"\d+\s+(\w+)\(\d+<[^>]*>(?:, (.*))?\)\s+= (-?\d+)")
-_WRITE = re.compile(r'(?:"((?:\\x[0-9a-f]{2})*)"|0x[0-9a-f]+), (\d+), (\d+)')
+_WRITE = re.compile(r'"((?:\\x[0-9a-f]{2})*)", (\d+), (\d+)')
 #: Of more writes between two syncs not every subset is tried.
 _SUBSETS_MAX = 5
 
@@ -90,10 +90,9 @@ def record(
         return Log(base, _parse(lines, image.read_bytes()))
 
 
-def _parse(lines: list[str], final: bytes) -> list[list[Write]]:
+def _parse(trace: str) -> list[list[Write]]:
     epochs: list[list[Write]] = [[]]
-    opaque: list[tuple[int, int, int]] = []  # epoch, offset, end
-    for line in lines:
+    for line in trace.splitlines():
         match = _LINE.match(line)
         if match is None:
             assert "exited" in line or "SIGCHLD" in line, line[:200]
@@ -106,17 +105,9 @@ def _parse(lines: list[str], final: bytes) -> list[list[Write]]:
         write = _WRITE.fullmatch(arguments)
         assert call == "pwrite64", line[:200]
         assert write is not None, line[:200]
-        length, offset = int(write[2]), int(write[3])
-        assert result == length, line[:200]
-        if write[1] is None:
-            # Of the engine's memory strace sees nothing; the image shows it, if nothing came after.
-            opaque.append((len(epochs) - 1, offset, offset + length))
-            epochs[-1].append(Write(offset, final[offset : offset + length]))
-        else:
-            epochs[-1].append(Write(offset, bytes.fromhex(write[1].replace("\\x", ""))))
-    for epoch, offset, end in opaque:
-        later = [write for each in epochs[epoch:] for write in each]
-        assert sum(offset < write.end and write.offset < end for write in later) == 1
+        data = bytes.fromhex(write[1].replace("\\x", ""))
+        assert result == len(data) == int(write[2]), line[:200]
+        epochs[-1].append(Write(int(write[3]), data))
     return epochs
 
 

@@ -1,6 +1,7 @@
 #include "keyslot.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "af.h"
@@ -109,6 +110,18 @@ int keyslot_open(int fd, const struct wire_keyslot *slot, const struct wire_dige
     return 0;
 }
 
+/* Enciphered it is no secret any more: out of ordinary memory, which direct I/O and strace(1) can read, too. */
+static int write_area(int fd, const struct area *a, uint64_t offset)
+{
+    uint8_t *copy = malloc(a->length);
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, a->material, a->length);
+    int error = pwrite_whole(fd, copy, a->length, offset);
+    free(copy);
+    return error;
+}
+
 int keyslot_create(int fd, const struct wire_keyslot *slot, const struct secret *secret,
                    const uint8_t *key, size_t key_size)
 {
@@ -123,7 +136,7 @@ int keyslot_create(int fd, const struct wire_keyslot *slot, const struct secret 
     if (!error)
         error = cipher_encrypt(a.cipher, 0, a.material, a.material, a.length, 0);
     if (!error)
-        error = pwrite_whole(fd, a.material, a.length, slot->area_offset);
+        error = write_area(fd, &a, slot->area_offset);
     close_area(&a);
     return error;
 }
