@@ -8,17 +8,19 @@ from typing import Final
 
 from ...keystore.cca import MASTER_KEY_SIZE
 from ...keystore.coprocessor import AdapterInfo, Apqn, Register
-from ...keystore.errors import ConfigError, NotFoundError
+from ...keystore.errors import ConfigError, MapperError, NotFoundError
 from ...keystore.registers import Part
 from ..config import Settings
 from ..exitcodes import ExitCode
 from ..keystored.client import Keystore
 from ..keystored.messages import describe_adapter
 from .arguments import Arguments
+from .master_key import list_unstaged
 from .output import Output
 from .passphrase import is_handed_on, read_stream
 from .source import open_for_reading
 
+_NAMES_MAX: Final = 10
 _REGISTERS: Final = {str(register).lower(): register for register in Register}
 
 
@@ -67,6 +69,7 @@ def run_set(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     apqn = Apqn.parse(args.positionals[0])
     keystore = Keystore(settings)
     lost = _get(keystore, apqn).old.mkvp
+    _warn_of_unstaged(settings, output)
     info = keystore.set_master_key(apqn)
     if lost is not None:
         output.warn(
@@ -81,6 +84,20 @@ def run_set(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     output.json(describe_adapter(info))
     output.line(f"Adapter {apqn}: CURRENT {info.current}, OLD {info.old}.")
     return ExitCode.OK
+
+
+def _warn_of_unstaged(settings: Settings, output: Output) -> None:
+    try:
+        names = list_unstaged(settings)
+    except MapperError as error:
+        output.warn(f"it cannot be told whether everything is staged: {error}")
+        return
+    if names:
+        shown = ", ".join(names[:_NAMES_MAX]) + (", …" if len(names) > _NAMES_MAX else "")
+        output.warn(
+            f"{len(names)} keys or volumes are not staged for the NEW master key: {shown}; until "
+            "the next SET 'fusecrypt master-key stage' still helps"
+        )
 
 
 def run_query(args: Arguments, settings: Settings, output: Output) -> ExitCode:

@@ -14,6 +14,7 @@ from typing import Final
 from ...dmcrypt.units import UINT64_MAX, parse_size
 from ...keystore.errors import ConfigError, UnsupportedError
 from .device_options import CHZCRYPT, LSZCRYPT
+from .master_key_options import MASTER_KEY
 from .options import CRYPTSETUP, Kind, Vocabulary
 from .zkey_cryptsetup_options import ZKEY_CRYPTSETUP
 from .zkey_options import ZKEY
@@ -24,6 +25,7 @@ VOCABULARIES: Final = {
     "zkey-cryptsetup": ZKEY_CRYPTSETUP,
     "lszcrypt": LSZCRYPT,
     "chzcrypt": CHZCRYPT,
+    "master-key": MASTER_KEY,
 }
 
 

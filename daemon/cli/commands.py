@@ -12,6 +12,7 @@ from .arguments import VOCABULARIES, Arguments
 from .command import Action, Command
 from .header_commands import HEADER_COMMANDS
 from .keystore_commands import KEYSTORE_COMMANDS
+from .master_key_commands import MASTER_KEY_COMMANDS
 from .options import COMMON, CRYPTSETUP, Kind, Option
 from .output import Output, format_table
 from .volume_commands import VOLUME_COMMANDS
@@ -204,6 +205,7 @@ COMMANDS: Final[dict[str, Command]] = {
     **VOLUME_COMMANDS,
     **KEYSTORE_COMMANDS,
     **ZKEY_CRYPTSETUP_COMMANDS,
+    **MASTER_KEY_COMMANDS,
 }
 
 #: First words of actions that have two.

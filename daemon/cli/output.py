@@ -10,9 +10,12 @@ from typing import Literal, TextIO
 
 from ...keystore.errors import ConfigError
 from ..exitcodes import ExitCode, get_exit_code, get_kind
-from .arguments import VOCABULARIES, Arguments
+from .arguments import Arguments
 
 JsonMode = Literal["off", "short", "pretty"]
+
+#: Tools where -V means something else.
+_MORE_COLUMNS = ("zkey", "lszcrypt", "chzcrypt")
 
 # What cryptsetup -v says at the end, for its own codes.
 _FAILURES = {
@@ -108,8 +111,7 @@ def make_output(args: Arguments) -> Output:
                 mode = "off"
             case other:
                 raise ConfigError(f"--json: got {other!r}; wanted: pretty, short or off")
-    # In zkey and lszcrypt it means more columns.
-    is_verbose = args.has("verbose") and args.verb not in VOCABULARIES.keys() - {"zkey-cryptsetup"}
+    is_verbose = args.has("verbose") and args.verb not in _MORE_COLUMNS
     return Output(mode, is_verbose=is_verbose, is_quiet=args.has("batch-mode"))
 
 

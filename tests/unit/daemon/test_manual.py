@@ -19,6 +19,7 @@ COMMAND = (MANUAL / "fusecrypt.8.md").read_text()
 DAEMON = (MANUAL / "fusecryptd.8.md").read_text()
 KEYSTORED = (MANUAL / "fusecrypt-keystored.8.md").read_text()
 ZKEY = (MANUAL / "fusecrypt-zkey.1.md").read_text()
+MASTER_KEY = (MANUAL / "fusecrypt-master-key.8.md").read_text()
 ZKEY_CRYPTSETUP = (MANUAL / "fusecrypt-zkey-cryptsetup.1.md").read_text()
 CRYPTTAB = (MANUAL / "fusecrypt-crypttab.5.md").read_text()
 
@@ -57,6 +58,14 @@ def test_every_option_of_zkey_cryptsetup_is_described() -> None:
     assert described == {*vocabulary.options, *vocabulary.aliases}
     for option in vocabulary.options.values():
         assert not option.short or f"**-{option.short}**" in ZKEY_CRYPTSETUP
+
+
+def test_every_option_of_master_key_is_described() -> None:
+    vocabulary = VOCABULARIES["master-key"]
+    described = set(re.findall(r"--([a-z][a-z0-9_-]+)", MASTER_KEY))
+    assert described == vocabulary.options.keys()
+    for option in vocabulary.options.values():
+        assert not option.short or f"**-{option.short}**" in MASTER_KEY
 
 
 def test_every_method_of_the_keystore_is_described() -> None:
