@@ -233,7 +233,6 @@ _UNSUPPORTED: Final = frozenset(
         "bitlkClose",
         "bitlkDump",
         "bitlkOpen",
-        "convert",
         "create",
         "fvault2Close",
         "fvault2Dump",

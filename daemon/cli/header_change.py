@@ -100,21 +100,24 @@ def open_header(
     *,
     read_only: bool = False,
     only_luks2: bool = False,
+    kind: str | None = None,
 ) -> Generator[HeaderAction, None, None]:
     """The file with the header that the command line names, open for changing it.
 
     A volume that is open, here or in the kernel, is no hindrance. ``only_luks2`` refuses LUKS1,
-    which has no such thing as the action changes.
+    which has no such thing as the action changes. ``kind`` stands for --type, where that means
+    something else. It keeps others from having a block device open, too.
 
     Raises:
         NotFoundError, AccessError: as `open_source`.
         ConfigError: the device is write-protected, or of another type than it must be.
         MapperError: what is raised within, with the path before it.
     """
-    kind = _parse_kind(args, only_luks2=only_luks2)
+    is_exclusive = kind is not None
+    kind = kind or _parse_kind(args, only_luks2=only_luks2)
     spec = args.text("header") or args.positionals[0]
     is_dry = read_only or args.has("dry-run")
-    with open_source(spec, read_only=is_dry, is_exclusive=False) as file:
+    with open_source(spec, read_only=is_dry, is_exclusive=is_exclusive) as file:
         if file.is_read_only and not is_dry:
             raise ConfigError(f"{file.path}: is write-protected")
         found = probe(file.pread, file.size)

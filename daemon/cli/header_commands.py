@@ -25,6 +25,12 @@ def _load_convert() -> Action:
     return run_convert
 
 
+def _load_convert_type() -> Action:
+    from .convert import run
+
+    return run
+
+
 def _load_remove() -> Action:
     from .header_slots import run_remove
 
@@ -168,6 +174,14 @@ HEADER_COMMANDS: Final[dict[str, Command]] = {
         "Give a keyslot other costs",
         _load_convert,
         _HEADER | _KEY | _PBKDF | {"key-slot"},
+        minimum=1,
+        maximum=1,
+    ),
+    "convert": Command(
+        "convert --type luks1|luks2 SOURCE",
+        "Make a LUKS1 header a LUKS2 header, or the other way round",
+        _load_convert_type,
+        _HEADER,
         minimum=1,
         maximum=1,
     ),

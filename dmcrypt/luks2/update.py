@@ -10,6 +10,7 @@ import os
 from dataclasses import replace
 
 from ..backing import get_size, locked, pread_from, pwrite, sync
+from ..units import SECTOR_SIZE
 from .binhdr import BINHDR_SIZE, SALT_SIZE, BinaryHeader
 from .json_area import JsonObject, pack_json_area
 from .recovery import PRIMARY, Luks2Header, read_header
@@ -29,6 +30,27 @@ def write_header(fd: int, binary: BinaryHeader, root: JsonObject) -> None:
     area = pack_json_area(root, binary.json_size)
     for is_secondary in (False, True):
         _write_copy(fd, binary, area, is_secondary=is_secondary)
+
+
+def write_over_foreign(fd: int, binary: BinaryHeader, root: JsonObject) -> None:
+    """Write both copies where another kind of header lies in the first sector, which is in force.
+
+    The secondary copy comes first, then the primary one but for its binary header, then that one's
+    first sector, which names it LUKS2 and is not valid yet, so that the secondary counts; then the
+    rest. The caller holds the exclusive lock.
+
+    Raises:
+        FormatError: the JSON object does not fit its area.
+        AccessError: the backing store refuses.
+    """
+    area = pack_json_area(root, binary.json_size)
+    _write_copy(fd, binary, area, is_secondary=True)
+    pwrite(fd, area, BINHDR_SIZE)
+    sync(fd)
+    signed = _prepare_copy(binary, is_secondary=False).pack_signed(area)
+    for part in (slice(0, SECTOR_SIZE), slice(SECTOR_SIZE, BINHDR_SIZE)):
+        pwrite(fd, signed[part], part.start)
+        sync(fd)
 
 
 def mend_copy(fd: int, header: Luks2Header) -> None:

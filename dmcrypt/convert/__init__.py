@@ -1,0 +1,1 @@
+"""LUKS1 to LUKS2 and back, in place: data and their offset stay, each keyslot keeps its number."""
