@@ -137,7 +137,7 @@ def run(lab: Lab, base: str, line: str) -> Log:
     words = [str(names.get(word, word)) for word in line.split()]
     at = words.index("QUICK") if "QUICK" in words else len(words)
     words[at : at + 1] = QUICK if at < len(words) else ()
-    return record(image, [sys.executable, "-c", PROGRAM, *words], lab.environment, is_seen=True)
+    return record(image, [sys.executable, "-c", PROGRAM, *words], lab.environment)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -6,7 +6,6 @@ way any number of sectors.
 """
 
 import itertools
-import os
 import re
 import subprocess
 import tempfile
@@ -62,32 +61,18 @@ class Log:
 
 
 def record(
-    image: Path,
-    command: Sequence[str | Path],
-    environment: dict[str, str],
-    stdin: bytes = b"",
-    *,
-    is_seen: bool = False,
+    image: Path, command: Sequence[str | Path], environment: dict[str, str], stdin: bytes = b""
 ) -> Log:
-    """Run a command that is to succeed, and log what it wrote to ``image``.
-
-    With ``is_seen`` the kernel has no secret memory, so that strace sees what the engine writes.
-    """
-    hidden = ["-e", "inject=memfd_secret:error=ENOSYS"] if is_seen else []
-    calls = f"{_CALLS},memfd_secret" if is_seen else _CALLS
+    """Run a command that is to succeed, and log what it wrote to ``image``."""
     base = image.read_bytes()
     with tempfile.NamedTemporaryFile("r") as trace:
         done = subprocess.run(
             ["strace", "-f", "--seccomp-bpf", "-y", "-xx", "-s", "8388608", "-o", trace.name,
-             "-e", f"trace={calls}", *hidden, *([] if is_seen else ["-P", image]), *command],
+             "-e", f"trace={_CALLS}", "-P", image, *command],
             env=environment, input=stdin, capture_output=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done
-        lines = trace.read().splitlines()
-        if is_seen:
-            name = "".join(f"\\x{byte:02x}" for byte in os.fsencode(image.resolve()))
-            lines = [line for line in lines if f"<{name}>" in line]
-        return Log(base, _parse(lines, image.read_bytes()))
+        return Log(base, _parse(trace.read()))
 
 
 def _parse(trace: str) -> list[list[Write]]:
