@@ -413,10 +413,13 @@ class Engine:
         """Give a device of one segment another size, in bytes, while it is in use.
 
         Raises:
+            ConfigError: no whole sectors, or a table of several targets.
             AccessError: the backing store ends before.
             BusyError: somebody else uses what would be added, or the device is suspended.
         """
         reply = self._channel.call(Type.RESIZE, messages.RESIZE.pack(node, size))
+        if reply.status == -errno.EINVAL:
+            raise ConfigError(f"{size} bytes: no whole sectors, or a table of several targets")
         if reply.status == -errno.ENOSPC:
             raise AccessError(f"device is too small for {size} bytes of data")
         if reply.status == -errno.EBUSY:

@@ -17,7 +17,7 @@ import pytest
 
 from fusecrypt.daemon.cli.own_engine import run_engine
 from fusecrypt.dmcrypt.engine.messages import DeviceSpec, SegmentSpec, TargetKind
-from fusecrypt.keystore.errors import AccessError, BusyError, EngineError
+from fusecrypt.keystore.errors import AccessError, BusyError, ConfigError, EngineError
 from tests.fuse.raw_session import raw_mount, unmount
 from tests.fuse.test_engine_io import KEY, MIB, crypt, decipher, load_key
 from tests.fuse.test_tree import raises
@@ -192,7 +192,7 @@ def test_a_device_grows_and_shrinks_under_io(mount, backing, tmp_path):
     assert failures == []
     clear = decipher("aes-xts-plain64", KEY, os.pread(backing, 3 * MIB, MIB), 512, 0)
     assert os.pread(fd, 3 * MIB, 0) == clear
-    for size, error in ((3 * MIB + 512, AccessError), (100, EngineError), (0, EngineError)):
+    for size, error in ((3 * MIB + 512, AccessError), (100, ConfigError), (0, ConfigError)):
         with pytest.raises(error):
             mount.engine.resize(2, size)
     assert os.pread(fd, 4096, 3 * MIB - 4096) == clear[-4096:]
@@ -203,6 +203,14 @@ def test_a_device_grows_and_shrinks_under_io(mount, backing, tmp_path):
         mount.engine.resize(2, MIB)
     mount.engine.resume(2)
     os.close(fd)
+
+
+def test_a_device_of_several_targets_keeps_its_size(mount, backing):
+    parts = tuple(SegmentSpec(n * MIB, MIB, TargetKind.LINEAR) for n in range(2))
+    path, _ = mount.add(2, 512, parts, [backing])
+    with pytest.raises(ConfigError, match="several targets"):
+        mount.engine.resize(2, MIB)
+    assert path.stat().st_size == 2 * MIB
 
 
 def lock(kind, start, length):

@@ -63,7 +63,7 @@ def start_reading(device, direct=False):
     return process
 
 
-@pytest.mark.parametrize("kind", ["luks2", "luks1", "detached", "paes"])
+@pytest.mark.parametrize("kind", ["detached", "luks1", "paes"])
 def test_io_of_a_suspended_volume_waits_for_its_key(instance, key, kind, request):
     words = [key]
     if kind == "paes":

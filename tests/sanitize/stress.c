@@ -61,6 +61,10 @@ static void *work(void *arg)
                 fail("read", n);
             if (round % 32 == 0 && device_sync(dev) != 0)
                 fail("sync", 0);
+            /* Within a sector a hole is zeros that are written, allowed or not. */
+            if (round % 48 == 0
+                && device_fallocate(dev, &io, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, 7) != 0)
+                fail("punch", 0);
             if (round % 64 == 0 && device_fallocate(dev, &io, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, at, 7) != 0)
                 fail("zero", 0);
         }
@@ -83,6 +87,9 @@ static void *administrate(void *arg)
         rc = device_table_resize(&devices, NODE, SIZE, &parked);
         if (rc != 0 || parked != NULL)
             fail("resize", rc);
+        rc = device_table_refresh(&devices, NODE, round % 2 == 0, &parked);
+        if (rc != 0 || parked != NULL)
+            fail("refresh", rc);
         rc = device_table_suspend(&devices, NODE, true, false, &parked);
         if (rc != 0)
             fail("suspend", rc);
