@@ -92,6 +92,7 @@ COMMANDS: Final[dict[str, Command]] = {
             "type",
             "readonly",
             "allow-discards",
+            "persistent",
             "key-slot",
             "header",
             "volume-key-file",

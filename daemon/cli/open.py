@@ -34,6 +34,7 @@ from .open_options import (
 )
 from .options import COMMON
 from .output import Output
+from .persistent_flags import check_persistent, keep_flags
 from .source import SourceFile, check_length, open_for_reading, open_source
 from .start import connect_or_start
 
@@ -85,6 +86,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             header = stack.enter_context(open_for_reading(header_spec, "header"))
         read_only = source.is_read_only
         luks = read_luks(header or source, kind)
+        check_persistent(args, luks, read_only=read_only)
         for note in check_openable(luks, source, read_only=read_only):
             output.warn(f"{source.path}: {note}")
         request = OpenRequest(
@@ -101,8 +103,11 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             check_length(file, "volume key file", offset=0, size=get_key_size(luks))
             request = dataclasses.replace(request, volume_key=VolumeKeyInput(file.fd, 0))
             with connect_or_start(settings) as client:
-                return _show(_call(client, request), output)
-        return _open(args, settings, output, request, make_key_options(args))
+                code = _show(_call(client, request), output)
+        else:
+            code = _open(args, settings, output, request, make_key_options(args))
+        keep_flags(args, settings, output)
+        return code
 
 
 def _pass(file: SourceFile) -> PassedFile:

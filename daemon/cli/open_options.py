@@ -24,7 +24,14 @@ _PLAIN_ONLY: Final = (
     "sector-size",
     "iv-large-sectors",
 )
-_LUKS_ONLY: Final = ("header", "key-slot", "volume-key-file", "test-passphrase", "unbound")
+_LUKS_ONLY: Final = (
+    "header",
+    "key-slot",
+    "volume-key-file",
+    "test-passphrase",
+    "unbound",
+    "persistent",
+)
 _NOT_OF_LOOPAES: Final = (
     *_LUKS_ONLY,
     "size",
@@ -67,6 +74,8 @@ def check_luks_options(args: Arguments) -> None:
     for name in _PLAIN_ONLY:
         if args.has(name):
             raise ConfigError(f"--{name}: only for --type plain; the LUKS header decides")
+    if args.has("persistent") and args.has("test-passphrase"):
+        raise ConfigError("--persistent: not with --test-passphrase, which changes nothing")
     if args.has("unbound") and not args.has("test-passphrase"):
         raise ConfigError("--unbound: only with --test-passphrase: such a key opens no volume")
     if args.has("volume-key-file") and args.has("key-file"):

@@ -224,6 +224,18 @@ def set_uuid(header: Luks2Header, text: str) -> Luks2Header:
     return replace(header, binary=replace(header.binary, uuid=parse_uuid(text)))
 
 
+def set_flags(header: Luks2Header, flags: Iterable[str], *, known: Iterable[str]) -> Luks2Header:
+    """A header with these flags in place of the ``known`` ones; others stay."""
+    root = _copy(header)
+    config = _section(root, "config")
+    others = set(header.metadata.config.flags) - set(known)
+    kept = [flag for flag in header.metadata.config.flags if flag in others]
+    config["flags"] = [*flags, *kept]
+    if not config["flags"]:
+        del config["flags"]
+    return _rebuild(header, root)
+
+
 def move_areas(header: Luks2Header, places: dict[int, Extent]) -> Luks2Header:
     """A header whose keyslots have their key material elsewhere; what lies there is not moved."""
     root = _copy(header)

@@ -96,3 +96,28 @@ def test_an_open_volume_keeps_what_it_was_opened_with(instance, keys):
     change(instance, "close", "volume")
     change(instance, "open", "--key-file", keys["p1"], image, "volume")
     assert instance.cli("--json", "status", "volume").json["uuid"] == number
+
+
+def test_the_header_remembers_how_it_is_to_be_opened(instance, keys):
+    instance.start()
+    image = make(instance, keys)
+
+    def flags():
+        text = cryptsetup.cryptsetup("luksDump", image).decode()
+        return next(line.split(None, 1)[1] for line in text.splitlines() if "Flags:" in line)
+
+    opening = ("open", "--key-file", keys["p1"], image, "volume", "--persistent")
+    change(instance, *opening, "--allow-discards", "--perf-no_read_workqueue")
+    assert flags().split() == ["allow-discards", "no-read-workqueue"]
+    change(instance, "close", "volume")
+    change(instance, *opening, "--perf-same_cpu_crypt")
+    assert flags().split() == ["same-cpu-crypt"]
+    change(instance, "close", "volume")
+    change(instance, *opening)
+    assert flags() == "(no flags)"
+    change(instance, "close", "volume")
+    before = image.read_bytes()
+    for more in (["--readonly"], ["--test-passphrase"]):
+        assert instance.run(*opening, *more).status == 1
+    assert instance.run("open", "-d", keys["p2"], image, "volume", "--persistent").status == 2
+    assert image.read_bytes() == before
