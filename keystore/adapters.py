@@ -29,9 +29,10 @@ from .coprocessor import (
     RegisterState,
 )
 from .drivers import DRIVERS
+from .envelope import SealMethod
 from .errors import BusyError, CoprocessorError, NotFoundError, UnsupportedError
 from .registers import Part
-from .sealing import HostKey
+from .sealing import ENVELOPE_SUFFIX, HostKey
 from .verification import make_mkvp
 
 HOST_KEY_NAME: Final = "host.key"
@@ -75,9 +76,13 @@ class Adapters:
         directory: Path,
         *,
         host_key: Path | None = None,
+        credentials: Path | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._store = AdapterStore(directory, HostKey(host_key or directory / HOST_KEY_NAME))
+        """``host_key``: where it lies if not beside them; ``credentials``: systemd's directory."""
+        envelope = directory / f"{HOST_KEY_NAME}{ENVELOPE_SUFFIX}"
+        self.host_key = HostKey(host_key or directory / HOST_KEY_NAME, envelope, credentials)
+        self._store = AdapterStore(directory, self.host_key)
         self._now = now
         self._requests: Counter[Apqn] = Counter()
 
@@ -265,6 +270,26 @@ class Adapters:
             NotFoundError, FormatError, AccessError: as `get`.
         """
         return self._alter(apqn, registers.set_new)
+
+    def reseal(self, method: SealMethod, passphrase: bytearray, pcrs: str = "") -> None:
+        """Seal all adapters by another host key, which is itself sealed so.
+
+        The caller wipes the passphrase. A crash in between is mended by doing it again.
+
+        Raises:
+            ConfigError: no passphrase, no credential, or no choice of PCRs.
+            FormatError: an adapter cannot be read; nothing was changed.
+            CoprocessorError, AccessError: the host key, TPM or file cannot be had.
+        """
+        with self._store.locked():
+            apqns = self._store.list_apqns()
+            for apqn in apqns:
+                with self._store.opened(apqn):
+                    pass
+            with self.host_key.replacing(method, passphrase, pcrs):
+                for apqn in apqns:
+                    with self._store.opened(apqn) as adapter:
+                        self._store.replace(adapter)
 
     def backup(self, passphrase: bytearray) -> bytes:
         """A file from which `restore` makes all adapters again; the caller wipes the passphrase.

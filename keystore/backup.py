@@ -14,41 +14,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-
 from . import gcm
 from .adapter import MASTER_KEYS_SIZE, VERSION, Adapter, MasterKeys, pack_public, take_public
-from .clear_bytes import wipe, wiped
+from .clear_bytes import wiped
 from .coprocessor import AdapterInfo
 from .errors import BusyError, ConfigError, CoprocessorError, FormatError, NoKeyError
 from .json_object import JsonObject, pack_canonical
+from .passphrase_kdf import PassphraseKdf
 
 #: Bytes: one message of the control socket must hold it in base64, with room.
 SIZE_MAX: Final = 700 << 10
 _FORMAT: Final = "fusecrypt adapter backup"
-_SALT_SIZE: Final = 32
 _CHECKSUM_SIZE: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class _Cost:
-    """Parameters of scrypt."""
-
-    n: int
-    r: int
-    p: int
-
-    @property
-    def memory(self) -> int:
-        return 128 * self.n * self.r  # bytes, RFC 7914 section 2
-
-
-#: 32 MiB, so that it fits a process whose memory is locked; three times, as OWASP's cheat sheet on
-#: password storage has it for this size.
-_COST: Final = _Cost(n=1 << 15, r=8, p=3)
-#: What a file may demand of us.
-_MEMORY_MAX: Final = 256 << 20
-_WORK_MAX: Final = 1 << 22  # n * r * p: five times ours, about a second
 
 
 def pack(adapters: Sequence[Adapter], passphrase: bytearray) -> bytes:
@@ -60,14 +37,14 @@ def pack(adapters: Sequence[Adapter], passphrase: bytearray) -> bytes:
     """
     if not passphrase:
         raise ConfigError("backup: the passphrase is empty")
-    salt, nonce = os.urandom(_SALT_SIZE), os.urandom(gcm.NONCE_SIZE)
+    kdf, nonce = PassphraseKdf.make(), os.urandom(gcm.NONCE_SIZE)
     public = [(adapter.info, adapter.driver) for adapter in adapters]
-    members = _pack_public(public, _COST, salt, nonce, VERSION)
+    members = _pack_public(public, kdf, nonce, VERSION)
     with wiped(bytearray(MASTER_KEYS_SIZE * len(adapters))) as clear:
         for i, adapter in enumerate(adapters):
             start = i * MASTER_KEYS_SIZE
             clear[start : start + MASTER_KEYS_SIZE] = adapter.master_keys.content
-        with wiped(_derive(passphrase, salt, _COST)) as key:
+        with wiped(kdf.derive(passphrase, "backup")) as key:
             sealed = gcm.encrypt(clear, key, nonce, pack_canonical(members))
     members["master_keys"] = sealed.hex()
     # Not for security: it tells a damaged file from a wrong passphrase.
@@ -87,7 +64,7 @@ def parse(data: bytes, passphrase: bytearray) -> list[Adapter]:
         CoprocessorError: no memory.
     """
     contents = _parse_public(data)
-    with wiped(_derive(passphrase, contents.salt, contents.cost)) as key:
+    with wiped(contents.kdf.derive(passphrase, "backup")) as key:
         try:
             clear = gcm.decrypt(contents.sealed, key, contents.nonce, contents.vouched)
         except gcm.NotAuthenticError as error:
@@ -128,8 +105,7 @@ def _tell_registers(info: AdapterInfo) -> str:
 @dataclass(frozen=True, slots=True)
 class _Contents:
     adapters: list[tuple[AdapterInfo, str]]
-    cost: _Cost
-    salt: bytes
+    kdf: PassphraseKdf
     nonce: bytes
     sealed: bytes
     vouched: bytes  # what the seal authenticates
@@ -137,8 +113,7 @@ class _Contents:
 
 def _pack_public(
     adapters: Sequence[tuple[AdapterInfo, str]],
-    cost: _Cost,
-    salt: bytes,
+    kdf: PassphraseKdf,
     nonce: bytes,
     version: int,
 ) -> dict[str, Any]:
@@ -146,7 +121,7 @@ def _pack_public(
     return {
         "format": _FORMAT,
         "version": version,
-        "kdf": {"type": "scrypt", "n": cost.n, "r": cost.r, "p": cost.p, "salt": salt.hex()},
+        "kdf": kdf.pack(),
         "cipher": {"type": "aes-256-gcm", "nonce": nonce.hex()},
         "adapters": [pack_public(info, driver, version) for info, driver in adapters],
     }
@@ -158,7 +133,7 @@ def _parse_public(data: bytes) -> _Contents:
     json = JsonObject.parse(data, "backup")
     json.take_constant("format", _FORMAT)
     version = json.take_version(VERSION)
-    cost, salt = _take_kdf(json.take_object("kdf"))
+    kdf = PassphraseKdf.take(json.take_object("kdf"), "backup")
     cipher = json.take_object("cipher")
     cipher.take_constant("type", "aes-256-gcm")
     nonce = cipher.take_hex("nonce", gcm.NONCE_SIZE)
@@ -173,38 +148,9 @@ def _parse_public(data: bytes) -> _Contents:
     sealed = json.take_hex("master_keys", len(adapters) * MASTER_KEYS_SIZE + gcm.TAG_SIZE)
     checksum = json.take_hex("checksum", _CHECKSUM_SIZE)
     json.finish()
-    members = _pack_public(adapters, cost, salt, nonce, version)
+    members = _pack_public(adapters, kdf, nonce, version)
     vouched = pack_canonical(members)
     members["master_keys"] = sealed.hex()
     if hashlib.sha256(pack_canonical(members)).digest() != checksum:
         raise FormatError("backup: damaged, its checksum is wrong")
-    return _Contents(adapters, cost, salt, nonce, sealed, vouched)
-
-
-def _take_kdf(json: JsonObject) -> tuple[_Cost, bytes]:
-    json.take_constant("type", "scrypt")
-    cost = _Cost(
-        json.take_int("n", 2, 1 << 24), json.take_int("r", 1, 64), json.take_int("p", 1, 64)
-    )
-    salt = json.take_hex("salt", _SALT_SIZE)
-    json.finish()
-    if cost.n & (cost.n - 1) or cost.n >= 1 << 16 * cost.r:  # RFC 7914 section 2
-        raise FormatError(f"backup: kdf: n is {cost.n}, wanted a power of two that fits r {cost.r}")
-    if cost.memory > _MEMORY_MAX or cost.n * cost.r * cost.p > _WORK_MAX:
-        raise FormatError(
-            f"backup: kdf: wants {cost.memory >> 20} MiB {cost.p} times, at most "
-            f"{_MEMORY_MAX >> 20} MiB"
-        )
-    return cost, salt
-
-
-def _derive(passphrase: bytearray, salt: bytes, cost: _Cost) -> bytearray:
-    key = bytearray(gcm.KEY_SIZE)
-    try:
-        Scrypt(salt, gcm.KEY_SIZE, cost.n, cost.r, cost.p).derive_into(passphrase, key)
-    except MemoryError as error:
-        wipe(key)
-        raise CoprocessorError(
-            f"backup: no memory for the passphrase's KDF, {cost.memory >> 20} MiB"
-        ) from error
-    return key
+    return _Contents(adapters, kdf, nonce, sealed, vouched)

@@ -10,6 +10,7 @@ from ..config import Settings
 from ..exitcodes import ExitCode
 from ..keystored.client import Keystore
 from ..keystored.messages import describe_adapter, pack_adapters
+from .adapter_seal import warn_of_file
 from .arguments import Arguments
 from .output import Output, format_table
 from .passphrase import ask_terminal
@@ -54,7 +55,8 @@ def run_create(args: Arguments, settings: Settings, output: Output) -> ExitCode:
 
 def run_list(_args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """All adapters, a line each."""
-    adapters = Keystore(settings).list_adapters()
+    keystore = Keystore(settings)
+    adapters = keystore.list_adapters()
     output.json(pack_adapters(adapters))
     rows = [("APQN", "MODE", "TYPE", "SERIAL", "STATUS", "NEW", "CURRENT", "OLD")]
     rows += [
@@ -73,6 +75,7 @@ def run_list(_args: Arguments, settings: Settings, output: Output) -> ExitCode:
     if adapters:
         for line in format_table(rows):
             output.line(line)
+        warn_of_file(keystore, output)
     return ExitCode.OK
 
 

@@ -31,7 +31,7 @@ def run_backup(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         raise ConfigError("no adapters, so no backup of them")
     options = make_key_options(args, is_verified=True)
     prompt = f"Enter passphrase for the backup {path}: "
-    with provide_key(options, prompt) as key, _as_stream(key) as fd:
+    with provide_key(options, prompt) as key, as_stream(key) as fd:
         backup = keystore.backup(fd)
     write_new_file(path, backup, "backup")
     apqns = [str(adapter.apqn) for adapter in adapters]
@@ -50,7 +50,7 @@ def run_restore(args: Arguments, settings: Settings, output: Output) -> ExitCode
     keystore = Keystore(settings)
 
     def attempt(key: KeyInput) -> list[str]:
-        with _as_stream(key) as fd:
+        with as_stream(key) as fd:
             return [str(apqn) for apqn in keystore.restore(backup, fd)]
 
     options = make_key_options(args)
@@ -61,7 +61,7 @@ def run_restore(args: Arguments, settings: Settings, output: Output) -> ExitCode
 
 
 @contextlib.contextmanager
-def _as_stream(key: KeyInput) -> Generator[int, None, None]:
+def as_stream(key: KeyInput) -> Generator[int, None, None]:
     """A descriptor that yields just the passphrase: no more of a key file than was asked for."""
     if not is_handed_on(key.fd):
         yield key.fd

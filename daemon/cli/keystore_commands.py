@@ -6,7 +6,6 @@ from typing import Final
 
 from .command import Action, Command
 from .device_options import DEVICE_COMMON
-from .device_options import DEVICE_COMMON
 from .zkey_commands import ZKEY_COMMANDS
 
 
@@ -98,6 +97,24 @@ def _load_chzcrypt() -> Action:
     from .chzcrypt import run
 
     return run
+
+
+def _load_seal() -> Action:
+    from .adapter_seal import run_seal
+
+    return run_seal
+
+
+def _load_unlock() -> Action:
+    from .adapter_seal import run_unlock
+
+    return run_unlock
+
+
+def _load_lock() -> Action:
+    from .adapter_seal import run_lock
+
+    return run_lock
 
 
 def _load_audit_verify() -> Action:
@@ -217,6 +234,23 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         _load_recover,
         minimum=1,
         maximum=256,
+    ),
+    "adapter seal": Command(
+        "adapter seal [--with METHOD] [OPTIONS]",
+        "Say, or change, what seals the adapters' state",
+        _load_seal,
+        _BACKUP_OPTIONS | {"with", "pcrs"},
+    ),
+    "adapter unlock": Command(
+        "adapter unlock [OPTIONS]",
+        "Give the passphrase that seals the adapters' state",
+        _load_unlock,
+        _BACKUP_OPTIONS | {"tries"},
+    ),
+    "adapter lock": Command(
+        "adapter lock",
+        "Have the passphrase asked for again",
+        _load_lock,
     ),
     "audit verify": Command(
         "audit verify [--head HEAD] [DIRECTORY]",

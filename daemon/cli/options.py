@@ -143,6 +143,10 @@ OPTIONS: Final[dict[str, Option]] = {
     "control-only": make_flag("The adapter is administered here and not used"),
     "part": Option("Which part of the master key: first, middle or last", "PART"),
     "register": Option("Whose master key is cloned: new, current or old", "REGISTER"),
+    "with": Option(
+        "What seals the adapters: host-key-file, passphrase, systemd-credential or tpm2", "METHOD"
+    ),
+    "pcrs": Option("State of the boot that the TPM wants, as in 7 or sha256:0,7", "PCRS"),
     "head": Option("A head that audit verify printed once: it must still be there", "HEAD"),
     "no-master-key": make_flag("Leave the adapter's master-key registers empty"),
     # of the kernel's dm-crypt only

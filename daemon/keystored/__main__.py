@@ -77,6 +77,8 @@ def _serve(
     settings: Settings, passed: socket.socket | None, report: Report, *, is_on_demand: bool
 ) -> None:
     # Only now, in the process that stays.
+    from pathlib import Path
+
     import trio
 
     from ...keystore.audit import AuditLog
@@ -86,7 +88,12 @@ def _serve(
     from .place import Place, take_place
     from .server import serve
 
-    coprocessors = Coprocessors(settings.keystore_dir, host_key=settings.host_key)
+    given = os.environ.get("CREDENTIALS_DIRECTORY")  # systemd.exec(5)
+    coprocessors = Coprocessors(
+        settings.keystore_dir,
+        host_key=settings.host_key,
+        credentials=Path(given) if given else None,
+    )
     memory = "locked" if lock_memory() else "may be swapped"
 
     status = _describe(coprocessors)

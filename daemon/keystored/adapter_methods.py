@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ...keystore.adapters import Change
 from ...keystore.cca import MASTER_KEY_SIZE
 from ...keystore.coprocessor import AdapterInfo, Apqn, Register
+from ...keystore.envelope import SealMethod
 from ...keystore.registers import Part
 from ..control.fields import Fields, pack_data
 from ..control.protocol import Request
@@ -46,6 +47,9 @@ class AdapterMethods:
             "CloneMasterKey": self.clone_master_key,
             "ClearNewMasterKey": self.clear_new,
             "SetMasterKey": self.set_new,
+            "SealAdapters": self.seal,
+            "UnlockAdapters": self.unlock,
+            "LockAdapters": self.lock,
         }
 
     async def create_adapter(self, call: Request) -> Mapping[str, object]:
@@ -139,6 +143,38 @@ class AdapterMethods:
     async def set_new(self, call: Request) -> Mapping[str, object]:
         apqn = parse_apqn(Fields("parameters", call.parameters))
         return await self._alter(apqn, "master key set", lambda: self._coprocessors.set_new(apqn))
+
+    async def seal(self, call: Request) -> Mapping[str, object]:
+        fields = Fields("parameters", call.parameters, call.fds)
+        method = SealMethod(fields.choice("with", tuple(SealMethod)))
+        pcrs, fd = fields.optional_text("pcrs") or "", fields.optional_fd("passphrase")
+
+        def work() -> None:
+            if fd is None:
+                self._coprocessors.reseal(method, bytearray(), pcrs)
+                return
+            with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
+                self._coprocessors.reseal(method, passphrase, pcrs)
+
+        await self._work.run(work, method=str(method))
+        log.info("adapters: sealed with %s", method)
+        return {}
+
+    async def unlock(self, call: Request) -> Mapping[str, object]:
+        fd = Fields("parameters", call.parameters, call.fds).fd("passphrase")
+
+        def work() -> None:
+            with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
+                self._coprocessors.host_key.unlock(passphrase)
+
+        await self._work.run(work)
+        log.info("adapters: unlocked")
+        return {}
+
+    async def lock(self, _call: Request) -> Mapping[str, object]:
+        await self._work.run(self._coprocessors.host_key.lock)
+        log.info("adapters: locked")
+        return {}
 
     async def _alter(
         self, apqn: Apqn, what: str, function: Callable[[], AdapterInfo]

@@ -28,6 +28,7 @@ from .messages import (
     parse_adapters,
     parse_apqns,
     parse_backup,
+    parse_sealing,
     parse_token,
     parse_transport,
     parse_validation,
@@ -35,7 +36,9 @@ from .messages import (
 
 if TYPE_CHECKING:
     from ...keystore.adapters import Change
+    from ...keystore.envelope import SealMethod
     from ...keystore.registers import Part
+    from ...keystore.sealing import SealState
     from ...keystore.tokens import KeyType
     from ..config import Settings
 
@@ -180,6 +183,27 @@ class Keystore:
     def set_master_key(self, apqn: Apqn) -> AdapterInfo:
         """Make NEW the CURRENT master key, CURRENT the OLD one; what was OLD is gone."""
         return self._change("SetMasterKey", apqn)
+
+    def get_sealing(self) -> SealState:
+        """What keeps the adapters' state from a thief of it."""
+        return self._call("GetSealing", {}, parse_sealing)
+
+    def seal(self, method: SealMethod, *, pcrs: str = "", passphrase_fd: int | None = None) -> None:
+        """Seal the adapters' state with something else from now on."""
+        fds = PassedFds()
+        parameters: dict[str, object] = {"with": str(method), "pcrs": pcrs}
+        if passphrase_fd is not None:
+            parameters["passphrase"] = fds.add(passphrase_fd)
+        self._call("SealAdapters", parameters, dict, fds.fds)
+
+    def unlock(self, passphrase_fd: int) -> None:
+        """Open the adapters' state with a passphrase, until the process ends."""
+        fds = PassedFds()
+        self._call("UnlockAdapters", {"passphrase": fds.add(passphrase_fd)}, dict, fds.fds)
+
+    def lock(self) -> None:
+        """Have the passphrase asked for again."""
+        self._call("LockAdapters", {}, dict)
 
     def remove_adapter(self, apqn: Apqn) -> None:
         """Forget an adapter and its master keys."""

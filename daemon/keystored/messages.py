@@ -18,8 +18,10 @@ from ...keystore.coprocessor import (
     Transport,
     Validation,
 )
+from ...keystore.envelope import SealMethod
 from ...keystore.errors import MapperError
 from ...keystore.keys import SecureKey
+from ...keystore.sealing import SealState
 from ...keystore.tokens import KeyType
 from ..control.fields import Fields, ParameterError, PassedFds, pack_data, pack_value
 
@@ -209,6 +211,25 @@ def parse_adapters(parameters: Mapping[str, object]) -> tuple[AdapterInfo, ...]:
             requests=item.integer("requests"),
         )
         for item in Fields("reply", parameters).objects("adapters")
+    )
+
+
+def pack_sealing(state: SealState) -> dict[str, object]:
+    """``GetSealing``: what keeps the adapters' state from a thief of it."""
+    return {
+        "with": str(state.method),
+        "locked": state.is_locked,
+        "plain_file": state.has_plain_file,
+    }
+
+
+def parse_sealing(parameters: Mapping[str, object]) -> SealState:
+    """What `pack_sealing` made."""
+    fields = Fields("reply", parameters)
+    return SealState(
+        SealMethod(fields.choice("with", tuple(SealMethod))),
+        fields.flag("locked"),
+        fields.flag("plain_file"),
     )
 
 

@@ -20,6 +20,7 @@ from .messages import (
     Info,
     RewrapRequest,
     pack_adapters,
+    pack_sealing,
     pack_transport,
     pack_validation,
     parse_token,
@@ -65,6 +66,7 @@ class Methods:
         usable: dict[str, Method] = {
             "GetInfo": self.get_info,
             "ListAdapters": self.list_adapters,
+            "GetSealing": self.get_sealing,
             "GenerateKey": self.generate_key if peer.is_owner else self.generate_random_key,
             "ValidateKey": self.validate_key,
             "MakeTransport": self.make_transport,
@@ -96,6 +98,9 @@ class Methods:
                 raise CoprocessorError(str(error)) from None
 
         return pack_adapters(await self._work.look(work))
+
+    async def get_sealing(self, _call: Request) -> Mapping[str, object]:
+        return pack_sealing(await self._work.look(self._coprocessors.host_key.get_state))
 
     async def generate_random_key(self, call: Request) -> Mapping[str, object]:
         if call.parameters.get("clear_key") is not None:

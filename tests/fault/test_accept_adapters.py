@@ -6,9 +6,10 @@ import signal
 
 import pytest
 
+from tests.lab.swtpm import extend, find_missing, running_tpm
 from tests.product import running, wait_for
 
-UNAVAILABLE, WRONG, POLICY, MISSING, DAMAGED = 6, 1, 8, 4, 7
+UNAVAILABLE, WRONG, POLICY, MISSING, DAMAGED, NO_KEY = 6, 1, 8, 4, 7, 2
 
 
 @pytest.fixture
@@ -124,9 +125,7 @@ def test_the_use_of_keys_is_written_down_and_checked(place):
     found = place.cli("audit", "verify", "--json").json
     assert (found["entries"], found["first"], found["torn_bytes"]) == (3, 1, 0)
     head = f"{found['last']}:{found['head']}"
-    (pid,) = [pid for pid, words in place.pids().items() if "fusecrypt-keystored" in words]
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: pid not in place.pids(), "killed")
+    end_keystored(place)
     place.cli("zkey", "validate", "key")
     entries = place.cli("audit", "show", "--json").json["entries"]
     assert [entry["method"] for entry in entries] == [
@@ -146,3 +145,60 @@ def test_the_use_of_keys_is_written_down_and_checked(place):
     result = place.run("audit", "verify")
     assert (result.status, "does not follow" in result.stderr) == (DAMAGED, True)
     assert place.run("audit", "verify", place.directory / "nowhere").status == MISSING
+
+
+def end_keystored(place):
+    (pid,) = [pid for pid, words in place.pids().items() if "fusecrypt-keystored" in words]
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: pid not in place.pids(), "killed")
+
+
+def test_sealed_adapters_open_with_the_passphrase_and_not_without(place):
+    place.cli("adapter", "create", "03.0039")
+    warned = place.cli("adapter", "list")
+    assert "whoever copies both" in warned.stderr
+    place.cli("zkey", "generate", "key", "-x")
+    state = place.directory / "state/keystore"
+    host_key = (state / "host.key").read_bytes()
+    secret, wrong = place.write_file("pw", b"a passphrase"), place.write_file("no", b"x")
+    sealed = place.cli("adapter", "seal", "--with", "passphrase", "--key-file", secret)
+    assert "sealed with passphrase." in sealed.stdout
+    assert "whoever copies both" not in place.cli("adapter", "list").stderr
+    assert not (state / "host.key").exists()
+    content = b"".join(path.read_bytes() for path in state.iterdir())
+    assert host_key not in content
+    assert b"a passphrase" not in content
+    end_keystored(place)
+    refused = place.run("adapter", "list")
+    assert (refused.status, "adapter unlock" in refused.stderr) == (UNAVAILABLE, True)
+    assert place.cli("adapter", "seal", "--json").json == {
+        "with": "passphrase", "locked": True, "plain_file": False
+    }  # fmt: skip
+    assert place.run("adapter", "unlock", "--key-file", wrong).status == NO_KEY
+    place.cli("adapter", "unlock", stdin=b"a passphrase\n")
+    place.cli("zkey", "validate", "key")
+    place.cli("adapter", "lock")
+    assert place.run("zkey", "validate", "key").status != 0
+    assert place.run("adapter", "seal", "--with", "nothing").status == WRONG
+    assert place.run("adapter", "seal", "--with", "host-key-file", "--pcrs", "7").status == WRONG
+    said = (place.runtime_dir / "keystored.log").read_bytes()
+    assert b"a passphrase" not in said
+
+
+def test_adapters_sealed_by_the_tpm_open_with_it_only(place):
+    if find_missing():
+        pytest.skip(f"{find_missing()} is not installed")
+    place.cli("adapter", "create", "03.0039")
+    place.cli("zkey", "generate", "key", "-x")
+    end_keystored(place)
+    with running_tpm(place.directory / "tpm") as tcti:
+        place.environment["TPM2TOOLS_TCTI"] = tcti
+        place.cli("adapter", "seal", "--with", "tpm2", "--pcrs", "16")
+        end_keystored(place)
+        place.cli("zkey", "validate", "key")
+        end_keystored(place)
+        extend(tcti, 16)
+        refused = place.run("adapter", "list")
+    assert (refused.status, "TPM" in refused.stderr) == (UNAVAILABLE, True)
+    refused = place.run("adapter", "list")
+    assert (refused.status, "TPM" in refused.stderr) == (UNAVAILABLE, True)

@@ -176,6 +176,9 @@ async def test_damaged_state_is_a_matter_of_the_coprocessor(running, settings):
         "CloneMasterKey",
         "ClearNewMasterKey",
         "SetMasterKey",
+        "SealAdapters",
+        "UnlockAdapters",
+        "LockAdapters",
     ],
 )
 async def test_others_may_not_change_adapters(methods, name):

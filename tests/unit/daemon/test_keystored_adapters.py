@@ -10,10 +10,12 @@ from fusecrypt.daemon.keystored.methods import Methods
 from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.coprocessor import Apqn, Fill, Register
 from fusecrypt.keystore.coprocessors import Coprocessors
+from fusecrypt.keystore.envelope import SealMethod
 from fusecrypt.keystore.errors import (
     ConfigError,
     CoprocessorError,
     MapperError,
+    NoKeyError,
     NotFoundError,
     PolicyError,
 )
@@ -121,3 +123,30 @@ async def test_adapters_change_their_state(running):
         running.create_adapter, Apqn(3, 1), "cca", with_master_key=True, is_control_only=True
     )
     assert spare.is_control_only
+
+
+async def test_the_state_is_sealed_with_a_passphrase_and_locked(running, settings):
+    await call(running.create_adapter, APQN, "cca", with_master_key=True)
+    key = await call(running.generate, KeyType.CCA_AESDATA, key_bits=256, xts=True)
+    state = await call(running.get_sealing)
+    assert (state.method, state.is_locked, state.has_plain_file) == ("host-key-file", False, True)
+    with pipe(b"a passphrase") as fd:
+        await call(running.seal, SealMethod.PASSPHRASE, passphrase_fd=fd)
+    assert (await call(running.get_sealing)).method is SealMethod.PASSPHRASE
+    await call(running.validate, key)
+    await call(running.lock)
+    assert (await call(running.get_sealing)).is_locked
+    for use in (running.list_adapters, lambda: running.validate(key)):
+        with pytest.raises(CoprocessorError, match="locked"):
+            await call(use)
+    with pipe(b"another") as fd, pytest.raises(NoKeyError):
+        await call(running.unlock, fd)
+    with pipe(b"a passphrase") as fd:
+        await call(running.unlock, fd)
+    await call(running.validate, key)
+    with pytest.raises(CoprocessorError, match="credential fusecrypt-keystore: none"):
+        await call(running.seal, SealMethod.CREDENTIAL)
+    with pytest.raises(ConfigError, match="PCRs"):
+        await call(running.seal, SealMethod.TPM2, pcrs="99")
+    await call(running.seal, SealMethod.HOST_KEY_FILE)
+    assert (settings.keystore_dir / "host.key").stat().st_size == 32
