@@ -1,6 +1,6 @@
 """Compare fusecrypt with its peers: medians of interleaved fio runs.
 
-Usage: python benchmarks/run.py [--quick] [--json FILE] [--svg FILE]
+Usage: python benchmarks/run.py [--quick] [--json FILE] [--svg FILE] [--only ciphers]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import ciphers
 from chart import svg
 from contenders import PASSPHRASE, PEERS, Contender, RawFile
 from ours import Fusecrypt512, Fusecrypt4096, PassThrough
@@ -31,6 +32,10 @@ CONTENDERS: tuple[type[Contender], ...] = (
 )
 
 
+#: What --only calls the comparison of ciphers with libgcrypt, which needs no volume.
+CIPHERS = "ciphers"
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -45,7 +50,10 @@ def arguments() -> argparse.Namespace:
         "--directory", type=Path, default=Path("/dev/shm"), help="where the backing files are made"
     )
     parser.add_argument(
-        "--only", action="append", metavar="NAME", help="only this contender (repeatable)"
+        "--only",
+        action="append",
+        metavar="NAME",
+        help=f"only this contender, or {CIPHERS} (repeatable)",
     )
     parser.add_argument(
         "--workload", action="append", metavar="TEXT", help="only workloads with TEXT in the name"
@@ -117,9 +125,26 @@ def measure(options: argparse.Namespace, work: Path, comparison: Comparison) -> 
                     comparison.add(contender.name, workload, sample)
 
 
+def measure_ciphers(options: argparse.Namespace, work: Path) -> list[ciphers.Speed]:
+    """The engine's cipher calls beside libgcrypt's; nothing when other contenders were named."""
+    if options.only and CIPHERS not in options.only:
+        return []
+    say("ciphers, beside libgcrypt's own")
+    speeds = ciphers.measure(work, milliseconds=int(options.seconds * 1000))
+    print(ciphers.as_text(speeds))
+    return speeds
+
+
 def main() -> int:
     """Parse, measure, report; exit status 1 when one of ours could not be measured."""
     options = arguments()
+    if options.only == [CIPHERS]:
+        with tempfile.TemporaryDirectory(prefix="fusecrypt-bench.") as name:
+            speeds = measure_ciphers(options, Path(name))
+        if options.json:
+            content = {"machine": machine(), "ciphers": ciphers.as_json(speeds)}
+            options.json.write_text(json.dumps(content, indent=1) + "\n")
+        return 0
     if shutil.which("fio") is None:
         say("fio is not installed (Debian: apt-get install fio)")
         return 1
@@ -130,9 +155,11 @@ def main() -> int:
         (work / "key").write_text(PASSPHRASE)
         (work / "key").chmod(0o600)
         measure(options, work, comparison)
+        speeds = measure_ciphers(options, work)
     print(as_text(comparison))
     if options.json:
-        options.json.write_text(json.dumps(as_json(comparison, machine()), indent=1) + "\n")
+        content = as_json(comparison, machine()) | {"ciphers": ciphers.as_json(speeds)}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
     if options.svg:
         options.svg.write_text(svg(comparison))
     if options.markdown:

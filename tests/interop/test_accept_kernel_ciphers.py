@@ -1,4 +1,4 @@
-"""Every cipher, mode and IV against the kernel's dm-crypt: each deciphers what the other enciphered."""
+"""Every cipher, mode and IV against the kernel: each deciphers what the other enciphered."""
 
 import hashlib
 import random

@@ -192,3 +192,22 @@ int chain_crypt(struct chain *c, const uint8_t *iv, uint8_t *dst, const uint8_t 
     }
     return error ? -EIO : 0;
 }
+
+int chain_crypt_many(struct chain *c, const uint8_t *ivs, uint8_t *dst, const uint8_t *src, size_t size,
+                     unsigned count, bool encrypt)
+{
+    const bool is_ctr = c->chaining == CHAIN_CTR;
+    if (!is_ctr && c->chaining != CHAIN_XTS && c->chaining != CHAIN_CBC) {
+        int error = 0;
+        for (; count > 0 && !error; count--, ivs += c->iv_size, dst += size, src += size)
+            error = chain_crypt(c, ivs, dst, src, size, encrypt);
+        return error;
+    }
+    for (; count > 0; count--, ivs += c->iv_size, dst += size, src += size) {
+        gcry_error_t error = is_ctr ? gcry_cipher_setctr(c->handle, ivs, c->iv_size)
+                                    : gcry_cipher_setiv(c->handle, ivs, c->iv_size);
+        if (error || run(c, dst, src, size, encrypt))
+            return -EIO;
+    }
+    return 0;
+}

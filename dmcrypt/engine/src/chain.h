@@ -45,6 +45,10 @@ void chain_close(struct chain *c);
  */
 int chain_crypt(struct chain *c, const uint8_t *iv, uint8_t *dst, const uint8_t *src, size_t size, bool encrypt);
 
+/** The same of `count` sectors in a row, with IVs in a row: one choice of the mode for all of them. */
+int chain_crypt_many(struct chain *c, const uint8_t *ivs, uint8_t *dst, const uint8_t *src, size_t size,
+                     unsigned count, bool encrypt);
+
 /** Open a libgcrypt cipher with a key; a key that it thinks weak is taken, as dm-crypt does.
  *  @return 0 or a negative errno */
 int open_handle(gcry_cipher_hd_t *out, int algorithm, int mode, const uint8_t *key, size_t key_size);

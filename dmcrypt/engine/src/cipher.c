@@ -231,6 +231,15 @@ static int crypt_sectors(struct cipher *c, unsigned thread, uint8_t *dst, const 
         unsigned count = length / size < IV_BATCH ? (unsigned)(length / size) : IV_BATCH;
         if (count == 0 || make_ivs(c, lane, sector, count) < 0)
             return -EIO;
+        length -= count * size;
+        if (!tweaked && key_mask == 0) {
+            if (chain_crypt_many(&lane->keys[0].chain, lane->ivs, dst, src, size, count, encrypt))
+                return -EIO;
+            dst += count * size;
+            src += count * size;
+            sector += count * c->iv.step;
+            continue;
+        }
         for (unsigned i = 0; i < count; i++) {
             struct chain *key = &lane->keys[sector & key_mask].chain;
             uint8_t *iv = lane->ivs + i * c->iv.size;
@@ -242,7 +251,6 @@ static int crypt_sectors(struct cipher *c, unsigned thread, uint8_t *dst, const 
             src += size;
             sector += c->iv.step;
         }
-        length -= count * size;
     }
     return 0;
 }

@@ -22,14 +22,16 @@ void iv_fill(const struct iv *iv, uint64_t sector, unsigned count, uint8_t *out)
 {
     const size_t tail = iv->size - sizeof(uint64_t);
     memset(out, 0, count * iv->size);
+    if (iv->kind == IV_PLAIN64) { /* nearly always */
+        for (unsigned i = 0; i < count; i++, sector += iv->step, out += iv->size)
+            put(out, htole64(iv_number(iv, sector)));
+        return;
+    }
     for (unsigned i = 0; i < count; i++, sector += iv->step, out += iv->size) {
         const uint64_t number = iv_number(iv, sector);
         switch (iv->kind) {
         case IV_PLAIN:
             put(out, htole64(number & UINT32_MAX));
-            break;
-        case IV_PLAIN64:
-            put(out, htole64(number));
             break;
         case IV_EBOIV:
         case IV_ELEPHANT:
@@ -44,7 +46,8 @@ void iv_fill(const struct iv *iv, uint64_t sector, unsigned count, uint8_t *out)
         case IV_TCW:
             fill_tcw(iv, number, out);
             break;
-        case IV_LMK: /* made of the data */
+        case IV_PLAIN64: /* above */
+        case IV_LMK:     /* made of the data */
         case IV_NULL:
         case IV_NONE:
             break;
