@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...dmcrypt.luks1 import format as luks1
 from ...dmcrypt.luks2 import format as luks2
 from ...dmcrypt.luks_header import LuksHeader
 from ...dmcrypt.probe import find_superblock, probe
+from ...dmcrypt.units import SECTOR_SIZE
 from ...keystore.errors import AccessError, ConfigError
 from ..backing import get_data_area, lock_data_area
 from ..config import Settings
@@ -24,6 +26,17 @@ from .passphrase import ask_terminal, is_terminal
 from .source import SourceFile, check_length, open_for_reading, open_source
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would be made; sizes and places in bytes."""
+
+    type: str
+    header_end: int
+    data_offset: int
+    sector_size: int
+    notes: tuple[str, ...]
+
+
 def run(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
     """Format what the command line names.
 
@@ -34,14 +47,21 @@ def run(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
     key = _make_key_options(args)
     spec = args.positionals[0]
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(spec, read_only=False))
+        is_dry = args.has("dry-run")
+        source = stack.enter_context(open_source(spec, read_only=is_dry))
         header: SourceFile | None = None
         if (header_spec := args.text("header")) is not None:
-            header = stack.enter_context(_open_header(header_spec))
-        _lock(source)
+            opened = _open_future_header(header_spec) if is_dry else _open_header(header_spec)
+            header = stack.enter_context(opened)
         header_fd = None if header is None else header.fd
-        for note in _plan(params, source.fd, header_fd):
+        if not is_dry:
+            _lock(source)
+        plan = _plan(params, source.fd, header_fd)
+        for note in plan.notes:
             output.warn(f"{spec}: {note}")
+        if is_dry:
+            _show_plan(params, plan, header_spec or spec, header or source, output)
+            return ExitCode.OK
         if is_terminal() and not output.is_quiet and key.key_file != "-":
             _confirm(header_spec or spec, header or source)
         formatted = _format(args, params, key, source, header_fd)
@@ -50,11 +70,27 @@ def run(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
     return ExitCode.OK
 
 
-def _plan(params: Params, fd: int, header_fd: int | None) -> tuple[str, ...]:
-    """What a user should know of the volume that would be made."""
+def _plan(params: Params, fd: int, header_fd: int | None) -> Plan:
+    """Where what of the volume would lie."""
     if isinstance(params, luks1.FormatParams):
-        return luks1.plan_format(params, fd, header_fd).notes
-    return luks2.plan_format(params, fd, header_fd).notes
+        layout = luks1.plan_format(params, fd, header_fd)
+        return Plan("LUKS1", layout.end, layout.payload_offset, SECTOR_SIZE, layout.notes)
+    planned = luks2.plan_format(params, fd, header_fd)
+    end = planned.keyslots.end
+    return Plan("LUKS2", end, planned.data_offset, planned.sector_size, planned.notes)
+
+
+def _show_plan(params: Params, plan: Plan, spec: str, file: SourceFile, output: Output) -> None:
+    """What a dry run says."""
+    found = _find_content(file)
+    output.line(f"{spec}: holds {found or 'nothing that is known'}.")
+    output.line(f"Its first {plan.header_end} bytes would become the header of {plan.type}.")
+    output.line(
+        f"The data would begin at byte {plan.data_offset}, with {params.spec.dm_name}, a key of "
+        f"{params.key_size * 8} bits and sectors of {plan.sector_size} bytes."
+    )
+    output.line("Dry run: nothing was written.")
+    output.json({"dry_run": True, "device": file.path, "found": found, **asdict(plan)})
 
 
 def _make_key_options(args: Arguments) -> KeyOptions:
@@ -88,6 +124,20 @@ def _open_header(spec: str) -> Generator[SourceFile, None, None]:
         raise
 
 
+@contextlib.contextmanager
+def _open_future_header(spec: str) -> Generator[SourceFile, None, None]:
+    """The file for a detached header, to be looked at; an empty one where there is none yet."""
+    if not os.path.lexists(spec):
+        fd = os.memfd_create("header", os.MFD_CLOEXEC)
+        try:
+            yield SourceFile(fd, spec, is_read_only=True)
+        finally:
+            os.close(fd)
+        return
+    with open_source(spec, read_only=True) as file:
+        yield file
+
+
 def _lock(file: SourceFile) -> None:
     """Refuse a file that a daemon serves, or that another luksFormat works at."""
     if file.is_read_only:
@@ -96,9 +146,7 @@ def _lock(file: SourceFile) -> None:
 
 
 def _confirm(spec: str, file: SourceFile) -> None:
-    found = find_superblock(file.pread, file.size)
-    if (kind := probe(file.pread, file.size)) is not None:
-        found = f"crypto_LUKS ({kind})"
+    found = _find_content(file)
     warning = ""
     if found is not None:
         warning = f"WARNING: Device {spec} already contains a '{found}' superblock signature.\n"
@@ -108,6 +156,12 @@ def _confirm(spec: str, file: SourceFile) -> None:
     )
     if answer != b"YES":
         raise ConfigError(f"{spec}: not formatted; wanted: YES")
+
+
+def _find_content(file: SourceFile) -> str | None:
+    if (kind := probe(file.pread, file.size)) is not None:
+        return f"crypto_LUKS ({kind})"
+    return find_superblock(file.pread, file.size)
 
 
 def _format(

@@ -26,6 +26,8 @@ _LUKS2_ONLY: Final = (
     "pbkdf-parallel",
     "luks2-metadata-size",
     "luks2-keyslots-size",
+    "keyslot-cipher",
+    "keyslot-key-size",
 )
 
 
@@ -85,6 +87,8 @@ def _make_luks2(args: Arguments) -> Luks2Params:
         alignment=args.number("align-payload"),
         metadata_size=args.size("luks2-metadata-size"),
         keyslots_size=args.size("luks2-keyslots-size"),
+        area_cipher=args.text("keyslot-cipher"),
+        area_key_bits=args.number("keyslot-key-size"),
     )
 
 

@@ -15,12 +15,13 @@ from typing import Final, Literal, Self
 from ...keystore.errors import (
     FormatError,
     NotFoundError,
-    UnlockError,
     UnsupportedError,
 )
 from ..backing import Pread
 from ..engine.messages import DigestSpec, Kdf, KdfType, KeyslotSpec
 from ..extent import Extent
+from ..kdf_policy import check_pbkdf2
+from ..luks2.keyslot import NoKeyslotError
 from ..pbkdf import HASH_SIZES
 from ..segment import DataSegment
 from ..units import SECTOR_SIZE, UINT32_MAX, round_up
@@ -222,7 +223,7 @@ class Luks1Header:
 
         Raises:
             NotFoundError: keyslot ``number`` is not enabled.
-            UnlockError: no keyslot is.
+            NoKeyslotError: no keyslot is.
         """
         enabled = self.list_keyslots()
         if number is not None:
@@ -230,7 +231,7 @@ class Luks1Header:
                 raise NotFoundError(f"keyslot {number}: does not exist")
             return (number,)
         if not enabled:
-            raise UnlockError(f"no usable keyslot: none of the {KEYSLOTS} is enabled")
+            raise NoKeyslotError(f"no usable keyslot: none of the {KEYSLOTS} is enabled")
         return enabled
 
     def make_keyslot_spec(self, number: int) -> KeyslotSpec:
@@ -238,10 +239,12 @@ class Luks1Header:
 
         Raises:
             FormatError: no iterations.
+            PolicyError: too many.
         """
         slot = self.keyslots[number]
         if slot.iterations == 0:
             raise FormatError(f"iterations: got 0, wanted 1 to {UINT32_MAX}")
+        check_pbkdf2(f"keyslot {number}", slot.iterations)
         area = self.get_area(number)
         return KeyslotSpec(
             key_size=self.key_size,
@@ -259,12 +262,14 @@ class Luks1Header:
 
         Raises:
             FormatError: no iterations.
+            PolicyError: too many.
         """
         if self.digest_iterations == 0:
             raise FormatError(
                 f"digest iterations at byte {_DIGEST_ITERATIONS_AT}: got 0, wanted 1 to "
                 f"{UINT32_MAX}"
             )
+        check_pbkdf2("digest", self.digest_iterations)
         return DigestSpec(
             self.hash_name, self.digest_iterations, self.digest_salt, self.digest, DIGEST_SIZE
         )

@@ -23,6 +23,7 @@ from ...keystore.errors import (
     FormatError,
     MapperError,
     NoKeyError,
+    PolicyError,
     UnsupportedError,
 )
 from ...keystore.keys import ProtectedKey
@@ -220,7 +221,7 @@ def _unlock_one_of(
             key = engine.open_keyslot(fd, secret, header.make_keyslot_spec(number), digest)
         except NoKeyError:
             continue
-        except (FormatError, UnsupportedError, EngineMemoryError) as error:
+        except (FormatError, UnsupportedError, PolicyError, EngineMemoryError) as error:
             failure = failure or type(error)(f"keyslot {number}: {error}")
         else:
             slot = NumberedKeyslot(number, header.keyslots[number])

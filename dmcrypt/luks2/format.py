@@ -53,6 +53,8 @@ class FormatParams:
     alignment: int | None = None  # 512-byte sectors, of the data's begin
     metadata_size: int | None = None  # bytes of one header copy
     keyslots_size: int | None = None  # bytes of the keyslots area
+    area_cipher: str | None = None  # of the keyslot's key material
+    area_key_bits: int | None = None  # given with the cipher
 
     def __post_init__(self) -> None:
         """Raises ConfigError, UnsupportedError: what can be refused without looking at a device."""
@@ -64,11 +66,24 @@ class FormatParams:
                 raise ConfigError(f"{what}: wanted at most {LABEL_SIZE - 1} bytes, without NUL")
         if self.uuid is not None:
             parse_uuid(self.uuid)
+        self._check_area_cipher()
         if self.offset and self.alignment:
             raise ConfigError("offset and alignment of the data: wanted one of them")
         for what, sectors in (("offset", self.offset), ("alignment", self.alignment)):
             if sectors is not None and sectors < 0:
                 raise ConfigError(f"{what} {sectors}: wanted 0 or more")
+
+    def _check_area_cipher(self) -> None:
+        if (self.area_cipher is None) != (self.area_key_bits is None):
+            raise ConfigError("keyslot cipher and its key size: wanted both, or none")
+        if self.area_cipher is None or self.area_key_bits is None:
+            return
+        spec = CipherSpec.parse(self.area_cipher)
+        if not spec.is_keyslot_cipher:
+            raise ConfigError(f"keyslot cipher {self.area_cipher}: not for key material")
+        if self.area_key_bits % 8:
+            raise ConfigError(f"key size {self.area_key_bits}: not a multiple of 8 bits")
+        spec.check_key_size(self.area_key_bits // 8)
 
     @property
     def spec(self) -> CipherSpec:
@@ -185,15 +200,19 @@ def _make_keyslot(engine: Engine, params: FormatParams, layout: Layout) -> Keysl
     pbkdf = params.pbkdf
     # The area takes the data's cipher and key size, as cryptsetup does without --keyslot-cipher;
     # where that cannot be, as for paes, whose token is no key for the area, its defaults.
-    has_own = params.spec.is_keyslot_cipher
+    cipher, key_size = _OTHER_AREA_CIPHER, _OTHER_AREA_KEY_SIZE
+    if params.area_cipher is not None and params.area_key_bits is not None:
+        cipher, key_size = params.area_cipher, params.area_key_bits // 8
+    elif params.spec.is_keyslot_cipher:
+        cipher, key_size = params.spec.dm_name, params.key_size
     return KeyslotSpec(
         key_size=params.key_size,
         stripes=STRIPES,
         af_hash=pbkdf.hash_name,
         area_offset=layout.keyslots.offset,
         area_length=get_area_size(params.key_size),
-        area_cipher=params.spec.dm_name if has_own else _OTHER_AREA_CIPHER,
-        area_key_size=params.key_size if has_own else _OTHER_AREA_KEY_SIZE,
+        area_cipher=cipher,
+        area_key_size=key_size,
         kdf=make_kdf(engine, pbkdf, params.key_size),
     )
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fusecrypt.daemon.exitcodes import get_exit_code
 from fusecrypt.dmcrypt.backing import pread_from, pread_of
 from fusecrypt.dmcrypt.engine.messages import DigestSpec
 from fusecrypt.dmcrypt.luks1 import Luks1Header, read_header
@@ -19,6 +20,7 @@ from fusecrypt.keystore.errors import (
     MapperError,
     NoKeyError,
     NotFoundError,
+    PolicyError,
     UnlockError,
     UnsupportedError,
 )
@@ -203,3 +205,21 @@ def test_hostile_bytes_parse_or_are_refused(data):
             parse(buf)
         except MapperError:
             continue
+
+
+def test_a_header_without_keyslots_ends_with_the_exit_code_of_cryptsetup():
+    header = parse(edited(number(SLOTS_AT, DISABLED)))
+    with pytest.raises(UnlockError) as caught:
+        header.list_candidates()
+    assert get_exit_code(caught.value) == 1
+
+
+@pytest.mark.parametrize("at", [SLOTS_AT + 4, 164])
+def test_costs_beyond_the_policy_are_refused_before_a_passphrase_is_tried(
+    engine, load, open_file, at
+):
+    image = corpus.get_image("luks1-aes-xts-plain64-512-sha256").data
+    fd = open_file(edited(number(at, 0xFFFFFFFF)) + image[HEADER_SIZE:])
+    header = read_header(pread_from(fd), len(image))
+    with pytest.raises(PolicyError, match="policy allows"):
+        open_luks(engine, header, fd, load(b"x"), data_size=len(image), read_only=True)
