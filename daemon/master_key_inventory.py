@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..keystore.errors import NotFoundError
 from ..keystore.repository import Repository
@@ -20,6 +21,7 @@ from .master_key_items import (
     VolumeItem,
     is_secure_volume,
 )
+from .pkey import SYSFS
 
 
 def find_items(
@@ -39,7 +41,7 @@ def find_items(
         keys = repository.list()
     except NotFoundError:
         keys = ()
-    entries = load_crypttabs(settings.crypttabs).entries
+    entries = _list_kept(settings, load_crypttabs(settings.crypttabs).entries)
     items: list[Item] = [RepositoryItem(tools, repository, key) for key in keys]
     items += _find_files(tools, entries, keys)
     items += _find_volumes(tools, entries, keys, paths, passphrases)
@@ -54,7 +56,7 @@ def _find_files(
     for entry in entries:
         path = entry.key_file
         is_paes = (entry.options.cipher or "").startswith("paes-")
-        if path is None or entry.type != "plain" or not is_paes or path.startswith("/dev/"):
+        if path is None or entry.type != "plain" or not is_paes:
             continue
         if (real := os.path.realpath(path)) not in known:
             known.add(real)
@@ -95,7 +97,19 @@ def _find_volumes(
 
 
 def _find_own(entry: CrypttabEntry) -> list[Passphrase]:
-    if entry.key_file is None or entry.key_file.startswith("/dev/"):
+    if entry.key_file is None:
         return []
     options = entry.options
     return [Passphrase(entry.key_file, options.keyfile_offset, options.keyfile_size)]
+
+
+def _list_kept(settings: Settings, entries: Sequence[CrypttabEntry]) -> list[CrypttabEntry]:
+    """The entries, those without their key file whose key files are new at each reading."""
+    random = (str(SYSFS), str(settings.device_dir / "pkey"))
+    return [
+        replace(entry, key_file=None)
+        if entry.key_file is not None
+        and (entry.key_file.startswith(random) or not os.path.isfile(entry.key_file))  # noqa: PTH113
+        else entry
+        for entry in entries
+    ]
