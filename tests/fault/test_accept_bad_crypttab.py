@@ -49,7 +49,6 @@ CRYPTTAB_ERRORS = {
     "unsupported bitlk": ("bad {image} {key} bitlk", "bitlk"),
     "unsupported keyscript": ("bad {image} {key} luks,keyscript=decrypt_gnupg", "keyscript"),
     "unsupported tpm2": ("bad {image} {key} luks,tpm2-device=auto", "tpm2-device"),
-    "unsupported discard": ("bad {image} {key} luks,discard", "discard"),
     "unsupported cipher": ("bad {image} {key} plain,cipher=aria-cbc-plain64,size=256", "aria"),
     "wrong keyslot": ("bad {image} {key} luks,key-slot=9", "9"),
     "key file too short": (

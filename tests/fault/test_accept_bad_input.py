@@ -355,7 +355,6 @@ def test_key_slots_that_are_not_there(daemon, image, key, slot):
         (["open", "--no-such-option", "a", "b"], WRONG_PARAMETERS),
         (["open", "a", "b", "c"], WRONG_PARAMETERS),
         (["close"], WRONG_PARAMETERS),
-        (["open", "--allow-discards", "a", "b"], UNSUPPORTED),
         (["open", "--integrity", "hmac-sha256", "a", "b"], UNSUPPORTED),
         (["open", "--type", "bitlk", "a", "b"], UNSUPPORTED),
         (["open", "--type", "tcrypt", "a", "b"], UNSUPPORTED),
