@@ -117,6 +117,12 @@ def _load_lock() -> Action:
     return run_lock
 
 
+def _load_check() -> Action:
+    from .adapter_check import run
+
+    return run
+
+
 def _load_audit_verify() -> Action:
     from .audit import run_verify
 
@@ -233,6 +239,12 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         "Let cards work again after a drill",
         _load_recover,
         minimum=1,
+        maximum=256,
+    ),
+    "adapter check": Command(
+        "adapter check [CARD.DOMAIN…]",
+        "Say whether adapters can serve the same keys",
+        _load_check,
         maximum=256,
     ),
     "adapter seal": Command(

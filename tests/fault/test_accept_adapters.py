@@ -202,3 +202,16 @@ def test_adapters_sealed_by_the_tpm_open_with_it_only(place):
     assert (refused.status, "TPM" in refused.stderr) == (UNAVAILABLE, True)
     refused = place.run("adapter", "list")
     assert (refused.status, "TPM" in refused.stderr) == (UNAVAILABLE, True)
+
+
+def test_adapters_are_checked_against_each_other(place):
+    assert place.run("adapter", "check").status == UNAVAILABLE
+    place.cli("adapter", "create", "03.0039")
+    assert place.cli("adapter", "check", "--json").json["proper"] is True
+    place.cli("adapter", "create", "04.0039")
+    place.cli("adapter", "master-key", "generate", "04.0039")
+    result = place.run("adapter", "check")
+    assert (result.status, "the same CURRENT master key" in result.stderr) == (WRONG, True)
+    assert "CARD.DOMAIN  NEW MK " in result.stdout
+    assert place.run("adapter", "check", "04.0039").status == 0
+    assert place.run("adapter", "check", "05.0000").status == WRONG
