@@ -102,24 +102,6 @@ def open_luks(
     return _opened_luks(header, plan, effective, number)
 
 
-def find_keyslot(
-    engine: Engine,
-    header: LuksHeader,
-    header_fd: int,
-    secret: Secret,
-    *,
-    key_slot: int | None = None,
-    data_size: int,
-) -> int:
-    """The keyslot that a passphrase or key file opens; nothing else is done.
-
-    Raises:
-        MapperError: as `open_luks`.
-    """
-    plan = _plan(header, data_size, read_only=True)
-    return _unlock(engine, header, plan, header_fd, secret, key_slot)[1]
-
-
 def check_volume_key(engine: Engine, header: LuksHeader, key: ProtectedKey) -> None:
     """Compare a volume key with the header's digest.
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 
+from ...dmcrypt import luks_change
 from ...dmcrypt.engine.client import Engine, Secret
-from ...dmcrypt.luks2 import Luks2Header
-from ...dmcrypt.open_volume import check_volume_key, find_keyslot, get_key_size
+from ...dmcrypt.luks2 import Luks2Header, key_change
+from ...dmcrypt.luks_change import AnyHeader
+from ...dmcrypt.open_volume import check_volume_key, get_key_size
 from ...keystore.errors import ConfigError
 from ..control.messages import KeyInput
 from ..exitcodes import ExitCode
 from .arguments import Arguments
 from .key_input import make_key_options, make_prompt, try_keys
-from .luks_source import check_openable, parse_key_slot, read_luks
+from .luks_source import parse_key_slot, read_luks
 from .open_options import check_luks_options, parse_type
 from .output import Output
 from .own_engine import load_secret, run_engine
@@ -36,8 +38,6 @@ def run(args: Arguments, output: Output) -> ExitCode:
         if (header_spec := args.text("header")) is not None:
             file = stack.enter_context(open_for_reading(header_spec, "header"))
         header = read_luks(file, kind)
-        size = source.size
-        check_openable(header, source, read_only=True)
         key_slot = parse_key_slot(args, header, source)
         engine = stack.enter_context(run_engine())
         if (volume_key := args.text("volume-key-file")) is not None:
@@ -50,13 +50,7 @@ def run(args: Arguments, output: Output) -> ExitCode:
 
         def attempt(given: KeyInput) -> int:
             with load_secret(engine, given) as secret:
-                if isinstance(header, Luks2Header) and (
-                    args.has("unbound") or key_slot is not None
-                ):
-                    return _try_any(engine, header, file.fd, secret, key_slot)
-                return find_keyslot(
-                    engine, header, file.fd, secret, key_slot=key_slot, data_size=size
-                )
+                return _try(engine, header, file.fd, secret, key_slot, args)
 
         number = try_keys(make_key_options(args), make_prompt(spec), attempt)
     output.note(f"Key slot {number} unlocked.")
@@ -64,12 +58,20 @@ def run(args: Arguments, output: Output) -> ExitCode:
     return ExitCode.OK
 
 
-def _try_any(
-    engine: Engine, header: Luks2Header, fd: int, secret: Secret, number: int | None
+def _try(
+    engine: Engine,
+    header: AnyHeader,
+    fd: int,
+    secret: Secret,
+    number: int | None,
+    args: Arguments,
 ) -> int:
-    """The keyslot that opens, be it one that holds another key than that of the data."""
-    from ...dmcrypt.luks2 import key_change
-
-    found = key_change.unlock(engine, header, fd, secret, number=number, with_unbound=True)
+    """The keyslot that opens. What the data are, and whether there are any, does not matter."""
+    found: luks_change.AnyUnlocked
+    if isinstance(header, Luks2Header):
+        is_any = args.has("unbound")
+        found = key_change.unlock(engine, header, fd, secret, number=number, with_unbound=is_any)
+    else:
+        found = luks_change.unlock(engine, header, fd, secret, number=number)
     assert found.keyslot is not None
     return found.keyslot.id

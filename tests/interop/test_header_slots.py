@@ -204,3 +204,13 @@ def test_a_passphrase_is_tried_on_the_keyslots_that_the_real_tool_tries(
     made: Lab, base: str, line: str, code: int
 ) -> None:
     assert run(made, base, f"open --test-passphrase IMAGE {line}")[1].code == code
+
+
+def test_a_passphrase_is_tried_where_there_are_no_data(made: Lab, tmp_path: Path) -> None:
+    """In a backup of a header, and whatever the data would be."""
+    backup = tmp_path / "backup"
+    made.real_ok("luksHeaderBackup", made.directory / "two", "--header-backup-file", backup)
+    for key, code in (("p2", 0), ("bad", 2)):
+        for run in (made.ours, made.real):
+            words = ("open", "--test-passphrase", "-d", made.directory / f"key-{key}", backup)
+            assert run(*words).code == code
