@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import mmap
 import os
 import socket
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
 
 from ...keystore.errors import (
     AccessError,
-    BusyError,
     ConfigError,
-    EngineError,
-    EngineMemoryError,
     FormatError,
     MapperError,
     NoKeyError,
@@ -27,55 +21,27 @@ from ...keystore.errors import (
 )
 from ...keystore.keys import ProtectedKey
 from . import messages
-from .channel import Channel, Reply
+from .channel import Channel
+from .devices import Devices
 from .messages import (
-    DeviceSpec,
-    DeviceStats,
     DigestSpec,
     EventKind,
     ExportedKey,
     Hello,
     Kdf,
-    KdfType,
     KeyForm,
     KeyslotSpec,
     PkeyType,
     SecretMode,
-    SegmentSpec,
 )
 from .messages import MessageType as Type
+from .replies import check, check_greeting, check_key, check_keyslot
+from .secret import Secret
+
+__all__ = ["Engine", "Secret"]
 
 
-class Secret:
-    """A passphrase or key file that the engine holds. Leaving the context wipes it there."""
-
-    def __init__(self, channel: Channel, handle: int, length: int) -> None:
-        self._channel = channel
-        self.handle = handle
-        self.length = length  # bytes
-        self._is_dropped = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.drop()
-
-    def drop(self) -> None:
-        """Wipe it in the engine; of a dead engine nothing is left to wipe."""
-        if self._is_dropped:
-            return
-        self._is_dropped = True
-        with contextlib.suppress(EngineError):
-            self._channel.call(Type.DROP_SECRET, messages.SECRET.pack(self.handle, 0))
-
-
-class Engine:
+class Engine(Devices):
     """A connection to an engine process. All methods block, and may be called from any thread.
 
     All raise EngineError when the engine is gone or refuses, and EngineMemoryError when its key
@@ -83,12 +49,12 @@ class Engine:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self._channel = Channel(sock)
+        channel = Channel(sock)
         try:
-            reply = self._channel.call(Type.HELLO, messages.KEY_SIZE.pack(messages.PROTOCOL, 0))
-            _check_greeting(reply)
+            reply = channel.call(Type.HELLO, messages.KEY_SIZE.pack(messages.PROTOCOL, 0))
+            check_greeting(reply)
             self.hello = Hello.parse(reply.body)
-            self._stats = mmap.mmap(
+            stats = mmap.mmap(
                 reply.fds[0],
                 self.hello.stats_slots * messages.STATS.size,
                 prot=mmap.PROT_READ,
@@ -96,8 +62,9 @@ class Engine:
             )
             os.close(reply.fds[0])
         except BaseException:
-            self._channel.close()
+            channel.close()
             raise
+        super().__init__(channel, stats)
 
     def close(self) -> None:
         """Hang up; the engine goes on serving."""
@@ -124,7 +91,7 @@ class Engine:
             raise UnlockError(f"key file: ends too early, wanted {wanted} from offset {offset}")
         if reply.status == -errno.EFBIG:
             raise UnlockError("key file: longer than 8388608 bytes, cryptsetup's limit")
-        _check(reply, "reading the passphrase or key file")
+        check(reply, "reading the passphrase or key file")
         handle, length = messages.SECRET.unpack(reply.body)
         return Secret(self._channel, handle, length)
 
@@ -145,7 +112,7 @@ class Engine:
         if reply.status == -errno.ENODATA:
             end = keyslot.area_offset + keyslot.area_length
             raise FormatError(f"keyslot area: ends at byte {end}, beyond the end of the header")
-        _check_keyslot(reply, keyslot, secret, "opening the keyslot")
+        check_keyslot(reply, keyslot, secret, "opening the keyslot")
         return messages.parse_token(reply.body)
 
     def create_keyslot(
@@ -158,7 +125,7 @@ class Engine:
         """
         body = messages.CREATE_KEYSLOT.pack(secret.handle, messages.pack_token(key), keyslot.pack())
         reply = self._channel.call(Type.CREATE_KEYSLOT, body, [fd])
-        _check_keyslot(reply, keyslot, secret, "creating the keyslot")
+        check_keyslot(reply, keyslot, secret, "creating the keyslot")
 
     def generate_key(self, size: int, *, xts: bool) -> ProtectedKey:
         """A random volume key of ``size`` bytes; for XTS one whose halves differ."""
@@ -174,7 +141,7 @@ class Engine:
         reply = self._channel.call(Type.TABLE_KEY, body)
         if reply.status in (-errno.EILSEQ, -errno.ENODATA):
             raise UnlockError(f"key: wanted {2 * size} hexadecimal digits")
-        _check_key(reply, None, size)
+        check_key(reply, None, size)
         return messages.parse_token(reply.body)
 
     def show_key(self, node: int, segment: int, fd: int) -> None:
@@ -195,7 +162,7 @@ class Engine:
         }
         if -reply.status in refusals:
             raise refusals[-reply.status]
-        _check(reply, "showing the key")
+        check(reply, "showing the key")
 
     def write_key(self, key: ProtectedKey, fd: int, form: KeyForm) -> None:
         """Write a clear volume key to ``fd``. Only an engine that serves no mount does it.
@@ -210,7 +177,7 @@ class Engine:
             raise PolicyError("the volume key is a secure key, and is not shown")
         if reply.status in (-errno.EPIPE, -errno.ENOSPC, -errno.EIO, -errno.EBADF):
             raise AccessError(f"the key cannot be written: {os.strerror(-reply.status)}")
-        _check(reply, "writing the volume key")
+        check(reply, "writing the volume key")
 
     def load_key(self, fd: int, size: int, *, xts: bool) -> ProtectedKey:
         """The volume key that the first ``size`` bytes of ``fd`` are."""
@@ -240,7 +207,7 @@ class Engine:
             raise UnlockError(
                 f"hash {hash_name}:{hash_length}: does not give a key of {key_size} bytes"
             )
-        _check_key(reply, secret.length, key_size)
+        check_key(reply, secret.length, key_size)
         return messages.parse_token(reply.body)
 
     def loopaes_key(
@@ -276,7 +243,7 @@ class Engine:
         }
         if -reply.status in refusals:
             raise refusals[-reply.status]
-        _check(reply, "making the keys of loop-AES")
+        check(reply, "making the keys of loop-AES")
         count, token = messages.LOOPAES_KEYS.unpack(reply.body)
         return messages.parse_token(token), count
 
@@ -290,7 +257,7 @@ class Engine:
         reply = self._channel.call(Type.MAKE_DIGEST, body)
         if reply.status == -errno.EOPNOTSUPP:
             raise UnsupportedError(f"digest hash {digest.hash_name}: not supported")
-        _check(reply, "computing the digest")
+        check(reply, "computing the digest")
         length, value = messages.DIGEST_VALUE.unpack(reply.body)
         return bytes(value[:length])
 
@@ -304,7 +271,7 @@ class Engine:
         reply = self._channel.call(Type.BENCHMARK_KDF, body)
         if reply.status == -errno.EOPNOTSUPP:
             raise UnsupportedError(f"hash {kdf.hash_name}: not supported")
-        _check(reply, "measuring the KDF")
+        check(reply, "measuring the KDF")
         return Kdf.parse(reply.body)
 
     def benchmark_cipher(
@@ -324,7 +291,7 @@ class Engine:
             raise ConfigError(
                 f"cipher {cipher}: no key of {key_size * 8} bits, or no sectors of {sector_size}"
             )
-        _check(reply, "measuring the cipher")
+        check(reply, "measuring the cipher")
         encrypted, encrypt_time, decrypted, decrypt_time = messages.CIPHER_SPEED.unpack(reply.body)
         return encrypted * 1e9 / encrypt_time, decrypted * 1e9 / decrypt_time
 
@@ -350,7 +317,7 @@ class Engine:
         }
         if -reply.status in refusals:
             raise UnlockError(f"transport blob: {refusals[-reply.status]}")
-        _check(reply, "importing the key")
+        check(reply, "importing the key")
         return messages.parse_token(reply.body)
 
     def export_key(self, key: ProtectedKey) -> ExportedKey:
@@ -364,116 +331,21 @@ class Engine:
             raise ProtectedKeyExpiredError(
                 "protected key: made in another session of the engine, which nothing can use now"
             )
-        _check(reply, "looking at the volume key")
+        check(reply, "looking at the volume key")
         return ExportedKey.parse(reply.body)
 
     def make_pkey_token(self, kind: PkeyType) -> bytes:
         """A random protected key of IBM Z's layout (80 bytes; XTS-128 80, XTS-256 112)."""
         reply = self._channel.call(Type.MAKE_PKEY, messages.KEY_SIZE.pack(kind, 0))
-        _check(reply, "making a protected key")
+        check(reply, "making a protected key")
         return messages.parse_token(reply.body).token
-
-    # Devices.
-
-    def add_device(self, device: DeviceSpec, fds: Sequence[int]) -> int:
-        """Serve a device under its node id from now on; the slot of its statistics.
-
-        ``fds`` are the backing descriptors that the segments count; the engine keeps duplicates.
-        """
-        reply = self._channel.call(Type.ADD_DEVICE, device.pack(), fds)
-        _check_table(reply, device.segments)
-        return int(messages.ADDED.unpack(reply.body)[0])
-
-    def load_table(self, device: DeviceSpec, fds: Sequence[int]) -> None:
-        """Replace the table of a suspended device."""
-        _check_table(self._channel.call(Type.LOAD_TABLE, device.pack(), fds), device.segments)
-
-    def remove_device(self, node: int) -> None:
-        """Refuse new I/O, finish what runs, sync, drop the keys and the device.
-
-        Raises:
-            EngineError: the backing store failed to sync; the device is gone all the same.
-        """
-        self._node(Type.REMOVE_DEVICE, node, "flushing the backing store")
-
-    def suspend(self, node: int, *, wipe_keys: bool = False, fail_io: bool = False) -> None:
-        """Finish what runs, sync, and hold new I/O, or with ``fail_io`` refuse it (EIO).
-
-        ``wipe_keys`` drops the keys as well. Of a suspended device ``fail_io`` ends the waiting.
-
-        Raises:
-            EngineError: already suspended, or the backing store failed to sync, which does not keep
-                the device from being suspended.
-        """
-        flags = messages.SUSPEND_WIPE if wipe_keys else 0
-        flags |= messages.SUSPEND_FAIL if fail_io else 0
-        self._node(Type.SUSPEND, node, "suspending", flags)
-
-    def resize(self, node: int, size: int) -> None:
-        """Give a device of one segment another size, in bytes, while it is in use.
-
-        Raises:
-            ConfigError: no whole sectors, or a table of several targets.
-            AccessError: the backing store ends before.
-            BusyError: somebody else uses what would be added, or the device is suspended.
-        """
-        reply = self._channel.call(Type.RESIZE, messages.RESIZE.pack(node, size))
-        if reply.status == -errno.EINVAL:
-            raise ConfigError(f"{size} bytes: no whole sectors, or a table of several targets")
-        if reply.status == -errno.ENOSPC:
-            raise AccessError(f"device is too small for {size} bytes of data")
-        if reply.status == -errno.EBUSY:
-            raise BusyError("the data area cannot grow: in use, or the volume is suspended")
-        _check(reply, "resizing")
-
-    def resume(self, node: int) -> None:
-        """Go on with a suspended device, with the I/O that was held first."""
-        self._node(Type.RESUME, node, "resuming")
-
-    def rekey(self, node: int, segment: int, key: ProtectedKey) -> None:
-        """Give segment number ``segment`` of a suspended device its key."""
-        body = messages.REKEY.pack(node, segment, messages.pack_token(key))
-        _check(self._channel.call(Type.REKEY, body), f"key for segment {segment}")
-
-    def refresh(self, node: int, *, discards: bool) -> None:
-        """Let hole punching reach the backing store, or no longer, while the device is in use."""
-        self._node(Type.REFRESH, node, "refreshing", messages.DISCARDS if discards else 0)
-
-    def read(self, node: int, offset: int, size: int) -> bytes:
-        """At most 8192 bytes of a device, deciphered; fewer at its end.
-
-        For the one command that started this engine: one that serves a mount refuses.
-
-        Raises:
-            EngineError: it refuses, or the backing store fails.
-        """
-        reply = self._channel.call(Type.READ, messages.READ.pack(node, offset, size))
-        _check(reply, "reading")
-        return reply.body
-
-    def flush(self, node: int) -> None:
-        """Sync the backing store of a device."""
-        self._node(Type.FLUSH, node, "flushing the backing store")
-
-    def invalidate(self, node: int, entries: Sequence[tuple[int, bytes]] = ()) -> None:
-        """Make the kernel drop the pages of ``node`` and each (parent node, name) entry."""
-        for parent, name in entries:
-            if not 0 < len(name) <= messages.ENTRY_NAME_MAX:
-                raise EngineError(f"entry name of {len(name)} bytes, wanted 1 to 255")
-            self._invalidate(0, parent, name)
-        self._invalidate(node, 0, b"")
-
-    def stats(self, slot: int) -> DeviceStats:
-        """The counters in a slot that `add_device` named."""
-        at = slot * messages.STATS.size
-        return DeviceStats.parse(self._stats[at : at + messages.STATS.size])
 
     # The process.
 
     def status(self) -> Hello:
         """The engine's account of itself, of this moment."""
         reply = self._channel.call(Type.STATUS)
-        _check(reply, "engine's status")
+        check(reply, "engine's status")
         return Hello.parse(reply.body)
 
     def shutdown(self) -> None:
@@ -482,90 +354,13 @@ class Engine:
         Raises:
             EngineError: a backing store failed to sync.
         """
-        _check(self._channel.call(Type.SHUTDOWN), "flushing the backing stores")
+        check(self._channel.call(Type.SHUTDOWN), "flushing the backing stores")
 
     def _key(self, kind: Type, body: bytes, fds: Sequence[int], size: int) -> ProtectedKey:
         reply = self._channel.call(kind, body, fds)
-        _check_key(reply, None, size)
+        check_key(reply, None, size)
         return messages.parse_token(reply.body)
-
-    def _node(self, kind: Type, node: int, what: str, flags: int = 0) -> None:
-        _check(self._channel.call(kind, messages.NODE.pack(node, flags)), what)
-
-    def _invalidate(self, node: int, parent: int, name: bytes) -> None:
-        reply = self._channel.call(Type.INVALIDATE, messages.INVALIDATE.pack(node, parent, name))
-        # The kernel knows nothing of what nobody looked up: then nothing is cached either.
-        if reply.status != -errno.ENOENT:
-            _check(reply, "dropping the kernel's pages")
 
 
 def _xts(xts: bool) -> int:  # noqa: FBT001 (a flag turned into its bit)
     return messages.KEY_XTS if xts else 0
-
-
-def _check(reply: Reply, what: str) -> None:
-    if reply.status == 0:
-        return
-    code = -reply.status
-    if code == errno.ENOSPC:
-        raise EngineMemoryError(f"{what}: the engine's key memory is full (RLIMIT_MEMLOCK)")
-    if code in (errno.ENOMEM, errno.E2BIG):
-        raise EngineMemoryError(
-            f"{what}: the KDF wants more memory than policy or the machine allows"
-        )
-    if code == errno.EKEYEXPIRED:
-        raise EngineError(f"{what}: the key belongs to another session of the engine")
-    raise EngineError(f"{what}: {os.strerror(code)}")
-
-
-def _check_greeting(reply: Reply) -> None:
-    _check(reply, "engine's greeting")
-    if len(reply.fds) != 1:
-        raise EngineError(f"engine's greeting: {len(reply.fds)} descriptors, wanted 1")
-
-
-def _check_keyslot(reply: Reply, keyslot: KeyslotSpec, secret: Secret, what: str) -> None:
-    if reply.status == -errno.EOPNOTSUPP:
-        kdf = keyslot.kdf
-        if kdf.type is not KdfType.PBKDF2 and secret.length == 0:
-            raise UnsupportedError(f"{what}: {kdf.type.name.lower()} of an empty passphrase")
-        raise UnsupportedError(
-            f"{what}: area cipher {keyslot.area_cipher}, AF hash {keyslot.af_hash} or "
-            f"KDF {kdf.type.name.lower()} {kdf.hash_name}".rstrip()
-            + ": not supported"
-        )
-    if reply.status == -errno.E2BIG:
-        raise EngineMemoryError(
-            f"{what}: Argon2 wants {keyslot.kdf.memory_kib} KiB, more than policy allows"
-        )
-    if reply.status == -errno.EINVAL:
-        raise FormatError(f"{what}: sizes or KDF costs that cannot be")
-    _check(reply, what)
-
-
-def _check_key(reply: Reply, got: int | None, wanted: int) -> None:
-    refusals: dict[int, MapperError] = {
-        errno.EKEYREJECTED: UnlockError("volume key: the two halves of an XTS key are equal"),
-        errno.ENODATA: UnlockError(
-            f"key file: {'too few' if got is None else got} bytes, wanted {wanted}"
-        ),
-        errno.EINVAL: UnlockError(f"volume key: {wanted} bytes, possible are 1 to 2080"),
-    }
-    if -reply.status in refusals:
-        raise refusals[-reply.status]
-    _check(reply, "making the volume key")
-
-
-def _check_table(reply: Reply, segments: Sequence[SegmentSpec]) -> None:
-    ciphers = ", ".join(sorted({s.cipher for s in segments if s.cipher}))
-    if reply.status == -errno.EOPNOTSUPP:
-        raise UnsupportedError(f"cipher {ciphers}: not supported")
-    if reply.status == -errno.EKEYREJECTED:
-        raise UnlockError("volume key: the two halves of an XTS key are equal")
-    if reply.status == -errno.EINVAL:
-        raise EngineError(f"table: sizes, offsets or a key that do not fit cipher {ciphers}")
-    if reply.status == -errno.EEXIST:
-        raise EngineError("table: this node id is in use")
-    if reply.status == -errno.EUSERS:
-        raise EngineError("table: the engine serves as many devices as it can")
-    _check(reply, "loading the table")
