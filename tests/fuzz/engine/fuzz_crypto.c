@@ -183,6 +183,25 @@ static void try_plain_key(struct input *in)
     arena_free(key);
 }
 
+static void try_loopaes_key(struct input *in)
+{
+    struct wire_loopaes_key how = {.key_size = take_near(in, 16)};
+    uint8_t text[65 * 8], *key = NULL;
+    unsigned count = 0, lines = take_byte(in) & 1 ? 64 + take_byte(in) % 3 : take_byte(in) % 66;
+    const size_t width = 1 + take_byte(in) % 7;
+    struct secret secret = {.bytes = text, .length = 0};
+    if (take_byte(in) & 1)
+        take_name(in, how.hash);
+    take(in, text, sizeof(text));
+    for (unsigned i = 0; i < lines && secret.length + width + 1 <= sizeof(text); i++) {
+        secret.length += width;
+        text[secret.length++] = take_byte(in) % 16 ? '\n' : '\r';
+    }
+    int error = loopaes_key(&how, &secret, &key, &count);
+    CHECK((error == 0) == (key != NULL) && (error != 0 || count == 1 || count == 64 || count == 65));
+    arena_free(key);
+}
+
 static void try_token(struct input *in)
 {
     struct wire_token token = {.length = 0};
@@ -277,7 +296,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     struct input in = {.bytes = bytes, .left = size};
     uint64_t used = arena_info().used;
     while (in.left > 0) {
-        switch (take_byte(&in) % 8) {
+        switch (take_byte(&in) % 9) {
         case 0: try_cipher(&in); break;
         case 1: try_keyslot(&in, fd); break;
         case 2: try_kdf(&in); break;
@@ -285,6 +304,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         case 4: try_token(&in); break;
         case 5: try_secret(&in, fd); break;
         case 6: try_foreign_tokens(&in); break;
+        case 7: try_loopaes_key(&in); break;
         default: try_af(&in); break;
         }
         CHECK(ftruncate(fd, 128 << 10) == 0);

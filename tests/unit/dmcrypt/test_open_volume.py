@@ -5,9 +5,10 @@ import os
 
 import pytest
 
-from fusecrypt.dmcrypt.backing import pread_from
+from fusecrypt.dmcrypt.backing import pread_from, pread_of
 from fusecrypt.dmcrypt.engine.messages import DigestSpec
 from fusecrypt.dmcrypt.luks2 import read_header
+from fusecrypt.dmcrypt.luks_header import read_luks_header
 from fusecrypt.dmcrypt.open_volume import (
     check_luks,
     get_key_size,
@@ -253,6 +254,23 @@ def test_data_that_are_not_whole_sectors_are_refused():
     check_luks(header, 524288 + 8192, read_only=False)
     with pytest.raises(AccessError, match="8704 bytes of data are not a multiple of the sector"):
         check_luks(header, 524288 + 8704, read_only=False)
+
+
+def test_luks1_volumes_of_no_cipher_are_refused_since_their_keyslots_have_it(
+    engine, load, open_file
+):
+    data = bytearray(corpus.get_image("luks1-aes-cbc-plain-128-sha1").data)
+    data[8:72] = b"cipher_null".ljust(32, b"\0") + b"ecb".ljust(32, b"\0")
+    header = read_luks_header(pread_of(bytes(data)), len(data))
+    with pytest.raises(UnsupportedError, match=r"keyslot 0: .*cipher_null-ecb"):
+        open_luks(
+            engine,
+            header,
+            open_file(bytes(data)),
+            load(PASSPHRASE),
+            data_size=len(data),
+            read_only=True,
+        )
 
 
 @pytest.mark.parametrize("image", corpus.images("plain", accepted=True), ids=lambda i: i.name)

@@ -202,6 +202,8 @@ def test_a_keyslot_that_we_make_is_the_specifications(tmp_path, key_size):
         ({"offset": 2**63 - 1}, errno.EINVAL),
         ({"offset": 2**64 - 1}, errno.EINVAL),
         ({"cipher": "aes-xts-random"}, errno.EOPNOTSUPP),
+        ({"cipher": "cipher_null-ecb"}, errno.EOPNOTSUPP),  # would keep no secret
+        ({"cipher": "capi:ecb(cipher_null)"}, errno.EOPNOTSUPP),
         ({"cipher": ""}, errno.EOPNOTSUPP),
         ({"af_hash": "sha257"}, errno.EOPNOTSUPP),
         ({"offset": 1 << 20}, errno.ENODATA),  # past the end
