@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "device_requests.h"
 #include "key_requests.h"
 #include "key_text.h"
 #include "read_device.h"
@@ -105,102 +106,6 @@ static void status(struct request *r)
     request_finish(r, 0, &out, sizeof out);
 }
 
-/* The table in a request's body, or -EINVAL. Its descriptors are the callee's from then on. */
-static int table_of(struct request *r, struct wire_device *d, int fds[WIRE_FDS_MAX])
-{
-    memcpy(d, r->body, sizeof *d);
-    if (d->segments > WIRE_SEGMENTS_MAX || r->length != sizeof *d + d->segments * sizeof(struct wire_segment))
-        return -EINVAL;
-    for (unsigned i = 0; i < r->fd_count; i++) {
-        fds[i] = r->fds[i];
-        r->fds[i] = -1;
-    }
-    return 0;
-}
-
-static unsigned cipher_threads(const struct engine *e)
-{
-    return fuse_loop_io_threads(e->readers);
-}
-
-static void add_device(struct request *r)
-{
-    struct wire_device d;
-    uint32_t out[2] = { 0, 0 };
-    int fds[WIRE_FDS_MAX];
-    int rc = table_of(r, &d, fds);
-
-    if (rc == 0)
-        rc = device_table_add(&r->engine->devices, &d, (const void *)(r->body + sizeof d), fds, r->fd_count,
-                              cipher_threads(r->engine), &out[0]);
-    request_finish(r, rc, out, sizeof out);
-}
-
-static void load_table(struct request *r)
-{
-    struct wire_device d;
-    int fds[WIRE_FDS_MAX];
-    int rc = table_of(r, &d, fds);
-
-    if (rc == 0)
-        rc = device_table_load(&r->engine->devices, &d, (const void *)(r->body + sizeof d), fds, r->fd_count,
-                               cipher_threads(r->engine));
-    request_finish(r, rc, NULL, 0);
-}
-
-static void node_request(struct request *r)
-{
-    struct engine *e = r->engine;
-    struct wire_node n;
-    struct parked *parked = NULL;
-    int rc = -EINVAL;
-
-    memcpy(&n, r->body, sizeof n);
-    switch (r->header.type) {
-    case WIRE_REMOVE_DEVICE:
-        rc = device_table_remove(&e->devices, n.node, &parked);
-        fuse_loop_release(&e->loop, parked, EIO);
-        break;
-    case WIRE_SUSPEND:
-        rc = device_table_suspend(&e->devices, n.node, (n.flags & WIRE_SUSPEND_WIPE) != 0,
-                                  (n.flags & WIRE_SUSPEND_FAIL) != 0, &parked);
-        fuse_loop_release(&e->loop, parked, EIO);
-        break;
-    case WIRE_RESUME:
-        rc = device_table_resume(&e->devices, n.node, &parked);
-        fuse_loop_release(&e->loop, parked, 0);
-        break;
-    case WIRE_REFRESH:
-        rc = device_table_refresh(&e->devices, n.node, (n.flags & WIRE_DISCARDS) != 0, &parked);
-        fuse_loop_release(&e->loop, parked, 0);
-        break;
-    case WIRE_FLUSH:
-        rc = device_table_flush(&e->devices, n.node);
-        break;
-    }
-    request_finish(r, rc, NULL, 0);
-}
-
-static void rekey(struct request *r)
-{
-    struct wire_rekey k;
-
-    memcpy(&k, r->body, sizeof k);
-    request_finish(r, device_table_rekey(&r->engine->devices, k.node, k.segment, &k.token, cipher_threads(r->engine)),
-                   NULL, 0);
-}
-
-static void resize(struct request *r)
-{
-    struct wire_resize in;
-    struct parked *parked;
-
-    memcpy(&in, r->body, sizeof in);
-    int rc = device_table_resize(&r->engine->devices, in.node, in.size, &parked);
-    fuse_loop_release(&r->engine->loop, parked, 0);
-    request_finish(r, rc, NULL, 0);
-}
-
 static void invalidated(void *arg, int rc)
 {
     request_finish(arg, rc, NULL, 0);
@@ -261,13 +166,13 @@ struct handler {
 
 static const struct handler handlers[] = {
     [WIRE_HELLO] = { hello, sizeof(struct wire_key_size), 0, 0, HERE },
-    [WIRE_ADD_DEVICE] = { add_device, 0, 0, WIRE_FDS_MAX, IN_ADMIN },
-    [WIRE_LOAD_TABLE] = { load_table, 0, 0, WIRE_FDS_MAX, IN_ADMIN },
-    [WIRE_REMOVE_DEVICE] = { node_request, sizeof(struct wire_node), 0, 0, IN_ADMIN },
-    [WIRE_SUSPEND] = { node_request, sizeof(struct wire_node), 0, 0, IN_ADMIN },
-    [WIRE_RESUME] = { node_request, sizeof(struct wire_node), 0, 0, IN_ADMIN },
-    [WIRE_REKEY] = { rekey, sizeof(struct wire_rekey), 0, 0, IN_ADMIN },
-    [WIRE_FLUSH] = { node_request, sizeof(struct wire_node), 0, 0, IN_ADMIN },
+    [WIRE_ADD_DEVICE] = { request_add_device, 0, 0, WIRE_FDS_MAX, IN_ADMIN },
+    [WIRE_LOAD_TABLE] = { request_load_table, 0, 0, WIRE_FDS_MAX, IN_ADMIN },
+    [WIRE_REMOVE_DEVICE] = { request_change_device, sizeof(struct wire_node), 0, 0, IN_ADMIN },
+    [WIRE_SUSPEND] = { request_change_device, sizeof(struct wire_node), 0, 0, IN_ADMIN },
+    [WIRE_RESUME] = { request_change_device, sizeof(struct wire_node), 0, 0, IN_ADMIN },
+    [WIRE_REKEY] = { request_rekey_device, sizeof(struct wire_rekey), 0, 0, IN_ADMIN },
+    [WIRE_FLUSH] = { request_change_device, sizeof(struct wire_node), 0, 0, IN_ADMIN },
     [WIRE_INVALIDATE] = { invalidate, sizeof(struct wire_invalidate), 0, 0, HERE },
     [WIRE_LOAD_SECRET] = { key_load_secret, sizeof(struct wire_load_secret), 1, 1, IN_READING },
     [WIRE_DROP_SECRET] = { key_drop_secret, sizeof(struct wire_secret), 0, 0, HERE },
@@ -278,7 +183,7 @@ static const struct handler handlers[] = {
     [WIRE_PLAIN_KEY] = { key_plain, sizeof(struct wire_plain_key), 0, 0, IN_KEYS },
     [WIRE_MAKE_DIGEST] = { key_make_digest, sizeof(struct wire_make_digest), 0, 0, IN_KEYS },
     [WIRE_BENCHMARK_KDF] = { key_benchmark, sizeof(struct wire_benchmark), 0, 0, IN_KEYS },
-    [WIRE_REFRESH] = { node_request, sizeof(struct wire_node), 0, 0, IN_ADMIN },
+    [WIRE_REFRESH] = { request_change_device, sizeof(struct wire_node), 0, 0, IN_ADMIN },
     [WIRE_READ] = { read_device, sizeof(struct wire_read), 0, 0, IN_ADMIN },
     [WIRE_BENCHMARK_CIPHER] = { key_benchmark_cipher, sizeof(struct wire_cipher_benchmark), 0, 0, IN_KEYS },
     [WIRE_IMPORT_KEY] = { key_import, sizeof(struct wire_blob), 0, 0, IN_KEYS },
@@ -288,7 +193,7 @@ static const struct handler handlers[] = {
     [WIRE_TABLE_KEY] = { key_of_table, sizeof(struct wire_table_key), 0, 0, IN_KEYS },
     [WIRE_SHOW_KEY] = { key_show, sizeof(struct wire_show_key), 1, 1, IN_READING },
     [WIRE_LOOPAES_KEY] = { key_loopaes, sizeof(struct wire_loopaes_key), 0, 0, IN_KEYS },
-    [WIRE_RESIZE] = { resize, sizeof(struct wire_resize), 0, 0, IN_ADMIN },
+    [WIRE_RESIZE] = { request_resize_device, sizeof(struct wire_resize), 0, 0, IN_ADMIN },
     [WIRE_STATUS] = { status, 0, 0, 0, HERE },
     [WIRE_SHUTDOWN] = { shut_down, 0, 0, 0, IN_ADMIN },
 };
