@@ -127,8 +127,9 @@ class RepositoryItem:
         pending = self._read_pending()
         if pending is None:
             raise ConfigError("nothing waits")
-        pattern = self._tools.keystore.validate(pending).pattern
-        check_pattern(self._key.pattern or None, pattern)
+        keystore = self._tools.keystore
+        pattern = keystore.validate(pending).pattern
+        check_pattern(self._key.pattern or _find_pattern(keystore, self._key.token), pattern)
         self._repository.complete_key(self._key, pending)
 
     def rollback(self) -> bool:
@@ -175,11 +176,7 @@ class FileItem:
             raise ConfigError("nothing waits")
         keystore = self._tools.keystore
         pattern = keystore.validate(pending).pattern
-        try:
-            old = keystore.validate(SecureKey.parse(read_file(self._path, _KEY_MAX + 1))).pattern
-        except MasterKeyChangedError:
-            old = None  # nobody can compare them any more
-        check_pattern(old, pattern)
+        check_pattern(_find_pattern(keystore, read_file(self._path, _KEY_MAX + 1)), pattern)
         move_file(self._pending, self._path)
 
     def rollback(self) -> bool:
@@ -334,6 +331,14 @@ def _reencipher(tools: Tools, key: SecureKey) -> SecureKey:
     if new == key:
         raise ConfigError(f"is under the {target} master key already")
     return new
+
+
+def _find_pattern(keystore: Keystore, token: bytes) -> str | None:
+    """The verification pattern of a key, while an adapter can tell it."""
+    try:
+        return keystore.validate(SecureKey.parse(token)).pattern
+    except MasterKeyChangedError:
+        return None
 
 
 def _parse_pending(token: bytes) -> SecureKey | None:

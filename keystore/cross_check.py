@@ -1,6 +1,6 @@
-"""Whether adapters can serve the same keys, told before a key is made or used with them.
+"""Whether the master keys of some adapters fit together, and a key: what zkey says of them. Pure.
 
-Source of the rules: what zkey checks of the APQNs of a key before many of its commands.
+Source: cross_check_apqns in zkey/utils.c of s390-tools, for what is looked at.
 """
 
 from __future__ import annotations
@@ -8,95 +8,112 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .coprocessor import MODE_CCA, AdapterInfo, Apqn, Fill, Register, Status
+from .coprocessor import MODE_CCA, AdapterInfo, Apqn, Fill, Register, RegisterState
 from .tokens import KeyType
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something to know about one adapter, or about all of them."""
+class CrossCheck:
+    """What was found."""
 
-    text: str
-    apqn: Apqn | None = None
-    is_warning: bool = True  # else all is well, or will be
+    notes: tuple[str, ...]  # what is as it may be for a while
+    warnings: tuple[str, ...]  # what should not be
+    table: tuple[str, ...]  # the registers, when there is anything to say
 
-    def __str__(self) -> str:
-        return self.text if self.apqn is None else f"{self.apqn}: {self.text}"
+    @property
+    def lines(self) -> list[str]:
+        """For people."""
+        told = [
+            *(f"INFO: {text}" for text in self.notes),
+            *(f"WARNING: {t}" for t in self.warnings),
+        ]
+        return [*told, "", *self.table, ""] if told else []
 
 
 def cross_check(
     adapters: Sequence[AdapterInfo],
-    apqns: Sequence[Apqn] = (),
-    *,
-    key_type: KeyType | None = None,
+    apqns: Sequence[Apqn],
+    key_type: KeyType,
     mkvp: bytes | None = None,
-) -> tuple[list[Finding], list[AdapterInfo]]:
-    """What is to be said of the named adapters, or of all that can be used; and which those are.
-
-    They are set up properly if there is no warning. ``key_type`` is what they are to be used for,
-    ``mkvp`` the master key of a key that there is already.
-    """
+) -> CrossCheck:
+    """Look at the named adapters, or at all that can be used; ``mkvp``: of the key they are for."""
     present = {adapter.apqn: adapter for adapter in adapters}
-    findings = [Finding("does not exist", apqn) for apqn in apqns if apqn not in present]
-    chosen = [present[apqn] for apqn in apqns if apqn in present]
+    chosen = [present[apqn] for apqn in apqns if apqn in present and present[apqn].is_usable]
     if not apqns:
         chosen = [adapter for adapter in adapters if adapter.is_usable]
-    able: list[AdapterInfo] = []
+    notes: list[str] = []
+    warnings: list[str] = []
+    for apqn in apqns:
+        if apqn not in present:
+            warnings.append(f"APQN {apqn}: there is no such adapter")
+        elif not present[apqn].is_usable:
+            warnings.append(f"APQN {apqn}: {_say_unusable(present[apqn])}")
     for adapter in chosen:
-        problem = _find_problem(adapter, key_type)
-        if problem:
-            findings.append(Finding(problem, adapter.apqn))
-        else:
-            able.append(adapter)
-    new_mkvps = {adapter.new.mkvp for adapter in able if adapter.new.mkvp}
-    for adapter in able:
-        findings += _check_registers(adapter, mkvp)
-        if adapter.new.mkvp and len(new_mkvps) > 1:
-            findings.append(Finding("others have another NEW master key", adapter.apqn))
-    if not able:
-        findings.append(Finding("none of the adapters can be used"))
-    elif len({adapter.current.mkvp for adapter in able}) > 1:
-        findings.append(Finding("the adapters do not have the same CURRENT master key"))
-    return findings, able
+        if not adapter.supports(key_type):
+            warnings.append(f"APQN {adapter.apqn}: a {adapter.type} is too old for {key_type} keys")
+        notes += [f"APQN {adapter.apqn}: {text}" for text in _list_notes(adapter, mkvp)]
+        warnings += [f"APQN {adapter.apqn}: {text}" for text in _list_warnings(adapter, mkvp)]
+    warnings += _compare(chosen)
+    if not chosen:
+        warnings.append("None of the adapters can be used")
+    return CrossCheck(tuple(notes), tuple(warnings), tuple(_format_table(chosen)))
 
 
-def _find_problem(adapter: AdapterInfo, key_type: KeyType | None) -> str:
-    """Why an adapter can serve no such keys at all; empty: it can."""
+def _say_unusable(adapter: AdapterInfo) -> str:
     if adapter.mode != MODE_CCA:
-        return f"its card is a {adapter.type}, wanted one in CCA mode"
+        return "is no CCA coprocessor"
     if adapter.is_control_only:
-        return "the domain is administered here, not used"
-    if adapter.status is not Status.ONLINE:
-        return f"it is {adapter.status}"
-    if key_type is not None and not adapter.supports(key_type):
-        return f"its card is a {adapter.type}, wanted a CEX6C or later for {key_type}"
-    return ""
+        return "is administered here, and used elsewhere"
+    return f"is {adapter.status}"
 
 
-def _check_registers(adapter: AdapterInfo, mkvp: bytes | None) -> list[Finding]:
-    found: list[Finding] = []
-
-    def note(text: str, *, is_warning: bool = False) -> None:
-        found.append(Finding(text, adapter.apqn, is_warning))
-
-    new, current, old = adapter.new, adapter.current, adapter.old
-    if new.state is Fill.PARTIAL:
-        note("NEW waits for more parts of a master key")
-    if not current.is_usable:
-        note("no master key is set", is_warning=True)
-    for first, second in (
+def _list_notes(adapter: AdapterInfo, mkvp: bytes | None) -> list[str]:
+    found: list[str] = []
+    if adapter.new.state is Fill.PARTIAL:
+        found.append("the NEW master key is loaded only in part")
+    pairs = (
         (Register.OLD, Register.CURRENT),
         (Register.NEW, Register.CURRENT),
         (Register.NEW, Register.OLD),
-    ):
-        one, two = adapter.get_register(first).mkvp, adapter.get_register(second).mkvp
-        if one is not None and one == two:
-            note(f"{first} and {second} hold the same master key")
-    if mkvp is not None and current.is_usable and current.mkvp != mkvp:
-        if old.mkvp == mkvp:
-            note("the key is under the OLD master key: it is to be re-enciphered")
-        elif new.mkvp == mkvp:
-            note("the key is under the NEW master key, which is not set yet")
-        else:
-            note("the key is under another master key than the CURRENT one", is_warning=True)
+    )
+    for one, other in pairs:
+        value = adapter.get_register(one).mkvp
+        if value is not None and value == adapter.get_register(other).mkvp:
+            found.append(f"the {one} master key is the same as the {other} one")
+    where = None if mkvp is None else adapter.find_register(mkvp)
+    if where is Register.OLD:
+        found.append("the master key was changed, and the key is not re-enciphered yet")
+    if where is Register.NEW:
+        found.append("the key is under the NEW master key, which is not set yet")
     return found
+
+
+def _list_warnings(adapter: AdapterInfo, mkvp: bytes | None) -> list[str]:
+    if not adapter.current.is_usable:
+        return ["no master key is set"]
+    if mkvp is not None and adapter.find_register(mkvp) is None:
+        return ["the CURRENT master key is another one than the key's"]
+    return []
+
+
+def _compare(adapters: Sequence[AdapterInfo]) -> list[str]:
+    found: list[str] = []
+    for register in (Register.CURRENT, Register.NEW):
+        values = {a.get_register(register).mkvp for a in adapters} - {None}
+        if len(values) > 1:
+            found.append(f"The adapters have different {register} master keys")
+    return found
+
+
+def _format_table(adapters: Sequence[AdapterInfo]) -> list[str]:
+    rows = [
+        f"{adapter.apqn!s:<11} {_cell(adapter.new):<16} {_cell(adapter.current):<16} "
+        f"{_cell(adapter.old):<16} {adapter.type:<6}"
+        for adapter in adapters
+    ]
+    head = f"{'CARD.DOMAIN':<11} {'NEW MK':<16} {'CURRENT MK':<16} {'OLD MK':<16} {'TYPE':<6}"
+    return [head, "-" * 69, *rows]
+
+
+def _cell(register: RegisterState) -> str:
+    return "partially loaded" if register.state is Fill.PARTIAL else str(register)

@@ -32,10 +32,10 @@ class Finding:
 
 
 class Registers:
-    """The master-key registers of all online adapters."""
+    """The master-key registers of all adapters that can be used."""
 
     def __init__(self, adapters: Sequence[AdapterInfo]) -> None:
-        self._adapters = [adapter for adapter in adapters if adapter.is_online]
+        self._adapters = [adapter for adapter in adapters if adapter.is_usable]
 
     @property
     def is_empty(self) -> bool:

@@ -104,7 +104,7 @@ ZKEY_COMMANDS: Final[dict[str, Command]] = {
         "zkey validate FILE | zkey validate [--name NAME] [--apqns CARD.DOMAIN,…]",
         "Say which secure keys the adapters can use",
         _load_validate,
-        frozenset({"name", "apqns"}),
+        frozenset({"name", "apqns", "no-apqn-check"}),
         maximum=1,
         common=ZKEY_COMMON,
     ),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ...keystore.coprocessor import Register
+from ...keystore.coprocessor import Apqn, Register
+from ...keystore.cross_check import cross_check
 from ...keystore.errors import (
     ConfigError,
     FormatError,
@@ -55,7 +56,9 @@ def run_validate(args: Arguments, settings: Settings, output: Output) -> ExitCod
             if args.has(name):
                 raise ConfigError(f"--{name}: only for keys of the repository, without a file name")
         return _validate_file(args.positionals[0], keystore, output)
-    return _validate_repository(find_keys(args, settings), keystore, output)
+    return _validate_repository(
+        find_keys(args, settings), keystore, output, is_checked=not args.has("no-apqn-check")
+    )
 
 
 def _validate_file(path: str, keystore: Keystore, output: Output) -> ExitCode:
@@ -67,25 +70,27 @@ def _validate_file(path: str, keystore: Keystore, output: Output) -> ExitCode:
     if finding.validation is None:
         raise ConfigError(f"the secure key in file '{path}' is not valid: {finding.reason}")
     shape = describe_token(secure_key.token)
-    output.json({"file": path, **describe_secure_key(shape, finding)})
     for line in format_file(path, shape, finding):
         output.line(line)
+    checked = check_adapters(keystore, (), secure_key, output)
+    output.json({"file": path, **describe_secure_key(shape, finding), **checked})
     if finding.validation.register is Register.OLD:
         output.warn(_OLD_WARNING)
     return ExitCode.OK
 
 
 def _validate_repository(
-    keys: Sequence[RepositoryKey], keystore: Keystore, output: Output
+    keys: Sequence[RepositoryKey], keystore: Keystore, output: Output, *, is_checked: bool
 ) -> ExitCode:
     described: list[dict[str, object]] = []
     invalid = warnings = 0
     for key in keys:
         shape = key.shape
         finding = _validate(keystore, key.token)
-        described.append(describe_key(key, shape, finding))
         for line in format_record(key, shape, finding):
             output.line(line)
+        checked = _check_key_adapters(keystore, key, output) if is_checked else {}
+        described.append({**describe_key(key, shape, finding), **checked})
         found = _find_warnings(key, finding)
         for text in found:
             output.warn(text)
@@ -95,6 +100,27 @@ def _validate_repository(
     output.line(f"{valid} keys are valid, {invalid} keys are invalid, {warnings} warnings")
     output.json({"keys": described, "valid": valid, "invalid": invalid, "warnings": warnings})
     return ExitCode.WRONG_PARAMETERS if invalid else ExitCode.OK
+
+
+def check_adapters(
+    keystore: Keystore, apqns: Sequence[Apqn], key: SecureKey, output: Output
+) -> dict[str, object]:
+    """Print what is to be said of the master keys that the adapters have; the same for --json."""
+    found = cross_check(keystore.list_adapters(), apqns, key.key_type, key.mkvp)
+    for line in found.lines:
+        output.line(line)
+    return {"adapter_notes": list(found.notes), "adapter_warnings": list(found.warnings)}
+
+
+def _check_key_adapters(
+    keystore: Keystore, key: RepositoryKey, output: Output
+) -> dict[str, object]:
+    try:
+        secure_key = key.secure_key
+    except FormatError:
+        return {}  # of another kind, for which there is no adapter
+    apqns = [Apqn.parse(text) for text in key.apqns]
+    return check_adapters(keystore, apqns, secure_key, output)
 
 
 def _validate(keystore: Keystore, token: bytes) -> Finding:

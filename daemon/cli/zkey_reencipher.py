@@ -101,6 +101,8 @@ def _run_repository(args: Arguments, settings: Settings, output: Output, wish: W
     keystore = Keystore(settings)
     repository = Repository(settings.zkey_repository)
     is_completing = args.has("complete")
+    if not keystore.list_adapters():
+        raise CoprocessorError("no adapter that has a master key; 'fusecrypt adapter create'")
     counts = dict.fromkeys(Outcome, 0)
     described: list[dict[str, object]] = []
     for key in find_keys(args, settings):
@@ -138,8 +140,6 @@ def reencipher_key(
         secure_key = key.secure_key
         validation = keystore.validate(secure_key)
     except (FormatError, CoprocessorError) as error:
-        if isinstance(error, CoprocessorError) and not keystore.list_adapters():
-            raise
         return Outcome.SKIPPED, f"is not valid: {error}"
     try:
         plan = wish.plan(validation.register)

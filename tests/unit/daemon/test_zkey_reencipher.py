@@ -64,7 +64,11 @@ def test_a_master_key_changes_in_two_steps(place):
     assert (stored(place), mkvp(stored(place, "renc"))) == (before, make_mkvp(TWO))
 
     registers(place, current=TWO, old=ONE)
-    assert "OLD master key" in zkey(place, "validate").stdout
+    shown = zkey(place, "validate").stdout
+    assert "OLD master key" in shown
+    row = f"03.0039     -                {make_mkvp(TWO).hex()} {make_mkvp(ONE).hex()} CEX8C"
+    assert row in shown
+    assert "INFO: APQN 03.0039" not in zkey(place, "validate", "--no-apqn-check").stdout
     assert "Completing re-enciphering for key 'k'" in zkey(place, "re", "-p", "-N", "k*").stdout
     assert unwrap(stored(place), TWO) == CLEAR
     assert not (place.directory / "zkey/k.renc").exists()
@@ -185,3 +189,10 @@ def test_a_key_whose_change_is_pending_is_not_converted(place):
     zkey(place, "re")
     assert place.run("zkey", "con", "-F", "-K", "CCA-AESCIPHER", "-N", "k").status == 5
     assert (place.directory / "zkey/k.renc").exists()
+
+
+def test_without_an_adapter_nothing_is_tried(place, tmp_path):
+    with running(tmp_path) as other:
+        shutil.copytree(place.directory / "zkey", other.directory / "zkey")
+        for words in (["re"], ["re", "-p"], ["validate"]):
+            assert other.run("zkey", *words).status == 6, words

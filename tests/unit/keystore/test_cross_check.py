@@ -1,90 +1,78 @@
-"""What is said of adapters before keys are made or used with them."""
+"""What is said of adapters whose master keys do not fit together, or not a key."""
 
 import pytest
 
-from fusecrypt.keystore.adapters import Change
-from fusecrypt.keystore.coprocessor import Apqn, Fill, RegisterState
+from fusecrypt.keystore.coprocessor import AdapterInfo, Apqn, Fill, RegisterState
 from fusecrypt.keystore.cross_check import cross_check
 from fusecrypt.keystore.tokens import KeyType
-from fusecrypt.keystore.verification import make_mkvp
-from tests.unit.keystore.samples import FIRST, SECOND, master_key, put_adapter
 
-OTHER = Apqn(4, 0)
-MKVPS = [make_mkvp(master_key(first)) for first in range(4)]
-
-
-def said(coprocessors, *apqns, **options):
-    findings, able = cross_check(coprocessors.list_info(), apqns, **options)
-    texts = [("! " if finding.is_warning else "") + str(finding) for finding in findings]
-    return texts, [str(adapter.apqn) for adapter in able]
+A, B, C = (bytes([n]) * 8 for n in (0xAA, 0xBB, 0xCC))
+FIRST, SECOND = Apqn(3, 0x39), Apqn(4, 1)
+DATA = KeyType.CCA_AESDATA
 
 
-def test_adapters_that_agree_are_proper(coprocessors, directory):
-    for apqn in (FIRST, SECOND):
-        put_adapter(directory, apqn, current=master_key(0), old=master_key(1))
-    assert said(coprocessors) == ([], ["03.0039", "03.0040"])
-    assert said(coprocessors, SECOND, mkvp=MKVPS[0]) == ([], ["03.0040"])
+def adapter(apqn=FIRST, new=None, current=A, old=None, *, partial=False, **fields):
+    def state(mkvp, fill):
+        return RegisterState(Fill.EMPTY) if mkvp is None else RegisterState(fill, mkvp)
+
+    filled = RegisterState(Fill.PARTIAL) if partial else state(new, Fill.FULL)
+    words = {"serial": "93AADFK7", "is_online": True, "created": "", **fields}
+    return AdapterInfo(apqn, new=filled, current=state(current, Fill.VALID),
+                       old=state(old, Fill.VALID), **words)  # fmt: skip
 
 
-def test_different_master_keys_are_told(coprocessors, directory):
-    put_adapter(directory, FIRST, current=master_key(0), new=master_key(2))
-    put_adapter(directory, SECOND, current=master_key(1), new=master_key(3))
-    put_adapter(directory, OTHER)
-    assert said(coprocessors)[0] == [
-        "! 03.0039: others have another NEW master key",
-        "! 03.0040: others have another NEW master key",
-        "! 04.0000: no master key is set",
-        "! the adapters do not have the same CURRENT master key",
-    ]
-    assert said(coprocessors, FIRST) == ([], ["03.0039"])
-
-
-def test_what_cannot_be_used_is_told_if_it_was_named(coprocessors, directory):
-    put_adapter(directory, FIRST, {"is_control_only": True}, current=master_key(0))
-    put_adapter(directory, SECOND, {"type": "CEX5C"}, current=master_key(0))
-    coprocessors.create(OTHER, "accel")
-    missing = Apqn(9, 9)
-    assert said(coprocessors, FIRST, SECOND, OTHER, missing, key_type=KeyType.CCA_AESCIPHER) == (
-        [
-            "! 09.0009: does not exist",
-            "! 03.0039: the domain is administered here, not used",
-            "! 03.0040: its card is a CEX5C, wanted a CEX6C or later for CCA-AESCIPHER",
-            "! 04.0000: its card is a CEX8A, wanted one in CCA mode",
-            "! none of the adapters can be used",
-        ],
-        [],
-    )
-    assert said(coprocessors) == ([], ["03.0040"])
-    for change, word in ((Change.OFFLINE, "offline"), (Change.DECONFIGURE, "deconfig")):
-        coprocessors.change([SECOND], change)
-        assert f"! 03.0040: it is {word}" in said(coprocessors, SECOND)[0]
-    assert said(coprocessors)[0] == ["! none of the adapters can be used"]
+def test_nothing_is_said_where_all_is_well():
+    found = cross_check([adapter(), adapter(SECOND)], [], DATA, A)
+    assert found.lines == []
 
 
 @pytest.mark.parametrize(
-    ("registers", "wanted"),
+    ("adapters", "note"),
     [
-        ({"current": 0}, []),
-        ({"current": 1, "old": 0}, ["the key is under the OLD master key: it is to be"]),
-        ({"current": 1, "new": 0}, ["the key is under the NEW master key, which is not set"]),
-        ({"current": 1}, ["! another master key than the CURRENT one"]),
-        ({"current": 0, "old": 0}, ["OLD and CURRENT hold the same"]),
-        ({"current": 0, "new": 0}, ["NEW and CURRENT hold the same"]),
-        ({"current": 0, "new": 1, "old": 1}, ["NEW and OLD hold the same"]),
+        ([adapter(partial=True)], "only in part"),
+        ([adapter(old=A)], "the OLD master key is the same as the CURRENT"),
+        ([adapter(current=B, old=A)], "not re-enciphered yet"),
+        ([adapter(current=B, new=A)], "not set yet"),
     ],
 )
-def test_a_keys_master_key_is_looked_for(coprocessors, directory, registers, wanted):
-    keys = {name: master_key(first) for name, first in registers.items()}
-    put_adapter(directory, FIRST, **keys)
-    found = said(coprocessors, mkvp=MKVPS[0])[0]
-    assert len(found) == len(wanted)
-    for text, part in zip(found, wanted, strict=True):
-        assert text.startswith("!") == part.startswith("!")
-        assert part.removeprefix("! ") in text
+def test_what_may_be_for_a_while_is_a_note(adapters, note):
+    found = cross_check(adapters, [], DATA, A)
+    assert [note in text for text in found.notes] == [True]
+    assert found.warnings == ()
 
 
-def test_a_register_that_waits_for_parts_is_a_note(coprocessors, directory):
-    put_adapter(
-        directory, FIRST, {"new": RegisterState(Fill.PARTIAL)}, current=master_key(0)
-    )  # fmt: skip
-    assert said(coprocessors)[0] == ["03.0039: NEW waits for more parts of a master key"]
+@pytest.mark.parametrize(
+    ("adapters", "apqns", "warning"),
+    [
+        ([adapter()], [FIRST, SECOND], "04.0001: there is no such adapter"),
+        ([adapter(), adapter(SECOND, is_online=False)], [FIRST, SECOND], "04.0001: is offline"),
+        ([adapter(), adapter(SECOND, is_checkstopped=True)], [SECOND, FIRST], "is chkstop"),
+        ([adapter(), adapter(SECOND, is_configured=False)], [SECOND, FIRST], "is deconfig"),
+        ([adapter(), adapter(SECOND, is_control_only=True)], [SECOND, FIRST], "used elsewhere"),
+        ([adapter(current=None)], [], "no master key is set"),
+        ([adapter(current=B)], [], "another one than the key's"),
+        ([adapter(), adapter(SECOND, current=B, old=A)], [], "different CURRENT master keys"),
+        ([adapter(new=B), adapter(SECOND, new=C)], [], "different NEW master keys"),
+        ([], [], "None of the adapters can be used"),
+    ],
+)
+def test_what_should_not_be_is_a_warning(adapters, apqns, warning):
+    found = cross_check(adapters, apqns, DATA, A)
+    assert [warning in text for text in found.warnings] == [True], found
+
+
+def test_an_old_card_cannot_use_every_key():
+    old = [adapter(type="CEX5C")]
+    assert cross_check(old, [], DATA, A).warnings == ()
+    (text,) = cross_check(old, [], KeyType.CCA_AESCIPHER, A).warnings
+    assert "CEX5C is too old" in text
+
+
+def test_the_table_is_zkeys():
+    found = cross_check([adapter(old=A, partial=True)], [], DATA, A)
+    assert found.lines[-4:] == [
+        "CARD.DOMAIN NEW MK           CURRENT MK       OLD MK           TYPE  ",
+        "---------------------------------------------------------------------",
+        "03.0039     partially loaded aaaaaaaaaaaaaaaa aaaaaaaaaaaaaaaa CEX8C ",
+        "",
+    ]
