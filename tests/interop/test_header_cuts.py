@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -142,7 +142,7 @@ def run(lab: Lab, base: str, line: str) -> Log:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_state_opens_with_the_old_or_the_new_passphrases(
-    lab: Lab, judge: Judge, operation: str
+    lab: Lab, judge: Judge, operation: str, record_figure: Callable[[str, object], None]
 ) -> None:
     base, line = OPERATIONS[operation]
     log = run(lab, base, line)
@@ -172,6 +172,7 @@ def test_every_state_opens_with_the_old_or_the_new_passphrases(
             bad.append(f"{name}: {sorted(opens)}")
     assert not bad, (len(tried), bad)
     assert len(tried) >= 3
+    record_figure("states", f"{len(states)}, {len(tried)} of them different, 0 unacceptable")
     _ask_the_real_tool(lab, judge, states)
 
 
