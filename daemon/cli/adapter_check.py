@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from ...keystore.coprocessor import Apqn, Fill, RegisterState
+from ...keystore.coprocessor import Apqn
 from ...keystore.cross_check import cross_check
 from ...keystore.errors import CoprocessorError
+from ...keystore.tokens import KeyType
 from ..config import Settings
 from ..exitcodes import ExitCode
 from ..keystored.client import Keystore
 from .arguments import Arguments
-from .output import Output, format_table
+from .output import Output
 
 
 def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
@@ -18,38 +19,14 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     adapters = Keystore(settings).list_adapters()
     if not adapters:
         raise CoprocessorError("there is no adapter; 'fusecrypt adapter create' makes one")
-    findings, able = cross_check(adapters, apqns)
-    is_proper = not any(finding.is_warning for finding in findings)
-    output.json(
-        {
-            "proper": is_proper,
-            "apqns": [str(adapter.apqn) for adapter in able],
-            "findings": [
-                {
-                    "apqn": str(finding.apqn) if finding.apqn else None,
-                    "severity": "warning" if finding.is_warning else "note",
-                    "text": finding.text,
-                }
-                for finding in findings
-            ],
-        }
-    )
-    for finding in findings:
-        if finding.is_warning:
-            output.warn(str(finding))
-        else:
-            output.line(f"Note: {finding}.")
-    rows = [("CARD.DOMAIN", "NEW MK", "CURRENT MK", "OLD MK", "TYPE")]
-    rows += [
-        (str(a.apqn), _show(a.new), _show(a.current), _show(a.old), a.type)
-        for a in adapters
-        if not apqns or a.apqn in apqns
-    ]
-    if len(rows) > 1:
-        for line in format_table(rows):
-            output.line(line)
+    # Every card knows this type: it is about the cards and their master keys only.
+    found = cross_check(adapters, apqns, KeyType.CCA_AESDATA)
+    is_proper = not found.warnings
+    output.json({"proper": is_proper, "warnings": list(found.warnings), "notes": list(found.notes)})
+    for text in found.warnings:
+        output.warn(text)
+    for text in found.notes:
+        output.line(f"Note: {text}.")
+    for line in found.table:
+        output.line(line)
     return ExitCode.OK if is_proper else ExitCode.WRONG_PARAMETERS
-
-
-def _show(register: RegisterState) -> str:
-    return "partially loaded" if register.state is Fill.PARTIAL else str(register)

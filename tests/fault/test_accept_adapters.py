@@ -211,7 +211,7 @@ def test_adapters_are_checked_against_each_other(place):
     place.cli("adapter", "create", "04.0039")
     place.cli("adapter", "master-key", "generate", "04.0039")
     result = place.run("adapter", "check")
-    assert (result.status, "the same CURRENT master key" in result.stderr) == (WRONG, True)
-    assert "CARD.DOMAIN  NEW MK " in result.stdout
+    assert (result.status, "different CURRENT master keys" in result.stderr) == (WRONG, True)
+    assert "CARD.DOMAIN NEW MK " in result.stdout
     assert place.run("adapter", "check", "04.0039").status == 0
     assert place.run("adapter", "check", "05.0000").status == WRONG
