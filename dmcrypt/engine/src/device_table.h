@@ -21,8 +21,9 @@ struct parked {
 };
 
 /** What may be parked, on all devices together; more is refused with EIO. The kernel lets so many requests of its own
- *  (read-ahead) wait before it stops those of other devices (forward.c: max_background). */
-#define PARKED_MAX 1024u
+ *  (read-ahead) wait before it stops those of other devices (forward.c: max_background); for a user's mount its limit, a
+ *  share of the memory (fs/fuse/inode.c, sanitize_global_limit), is above that from 2 GiB on. */
+#define PARKED_MAX 512u
 #define PARKED_BYTES_MAX (64u << 20)
 /** Interrupts that overtook their request on its way to being parked. */
 #define INTERRUPTS_KEPT 64u
