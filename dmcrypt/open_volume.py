@@ -271,9 +271,11 @@ def _note_null_cipher(cipher: CipherSpec) -> tuple[str, ...]:
 
 def _parse_cipher(segment: DataSegment) -> CipherSpec:
     try:
-        return CipherSpec.parse(segment.cipher)
+        spec = CipherSpec.parse(segment.cipher)
+        spec.check_sector_size(segment.sector_size)
     except (UnsupportedError, ConfigError) as error:
         raise UnsupportedError(f"{segment.cipher_field}: {error}") from error
+    return spec
 
 
 def _get_length(segment: DataSegment, data_size: int) -> int:

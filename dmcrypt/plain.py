@@ -26,8 +26,6 @@ KEYFILE_SIZE_IGNORED: Final = (
 )
 HASH_IGNORED: Final = "the hash is ignored in plain mode with a key file"
 
-_KEY_SIZE_MAX: Final = 128  # bytes
-
 
 @dataclass(frozen=True, slots=True)
 class PlainParams:
@@ -50,6 +48,7 @@ class PlainParams:
         self.spec.check_key_size(self.key_size)
         if self.sector_size not in ENCRYPTION_SECTOR_SIZES:
             raise ConfigError(f"sector size {self.sector_size}: wanted 512, 1024, 2048 or 4096")
+        self.spec.check_sector_size(self.sector_size)
         if self.iv_large_sectors and self.sector_size == SECTOR_SIZE:
             raise ConfigError("large IV sectors: make sense only with a sector size above 512")
         for what, value in (("offset", self.offset), ("skip", self.skip), ("size", self.size or 0)):

@@ -82,7 +82,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "verify-passphrase": make_flag("Ask for the passphrase twice", "y"),
     "test-passphrase": make_flag("Only try the passphrase, open nothing"),
     # what is opened
-    "type": Option("luks, luks1, luks2 or plain", "TYPE", "M"),
+    "type": Option("luks, luks1, luks2, plain or loopaes", "TYPE", "M"),
     "header": Option("The LUKS header is in this file", "FILE"),
     "readonly": make_flag("Open for reading only", "r"),
     "persistent": make_flag("Have the header remember --allow-discards and --perf-…"),

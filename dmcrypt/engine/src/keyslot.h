@@ -73,6 +73,8 @@ int keyslot_create(int fd, const struct wire_keyslot *slot, const struct secret 
 /** Compute a LUKS2 digest (PBKDF2 of the volume key). Writes digest_length bytes. As kdf_derive. */
 int digest_compute(const struct wire_digest *d, const uint8_t *key, size_t key_size, uint8_t *out);
 
+#define PLAIN_KEY_MAX 2080u /* bytes; what the session can wrap */
+
 /** The key of a plain volume, as cryptsetup's lib/crypt_plain.c makes it. *key is arena memory.
  *
  * The hash may be spelt NAME:LENGTH, as cryptsetup's --hash, instead of with hash_length; LENGTH may be 0.

@@ -70,7 +70,7 @@ static int fill_key(const struct wire_plain_key *p, const struct secret *secret,
 int plain_key(const struct wire_plain_key *p, const struct secret *secret, uint8_t **key)
 {
     *key = NULL;
-    if (p->key_size == 0 || p->key_size > VOLUME_KEY_MAX)
+    if (p->key_size == 0 || p->key_size > PLAIN_KEY_MAX)
         return -EINVAL;
     uint8_t *bytes = arena_alloc(p->key_size);
     if (!bytes)

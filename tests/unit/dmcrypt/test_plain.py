@@ -138,6 +138,13 @@ def test_what_cryptsetup_or_dm_crypt_refuses_is_refused(changes, what):
         params(**changes)
 
 
+@pytest.mark.parametrize(("cipher", "bits"), [("aes-cbc-lmk", 256), ("aes-cbc-tcw", 512)])
+def test_ivs_of_512_bytes_are_refused_with_larger_sectors(cipher, bits):
+    params(cipher=cipher, key_bits=bits)
+    with pytest.raises(ConfigError, match="with a sector size of 4096, wanted 512"):
+        params(cipher=cipher, key_bits=bits, sector_size=4096)
+
+
 def test_offset_need_not_be_aligned_to_the_sector_size():
     made = params(sector_size=4096, offset=1)
     assert get_length(made, 512 + 8192) == 8192
