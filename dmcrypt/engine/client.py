@@ -309,7 +309,7 @@ class Engine(Devices):
         )
         if reply.status == -errno.EOPNOTSUPP:
             kind = blob[0] if blob else "none"
-            raise UnsupportedError(f"transport blob of kind {kind}: not supported, wanted kind 1")
+            raise UnsupportedError(f"transport blob of kind {kind}: not supported, wanted 1 or 2")
         refusals = {
             errno.EKEYREJECTED: "not made for this session, or altered",
             errno.EEXIST: "used before",
@@ -319,6 +319,15 @@ class Engine(Devices):
             raise UnlockError(f"transport blob: {refusals[-reply.status]}")
         check(reply, "importing the key")
         return messages.parse_token(reply.body)
+
+    def get_rsa_modulus(self) -> bytes:
+        """The public key of this session for transport blobs of kind 2, with the exponent 65537.
+
+        The first call takes about a second.
+        """
+        reply = self._channel.call(Type.RSA_KEY)
+        check(reply, "making an RSA key pair")
+        return messages.parse_rsa_modulus(reply.body)
 
     def export_key(self, key: ProtectedKey) -> ExportedKey:
         """What a volume key is, and what may be shown of it: a secure key's tokens, no clear key.

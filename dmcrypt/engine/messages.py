@@ -58,6 +58,7 @@ READ: Final = struct.Struct("=QQI4x")
 CIPHER_BENCHMARK: Final = struct.Struct(f"={NAME_MAX}sIII4x")
 CIPHER_SPEED: Final = struct.Struct("=QQQQ")
 BLOB: Final = struct.Struct(f"=II{BLOB_MAX}s")
+RSA_KEY: Final = struct.Struct("=I4x512s")
 EXPORTED_KEY: Final = struct.Struct(f"=II{SECURE_KEY_MAX}s{TOKEN.size}s")
 EVENT: Final = struct.Struct("=I4x")
 STATS: Final = struct.Struct("=QQQQQQQQQqQ40x")
@@ -94,6 +95,7 @@ LAYOUTS: Final = {
     "wire_cipher_benchmark": CIPHER_BENCHMARK,
     "wire_cipher_speed": CIPHER_SPEED,
     "wire_blob": BLOB,
+    "wire_rsa_key": RSA_KEY,
     "wire_exported_key": EXPORTED_KEY,
     "wire_event": EVENT,
     "wire_stats": STATS,
@@ -142,6 +144,7 @@ class MessageType(IntEnum):
     LOOPAES_KEY = 40
     TABLE_KEY = 41
     SHOW_KEY = 42
+    RSA_KEY = 50
     EVENT = 100
 
 
@@ -249,6 +252,14 @@ def parse_token(body: bytes) -> ProtectedKey:
             f"token of {length} bytes from the engine, at most {TOKEN_MAX} are possible"
         )
     return ProtectedKey(data[:length])
+
+
+def parse_rsa_modulus(body: bytes) -> bytes:
+    """What a ``wire_rsa_key`` holds, big-endian."""
+    length: int
+    modulus: bytes
+    length, modulus = RSA_KEY.unpack(body)
+    return modulus[:length]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,11 @@
 #define WORD 64u /* bits of a bitmap's word */
 #define STACK_WIPED (32u << 10) /* bytes: deeper than any function called from here goes */
 
-/* libgcrypt 1.10.1 needs at most 4672 bytes at once, 1080 in one piece (X25519; PBKDF2 with any hash). What
- * is larger is Argon2's, fails as it should, and shall not take the reserve. */
-#define RESERVE_PIECE 2048u
-_Static_assert(ARENA_RESERVE / ARENA_RESERVE_USERS >= 2 * 4672, "each user finds what libgcrypt needs");
+/* libgcrypt 1.10.1 needs at most 14528 bytes at once, 2672 in one piece (RSA of 3072 bits, of which one thread
+ * is busy with at a time; else 4672 and 1080: X25519, PBKDF2 with any hash). What is larger is Argon2's, fails
+ * as it should, and shall not take the reserve. */
+#define RESERVE_PIECE 4096u
+_Static_assert(ARENA_RESERVE / ARENA_RESERVE_USERS >= 14528, "each user finds what libgcrypt needs");
 
 /* From this size on, allocations start at the far end of a mapping: the buffers of a keyslot live for
  * seconds, cipher contexts for days, and the one kind shall not leave holes between the other. */

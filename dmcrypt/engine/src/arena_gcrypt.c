@@ -50,13 +50,13 @@ static int handle_is_secure(const void *p)
 
 int arena_init_gcrypt(void)
 {
+    /* Nothing here asks libgcrypt for random bytes (random.h does that); what its arithmetic wants, for RSA,
+     * comes from the kernel, without a pool of its own. First of all, or it is too late. */
+    gcry_control(GCRYCTL_SET_PREFERRED_RNG_TYPE, GCRY_RNG_TYPE_SYSTEM);
     gcry_set_allocation_handler(handle_alloc, handle_alloc, handle_is_secure, handle_realloc, handle_free);
     gcry_control(GCRYCTL_NO_FIPS_MODE); /* FIPS mode refuses allocation handlers */
     if (!gcry_check_version("1.10.0"))
         return -EPROTONOSUPPORT;
-    /* Nothing here asks libgcrypt for random bytes (random.h does that); if a later version's arithmetic
-     * does, for blinding, then from the kernel, without a pool and a file of its own. */
-    gcry_control(GCRYCTL_SET_PREFERRED_RNG_TYPE, GCRY_RNG_TYPE_SYSTEM);
     gcry_control(GCRYCTL_DISABLE_SECMEM, 0); /* no pool of its own: the handlers are the pool */
     gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);
 

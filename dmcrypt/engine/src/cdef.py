@@ -33,6 +33,7 @@ OPAQUE: Final = (
     "wire_cipher_speed",
     "wire_blob",
     "wire_exported_key",
+    "wire_rsa_key",
     "wire_event",
     "wire_stats",
 )

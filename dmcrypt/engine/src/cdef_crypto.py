@@ -13,6 +13,7 @@ HEADERS: Final = (
     "keyslot.h",
     "secure_key.h",
     "session.h",
+    "rsa.h",
     "selftest.h",
 )
 
@@ -132,6 +133,7 @@ int loopaes_key(const struct wire_loopaes_key *p, const struct secret *secret, u
 int session_init(void);
 const uint8_t *session_public_key(void);
 const uint8_t *session_pattern(void);
+int rsa_modulus(uint8_t *modulus);
 int session_wrap(const uint8_t *key, size_t size, struct wire_token *token);
 int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size);
 int session_make_pkey(uint32_t key_type, struct wire_token *token);

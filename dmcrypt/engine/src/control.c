@@ -189,6 +189,7 @@ static const struct handler handlers[] = {
     [WIRE_IMPORT_KEY] = { key_import, sizeof(struct wire_blob), 0, 0, IN_KEYS },
     [WIRE_EXPORT_KEY] = { key_export, sizeof(struct wire_token), 0, 0, IN_KEYS },
     [WIRE_MAKE_PKEY] = { key_make_pkey, sizeof(struct wire_key_size), 0, 0, IN_KEYS },
+    [WIRE_RSA_KEY] = { key_rsa, 0, 0, 0, IN_KEYS },
     [WIRE_WRITE_KEY] = { key_write, sizeof(struct wire_write_key), 1, 1, IN_READING },
     [WIRE_TABLE_KEY] = { key_of_table, sizeof(struct wire_table_key), 0, 0, IN_KEYS },
     [WIRE_SHOW_KEY] = { key_show, sizeof(struct wire_show_key), 1, 1, IN_READING },

@@ -8,6 +8,7 @@
 #include "cipher_benchmark.h"
 #include "keyslot.h"
 #include "random.h"
+#include "rsa.h"
 #include "secure_key.h"
 #include "session.h"
 
@@ -382,4 +383,12 @@ void key_make_pkey(struct request *r)
     memcpy(&in, r->body, sizeof in);
     int rc = session_make_pkey(in.size, &token);
     request_finish(r, rc, &token, sizeof token);
+}
+
+void key_rsa(struct request *r)
+{
+    struct wire_rsa_key out = { .length = RSA_SIZE };
+    _Static_assert(sizeof out.modulus >= RSA_SIZE, "the modulus fits the wire");
+
+    request_finish(r, rsa_modulus(out.modulus), &out, sizeof out);
 }

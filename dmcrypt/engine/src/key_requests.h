@@ -20,5 +20,6 @@ void key_benchmark_cipher(struct request *r);
 void key_import(struct request *r);
 void key_export(struct request *r);
 void key_make_pkey(struct request *r);
+void key_rsa(struct request *r);
 
 #endif

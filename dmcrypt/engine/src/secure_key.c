@@ -10,6 +10,15 @@
 #define AESCIPHER_HEAD 56u /* bytes before the wrapped payload */
 #define ENCRYPTED_WITH_MKVP 0xc0u
 #define MKVP_SIZE 8u
+/* keystore/pkcs11_token.py */
+#define PKCS11 0x46u
+#define VERSION_PKCS11 0x01u
+#define PKCS11_SIZE 96u
+#define PKCS11_WRAPPED 40u
+#define PKCS11_CHECK 88u
+#define WRAP_KW 1u
+#define WRAP_KWP 2u
+#define WRAP_CBC_PAD 3u
 
 static unsigned get16(const uint8_t *p)
 {
@@ -58,6 +67,23 @@ static bool is_aescipher(const uint8_t *t)
            && length == AESCIPHER_HEAD + payload_bits / 8 && is_zero(t + length, AESCIPHER_SIZE - length);
 }
 
+/* The wrapped key's size for a way of wrapping; 0: no such way. */
+static unsigned wrapped_size(unsigned way, unsigned bits)
+{
+    const unsigned size = bits / 8;
+
+    return way == WRAP_KW || way == WRAP_KWP ? size + 8 : way == WRAP_CBC_PAD ? size / 16 * 16 + 16 : 0;
+}
+
+static bool is_pkcs11(const uint8_t *t)
+{
+    const unsigned way = t[5], bits = get16(t + 6), size = get16(t + 16);
+
+    return t[0] == PKCS11 && is_zero(t + 1, 3) && t[4] == VERSION_PKCS11 && is_key_bits(bits) && size != 0
+           && size == wrapped_size(way, bits) && is_zero(t + 18, 6) && (way == WRAP_CBC_PAD || is_zero(t + 24, 16))
+           && is_zero(t + PKCS11_WRAPPED + size, PKCS11_CHECK - PKCS11_WRAPPED - size);
+}
+
 /* The size of the one token that the bytes begin with; 0: none. */
 static size_t token_size(const uint8_t *bytes, size_t room)
 {
@@ -65,6 +91,8 @@ static size_t token_size(const uint8_t *bytes, size_t room)
         return AESDATA_SIZE;
     if (room >= AESCIPHER_SIZE && is_aescipher(bytes))
         return AESCIPHER_SIZE;
+    if (room >= PKCS11_SIZE && is_pkcs11(bytes))
+        return PKCS11_SIZE;
     return 0;
 }
 
@@ -74,9 +102,12 @@ bool secure_key_is_whole(const uint8_t *bytes, size_t size)
 
     if (first == 0 || first == size)
         return first != 0;
-    if (size != 2 * first || token_size(bytes + first, first) != first)
+    if (size != 2 * first || token_size(bytes + first, first) != first || bytes[0] != bytes[first])
         return false;
     /* One master key wraps both, of one size that XTS has and one version; equal keys would be no XTS. */
+    if (bytes[0] == PKCS11)
+        return memcmp(bytes + 6, bytes + first + 6, 2 + MKVP_SIZE) == 0 && get16(bytes + 6) != 192
+               && memcmp(bytes + PKCS11_CHECK, bytes + first + PKCS11_CHECK, first - PKCS11_CHECK) != 0;
     const bool is_data = first == AESDATA_SIZE;
     const size_t mkvp = is_data ? 8 : 10, bits = is_data ? 56 : 38;
     return memcmp(bytes + mkvp, bytes + first + mkvp, MKVP_SIZE) == 0
@@ -86,7 +117,12 @@ bool secure_key_is_whole(const uint8_t *bytes, size_t size)
 
 bool secure_key_is_fragment(const uint8_t *bytes, size_t size)
 {
-    if (size < 16 || secure_key_is_whole(bytes, size) || bytes[0] != CCA_INTERNAL || bytes[1] != 0)
+    if (size < 16 || secure_key_is_whole(bytes, size) || bytes[1] != 0)
+        return false;
+    if (bytes[0] == PKCS11)
+        return is_zero(bytes + 2, 2) && bytes[4] == VERSION_PKCS11 && wrapped_size(bytes[5], get16(bytes + 6)) != 0
+               && is_key_bits(get16(bytes + 6));
+    if (bytes[0] != CCA_INTERNAL)
         return false;
     if (bytes[4] == VERSION_AESDATA)
         return is_zero(bytes + 2, 2) && bytes[5] == 0 && bytes[6] == ENCRYPTED_WITH_MKVP;

@@ -67,8 +67,12 @@ int session_join_pkeys(const uint8_t *bytes, size_t size, struct wire_token *tok
  *
  * Kind 1: 01, ephemeral X25519 public key (32), nonce (12), AES-256-GCM ciphertext and tag (16). The AES key
  * is HKDF-SHA256 (RFC 5869) of the shared secret, without salt, with info = "fusecrypt transport 1",
- * ephemeral and session public keys; the additional data is the first 33 bytes. A blob is taken once.
- * @return 0; -EOPNOTSUPP: another kind; -EINVAL: length; -EKEYREJECTED: not authentic; -EEXIST: used before
+ * ephemeral and session public keys; the additional data is the first 33 bytes.
+ * Kind 2: 02, hash (1 SHA-1, 2 SHA-256), number of AES keys (1, or 2 for XTS), their RSAES-OAEP ciphertexts
+ * (RFC 8017, no label, the hash for its mask generation too) under the key of rsa_modulus, in order.
+ * A blob is taken once.
+ * @return 0; -EOPNOTSUPP: another kind; -EINVAL: length; -EKEYREJECTED: not authentic (kind 2: any fault);
+ *         -EEXIST: used before
  */
 int session_import(const uint8_t *blob, size_t length, size_t key_size, struct wire_token *token);
 

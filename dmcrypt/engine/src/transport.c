@@ -9,14 +9,17 @@
 #include "arena.h"
 #include "hash.h"
 #include "random.h"
+#include "rsa.h"
 
 #define KIND_X25519 1u
+#define KIND_RSA 2u
+#define RSA_HEADER 3u /* kind, hash, number of keys */
 #define POINT 32u
 #define NONCE 12u
 #define TAG 16u
 #define HEADER (1u + POINT) /* kind and ephemeral key: the additional data */
 #define AES_KEY 32u
-#define MARK 16u /* bytes kept of an ephemeral key: enough to tell 65536 random ones apart */
+#define MARK 16u /* bytes kept of what is random in a blob: enough to tell 65536 apart */
 
 static const char INFO[] = "fusecrypt transport 1";
 
@@ -25,7 +28,7 @@ static struct {
     uint8_t *private_key; /* arena memory */
     uint8_t public_key[POINT];
     unsigned opened;
-    uint8_t seen[TRANSPORT_BLOBS_MAX][MARK]; /* marks of the ephemeral keys opened; touched as it fills */
+    uint8_t seen[TRANSPORT_BLOBS_MAX][MARK]; /* marks of ephemeral keys, ciphertexts; touched as it fills */
 } transport = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* X25519; point NULL: the base point. libgcrypt's big numbers end the process when they get no memory. */
@@ -96,27 +99,24 @@ static int decipher(const uint8_t *aes_key, const uint8_t *blob, uint8_t *out, s
     return opened && error ? -EKEYREJECTED : hash_errno(error);
 }
 
-/* Remember an authentic blob. The lock is held. */
-static int mark_seen(const uint8_t *ephemeral)
+/* Remember the marks of an opened blob, in which each may stand once. The lock is held. */
+static int mark_seen(const uint8_t *const marks[], unsigned count)
 {
-    for (unsigned i = 0; i < transport.opened; i++) {
-        if (memcmp(transport.seen[i], ephemeral, MARK) == 0)
-            return -EEXIST;
+    for (unsigned k = 0; k < count; k++) {
+        for (unsigned i = 0; i < transport.opened; i++) {
+            if (memcmp(transport.seen[i], marks[k], MARK) == 0)
+                return -EEXIST;
+        }
     }
-    if (transport.opened == TRANSPORT_BLOBS_MAX)
+    if (count > TRANSPORT_BLOBS_MAX - transport.opened)
         return -EDQUOT;
-    memcpy(transport.seen[transport.opened++], ephemeral, MARK);
+    for (unsigned k = 0; k < count; k++)
+        memcpy(transport.seen[transport.opened++], marks[k], MARK);
     return 0;
 }
 
-int transport_open(const uint8_t *blob, size_t length, size_t most, uint8_t **key, size_t *size)
+static int open_x25519(const uint8_t *blob, size_t length, size_t most, uint8_t **key, size_t *size)
 {
-    *key = NULL;
-    *size = 0;
-    if (length == 0)
-        return -EINVAL;
-    if (blob[0] != KIND_X25519)
-        return -EOPNOTSUPP;
     if (length <= HEADER + NONCE + TAG || length - HEADER - NONCE - TAG > most)
         return -EINVAL;
     size_t plain = length - HEADER - NONCE - TAG;
@@ -132,7 +132,7 @@ int transport_open(const uint8_t *blob, size_t length, size_t most, uint8_t **ke
     if (!error)
         error = decipher(work + POINT, blob, out, plain);
     if (!error)
-        error = mark_seen(ephemeral);
+        error = mark_seen(&ephemeral, 1);
     pthread_mutex_unlock(&transport.lock);
     wipe_stack();
     arena_free(work);
@@ -143,4 +143,53 @@ int transport_open(const uint8_t *blob, size_t length, size_t most, uint8_t **ke
     *key = out;
     *size = plain;
     return 0;
+}
+
+/* Both keys are deciphered before anything is said of either: all that may be wrong is one error. */
+static int open_rsa(const uint8_t *blob, size_t length, size_t most, uint8_t **key, size_t *size)
+{
+    const unsigned count = length > RSA_HEADER ? blob[2] : 0;
+    if (count < 1 || count > 2 || length != RSA_HEADER + count * RSA_SIZE || most < count * RSA_PLAIN_MAX)
+        return -EKEYREJECTED;
+    uint8_t *out = arena_alloc(2 * RSA_PLAIN_MAX);
+    if (!out)
+        return -ENOSPC;
+    const uint8_t *marks[2] = {NULL, NULL};
+    size_t sizes[2] = {0, 0};
+    int error = 0;
+    for (unsigned i = 0; i < count; i++) {
+        marks[i] = blob + RSA_HEADER + i * RSA_SIZE;
+        const int rc = rsa_decipher(blob[1], marks[i], out + (i ? sizes[0] : 0), &sizes[i]);
+        error = error ? error : rc;
+    }
+    if (!error && count == 2 && (sizes[0] != sizes[1] || memcmp(marks[0], marks[1], MARK) == 0))
+        error = -EKEYREJECTED;
+    if (!error) {
+        pthread_mutex_lock(&transport.lock);
+        error = mark_seen(marks, count);
+        pthread_mutex_unlock(&transport.lock);
+    }
+    if (error) {
+        arena_free(out);
+        return error;
+    }
+    *key = out;
+    *size = sizes[0] + sizes[1];
+    return 0;
+}
+
+int transport_open(const uint8_t *blob, size_t length, size_t most, uint8_t **key, size_t *size)
+{
+    *key = NULL;
+    *size = 0;
+    if (length == 0)
+        return -EINVAL;
+    switch (blob[0]) {
+    case KIND_X25519:
+        return open_x25519(blob, length, most, key, size);
+    case KIND_RSA:
+        return open_rsa(blob, length, most, key, size);
+    default:
+        return -EOPNOTSUPP;
+    }
 }

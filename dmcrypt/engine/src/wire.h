@@ -54,6 +54,7 @@ enum wire_type {
     WIRE_LOOPAES_KEY = 40,  /* wire_loopaes_key -> wire_loopaes_keys */
     WIRE_TABLE_KEY = 41,    /* wire_table_key -> wire_token */
     WIRE_SHOW_KEY = 42,     /* wire_show_key + 1 descriptor, which gets hexadecimal text; -EACCES: of a coprocessor */
+    WIRE_RSA_KEY = 50,      /* -> wire_rsa_key; made at the first request, which takes a second */
     WIRE_EVENT = 100,       /* from the engine, id 0: wire_event */
 };
 
@@ -302,6 +303,12 @@ struct wire_blob {
     uint32_t length;
     uint32_t key_size; /* wanted, bytes; 0: any */
     uint8_t bytes[4096];
+};
+
+struct wire_rsa_key {
+    uint32_t length; /* of the modulus, bytes; the exponent is 65537 */
+    uint32_t pad;
+    uint8_t modulus[512]; /* big-endian */
 };
 
 #define WIRE_SECURE_KEY_MAX 272u

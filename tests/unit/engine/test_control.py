@@ -35,6 +35,7 @@ BODIES = {
     MessageType.IMPORT_KEY: messages.BLOB,
     MessageType.EXPORT_KEY: messages.TOKEN,
     MessageType.MAKE_PKEY: messages.KEY_SIZE,
+    MessageType.RSA_KEY: messages.KEY_SIZE,
 }
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.unit.engine import test_crypto_rsa
 from tests.unit.engine.crypto_library import (
     ALL,
     ARGON2ID,
@@ -88,6 +89,11 @@ def import_sealed():
     check(lib.session_import(blob, len(blob), 64, token))
 
 
+def import_enciphered():
+    blob, token = test_crypto_rsa.seal(b"k" * 32), ffi.new("struct wire_token *")
+    check(lib.session_import(blob, len(blob), 32, token))
+
+
 def make_plain_key():
     how = ffi.new("struct wire_plain_key *", {"key_size": 64, "hash": b"sha256"})
     key = ffi.new("uint8_t **")
@@ -139,6 +145,7 @@ WITHIN_RESERVE = (pbkdf2, split)
         split,
         use_token,
         import_sealed,
+        import_enciphered,
         make_plain_key,
         load,
     ],
