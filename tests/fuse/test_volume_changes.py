@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -307,6 +308,28 @@ def test_discards_reach_the_file_only_where_they_are_allowed(instance, key):
     instance.cli("open", "never")
     assert instance.cli("status", "never", "--json").json["flags"] == []
     assert instance.stop() == 0
+
+
+@pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="no mkfs.ext4")
+def test_who_takes_holes_for_zeros_is_right(instance, key):
+    """mkfs punches a regular file, and then writes no zeros where its inodes will be."""
+    image = make_luks(instance, key)
+    instance.cli("open", "--allow-discards", "--key-file", key, image, "v")
+    fill(instance, "v")
+    before = blocks(image)
+    device = instance.device("v")
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", device], check=True)
+    assert blocks(image) < before - 4 * MIB // 512
+    found = subprocess.run(["e2fsck", "-fn", device], capture_output=True, check=False)
+    assert found.returncode == 0, found.stdout
+    table = int(re.search(rb"Inode table at (\d+)", dumpe2fs(device))[1])
+    block = int(re.search(rb"Block size: +(\d+)", dumpe2fs(device))[1])
+    # Inodes 1 to 11 are in use; all others of this table were never written.
+    assert device.read_bytes()[table * block + 4096 : table * block + 65536] == bytes(61440)
+
+
+def dumpe2fs(device):
+    return subprocess.run(["dumpe2fs", device], capture_output=True, check=True).stdout
 
 
 def test_discards_are_allowed_and_forbidden_while_a_volume_is_in_use(instance, key):
