@@ -6,7 +6,8 @@ import secrets
 import string
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -243,16 +244,38 @@ class Adapters:
         """
 
         def copy(adapter: Adapter) -> Adapter:
-            with self._store.opened(source) as other:
-                state = other.info.get_register(register)
-                if not state.is_usable:
-                    raise CoprocessorError(
-                        f"adapter {source}: no {register} master key, it is {state.state}"
-                    )
-                with wiped(other.master_keys.copy(register)) as master_key:
-                    return registers.load_whole(adapter, master_key)
+            with self.copied(source, register) as master_key:
+                return registers.load_whole(adapter, master_key)
 
         return self._alter(apqn, copy)
+
+    @contextmanager
+    def copied(self, apqn: Apqn, register: Register) -> Generator[bytearray, None, None]:
+        """The master key in a register for the length of a block, for shares of it.
+
+        Raises:
+            CoprocessorError: there is none.
+            NotFoundError, FormatError, AccessError: as `get`.
+        """
+        with self._store.opened(apqn) as adapter:
+            registers.check_has_registers(adapter)
+            state = adapter.info.get_register(register)
+            if not state.is_usable:
+                raise CoprocessorError(
+                    f"adapter {apqn}: no {register} master key, it is {state.state}"
+                )
+            with wiped(adapter.master_keys.copy(register)) as master_key:
+                yield master_key
+
+    def load_whole(self, apqn: Apqn, master_key: bytearray) -> AdapterInfo:
+        """Fill NEW with a master key that was put together of shares; the caller wipes it.
+
+        Raises:
+            CoprocessorError: NEW is not empty.
+            PolicyError: the adapter has that master key already.
+            NotFoundError, FormatError, AccessError: as `get`.
+        """
+        return self._alter(apqn, lambda adapter: registers.load_whole(adapter, master_key))
 
     def clear_new(self, apqn: Apqn) -> AdapterInfo:
         """Empty NEW.

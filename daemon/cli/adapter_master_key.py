@@ -50,10 +50,7 @@ def run_generate(args: Arguments, settings: Settings, output: Output) -> ExitCod
 def run_clone(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """Make another adapter's master key the NEW one."""
     apqn, source = (Apqn.parse(text) for text in args.positionals)
-    name = args.text("register") or "current"
-    if name not in _REGISTERS:
-        raise ConfigError(f"--register: got {name!r}; wanted: {', '.join(_REGISTERS)}")
-    info = Keystore(settings).clone_master_key(apqn, source, _REGISTERS[name])
+    info = Keystore(settings).clone_master_key(apqn, source, parse_register(args))
     return _tell_new(output, info)
 
 
@@ -109,6 +106,18 @@ def run_query(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         mkvp = f"0x{state}" if state.mkvp else "-"
         output.line(f"AES {register + ':':<9}{state.state:<8} {mkvp}")
     return ExitCode.OK
+
+
+def parse_register(args: Arguments) -> Register:
+    """What ``--register`` names; CURRENT without it.
+
+    Raises:
+        ConfigError: no register.
+    """
+    name = args.text("register") or "current"
+    if name not in _REGISTERS:
+        raise ConfigError(f"--register: got {name!r}; wanted: {', '.join(_REGISTERS)}")
+    return _REGISTERS[name]
 
 
 def _get(keystore: Keystore, apqn: Apqn) -> AdapterInfo:

@@ -81,6 +81,18 @@ def _load_master_key_query() -> Action:
     return run_query
 
 
+def _load_master_key_split() -> Action:
+    from .adapter_shares import run_split
+
+    return run_split
+
+
+def _load_master_key_combine() -> Action:
+    from .adapter_shares import run_combine
+
+    return run_combine
+
+
 def _load_checkstop() -> Action:
     from .chzcrypt import run_checkstop
 
@@ -226,6 +238,22 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         _load_master_key_query,
         minimum=1,
         maximum=1,
+    ),
+    "adapter master-key split": Command(
+        "adapter master-key split --shares N --threshold K [OPTIONS] CARD.DOMAIN DIRECTORY",
+        "Write N shares of a master key, any K of which make it again",
+        _load_master_key_split,
+        frozenset({"shares", "threshold", "register"}),
+        minimum=2,
+        maximum=2,
+    ),
+    "adapter master-key combine": Command(
+        "adapter master-key combine CARD.DOMAIN FILE… | adapter master-key combine --dry-run FILE…",
+        "Make the NEW master key of shares, or only try them",
+        _load_master_key_combine,
+        frozenset({"dry-run"}),
+        minimum=1,
+        maximum=9,
     ),
     "adapter checkstop": Command(
         "adapter checkstop CARD…",

@@ -143,6 +143,8 @@ OPTIONS: Final[dict[str, Option]] = {
     "control-only": make_flag("The adapter is administered here and not used"),
     "part": Option("Which part of the master key: first, middle or last", "PART"),
     "register": Option("Whose master key is cloned: new, current or old", "REGISTER"),
+    "shares": Option("Into how many shares the master key is split", "N"),
+    "threshold": Option("How many of them make it again", "K"),
     "with": Option(
         "What seals the adapters: host-key-file, passphrase, systemd-credential or tpm2", "METHOD"
     ),

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 from ...keystore.adapters import Change
 from ...keystore.cca import MASTER_KEY_SIZE
+from ...keystore.clear_bytes import wiped
 from ...keystore.coprocessor import AdapterInfo, Apqn, Register
 from ...keystore.envelope import SealMethod
 from ...keystore.registers import Part
+from ...keystore.shares import SHARES_MAX, check_counts
+from ...keystore.verification import make_mkvp
 from ..control.fields import Fields, pack_data
 from ..control.protocol import Request
 from ..control.server import Method
+from .ceremony import combine_in_process, split_in_process
 from .messages import pack_adapters, pack_apqns, parse_apqn, take_apqns
 from .secret import read_secret
 from .work import Work
@@ -47,6 +51,8 @@ class AdapterMethods:
             "CloneMasterKey": self.clone_master_key,
             "ClearNewMasterKey": self.clear_new,
             "SetMasterKey": self.set_new,
+            "SplitMasterKey": self.split,
+            "CombineMasterKey": self.combine,
             "SealAdapters": self.seal,
             "UnlockAdapters": self.unlock,
             "LockAdapters": self.lock,
@@ -144,6 +150,39 @@ class AdapterMethods:
         apqn = parse_apqn(Fields("parameters", call.parameters))
         return await self._alter(apqn, "master key set", lambda: self._coprocessors.set_new(apqn))
 
+    async def split(self, call: Request) -> Mapping[str, object]:
+        fields = Fields("parameters", call.parameters, call.fds)
+        apqn, threshold = parse_apqn(fields), fields.integer("threshold")
+        register = Register(fields.choice("register", tuple(Register)))
+        fds = _take_shares(fields)
+
+        def work() -> str:
+            check_counts(threshold, len(fds))
+            with self._coprocessors.copied(apqn, register) as master_key:
+                split_in_process(master_key, threshold, fds)
+                return make_mkvp(master_key).hex()
+
+        step = f"{register} master key in {len(fds)} shares, {threshold} wanted"
+        mkvp = await self._work.run(work, apqn=str(apqn), step=step)
+        log.info("%s: %s; MKVP %s", apqn, step, mkvp)
+        return {"mkvp": mkvp}
+
+    async def combine(self, call: Request) -> Mapping[str, object]:
+        fields = Fields("parameters", call.parameters, call.fds)
+        apqn = None if fields.optional_text("apqn") is None else parse_apqn(fields)
+        fds = _take_shares(fields)
+
+        def work() -> str:
+            with wiped(combine_in_process(fds)) as master_key:
+                if apqn is not None:
+                    self._coprocessors.load_whole(apqn, master_key)
+                return make_mkvp(master_key).hex()
+
+        step = f"{len(fds)} shares put together"
+        mkvp = await self._work.run(work, apqn=str(apqn or "-"), step=step)
+        log.info("%s: master key of %d shares; MKVP %s", apqn or "-", len(fds), mkvp)
+        return {"mkvp": mkvp}
+
     async def seal(self, call: Request) -> Mapping[str, object]:
         fields = Fields("parameters", call.parameters, call.fds)
         method = SealMethod(fields.choice("with", tuple(SealMethod)))
@@ -182,3 +221,8 @@ class AdapterMethods:
         info = await self._work.run(function, apqn=str(apqn), step=what)
         log.info("%s: %s; NEW %s, CURRENT %s, OLD %s", apqn, what, info.new, info.current, info.old)
         return pack_adapters([info])
+
+
+def _take_shares(fields: Fields) -> list[int]:
+    fds = [fields.optional_fd(f"share{i}") for i in range(SHARES_MAX)]
+    return [fd for fd in fds if fd is not None]

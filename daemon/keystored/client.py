@@ -28,6 +28,7 @@ from .messages import (
     parse_adapters,
     parse_apqns,
     parse_backup,
+    parse_mkvp,
     parse_sealing,
     parse_token,
     parse_transport,
@@ -176,6 +177,18 @@ class Keystore:
         content = {"from": str(source), "register": str(register)}
         return self._change("CloneMasterKey", apqn, content)
 
+    def split_master_key(
+        self, apqn: Apqn, register: Register, threshold: int, fds: Sequence[int]
+    ) -> str:
+        """Write shares of a master key into empty files; its MKVP."""
+        parameters = {"apqn": str(apqn), "register": str(register), "threshold": threshold}
+        return self._share("SplitMasterKey", parameters, fds)
+
+    def combine_master_key(self, apqn: Apqn | None, fds: Sequence[int]) -> str:
+        """Put a master key together and make it the NEW one, of no adapter for None; its MKVP."""
+        parameters = {} if apqn is None else {"apqn": str(apqn)}
+        return self._share("CombineMasterKey", parameters, fds)
+
     def clear_new_master_key(self, apqn: Apqn) -> AdapterInfo:
         """Empty NEW."""
         return self._change("ClearNewMasterKey", apqn)
@@ -231,6 +244,11 @@ class Keystore:
             connection = client.detach()
         connection.settimeout(None)
         return connection
+
+    def _share(self, method: str, parameters: Mapping[str, object], fds: Sequence[int]) -> str:
+        passed = PassedFds()
+        shares = {f"share{i}": passed.add(fd) for i, fd in enumerate(fds)}
+        return self._call(method, {**parameters, **shares}, parse_mkvp, passed.fds)
 
     def _change(
         self,

@@ -214,6 +214,11 @@ def parse_adapters(parameters: Mapping[str, object]) -> tuple[AdapterInfo, ...]:
     )
 
 
+def parse_mkvp(parameters: Mapping[str, object]) -> str:
+    """``SplitMasterKey``, ``CombineMasterKey``: which master key it is."""
+    return _parse_hex(Fields("reply", parameters), "mkvp").hex()
+
+
 def pack_sealing(state: SealState) -> dict[str, object]:
     """``GetSealing``: what keeps the adapters' state from a thief of it."""
     return {

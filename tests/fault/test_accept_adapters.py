@@ -9,7 +9,7 @@ import pytest
 from tests.lab.swtpm import extend, find_missing, running_tpm
 from tests.product import running, wait_for
 
-UNAVAILABLE, WRONG, POLICY, MISSING, DAMAGED, NO_KEY = 6, 1, 8, 4, 7, 2
+UNAVAILABLE, WRONG, POLICY, MISSING, DAMAGED, NO_KEY, BUSY = 6, 1, 8, 4, 7, 2, 5
 
 
 @pytest.fixture
@@ -215,3 +215,35 @@ def test_adapters_are_checked_against_each_other(place):
     assert "CARD.DOMAIN NEW MK " in result.stdout
     assert place.run("adapter", "check", "04.0039").status == 0
     assert place.run("adapter", "check", "05.0000").status == WRONG
+
+
+def test_a_lost_master_key_is_put_together_by_its_keepers(place):
+    pytest.importorskip("shamir_mnemonic")
+    made = place.cli("adapter", "create", "03.0039", "--json").json
+    place.cli("zkey", "generate", "key", "-x")
+    split = ("adapter", "master-key", "split", "--shares", "3", "--threshold")
+    assert place.run(*split, "4", "3.39", place.directory).status == WRONG
+    assert place.run(*split, "2", "4.39", place.directory).status == MISSING
+    assert not list(place.directory.glob("*share*"))
+    done = place.cli(*split, "2", "3.39", place.directory, "--json").json
+    assert done["mkvp"] == made["current"]["mkvp"]
+    files = done["files"]
+    assert [os.stat(path).st_mode & 0o777 for path in files] == [0o600] * 3
+    assert place.run(*split, "2", "3.39", place.directory).status == BUSY
+    combine = ("adapter", "master-key", "combine")
+    assert done["mkvp"] in place.cli(*combine, "--dry-run", *files).stdout
+    assert place.run(*combine, "--dry-run", files[0]).status == DAMAGED
+
+    place.cli("adapter", "remove", "-q", "03.0039")
+    place.cli("adapter", "create", "04.0001", "--no-master-key")
+    assert place.run("zkey", "validate", "key").status != 0
+    loaded = place.cli(*combine, "4.1", files[2], files[0])
+    assert f"NEW is full, MKVP {done['mkvp']}" in loaded.stdout
+    place.cli("adapter", "master-key", "set", "4.1")
+    place.cli("zkey", "validate", "key")
+    with open(files[1], "rb") as file:
+        words = file.read().split(b"\n")[-2].split()
+    said = (place.runtime_dir / "keystored.log").read_bytes()
+    said += b"".join(path.read_bytes() for path in (place.directory / "state").rglob("audit.*"))
+    assert b" ".join(words[:4]) not in said
+    assert b"3 shares, 2 wanted" in said

@@ -176,6 +176,8 @@ async def test_damaged_state_is_a_matter_of_the_coprocessor(running, settings):
         "CloneMasterKey",
         "ClearNewMasterKey",
         "SetMasterKey",
+        "SplitMasterKey",
+        "CombineMasterKey",
         "SealAdapters",
         "UnlockAdapters",
         "LockAdapters",
