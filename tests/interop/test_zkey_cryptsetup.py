@@ -11,7 +11,8 @@ import pytest
 from fusecrypt.keystore.keys import SecureKey
 from fusecrypt.keystore.verification import make_mkvp
 from tests.lab.cryptsetup import QUICK_PBKDF, CryptsetupError, cryptsetup, metadata, volume_key
-from tests.product import Instance, running
+from tests.lab.terminal import talk
+from tests.product import Instance, command, running
 from tests.unit.keystore.independent import unwrap
 from tests.unit.keystore.samples import FIRST, master_key, put_adapter
 
@@ -334,3 +335,15 @@ def test_no_room_for_new_keyslots_is_said_and_nothing_is_changed(lab):
 def test_the_token_is_what_lies_in_the_keyslot(lab):
     assert lab.volume_key() == (lab.place.directory / "skey").read_bytes()
     assert SecureKey(lab.volume_key()).mkvp == make_mkvp(ONE)
+
+
+def test_who_types_is_asked_for_every_keyslot(lab):
+    lab.registers(current=TWO, old=ONE)
+    words = [*command("fusecrypt"), "zkey-cryptsetup", "reencipher", lab.image]
+    done = talk(words, ["wrong", "b", "a", ""], lab.place.environment)
+    assert (done.code, "keyslots 4: no passphrase" in done.screen) == (8, True), done
+    assert "(keyslot 0, 4; nothing" in done.screen
+    assert "no key available" in done.screen
+    assert talk(words, ["1", "2", "3"], lab.place.environment).code == 2
+    done = talk(words, ["c", "a", "b"], lab.place.environment)
+    assert (done.code, "successfully" in done.screen) == (0, True), done
