@@ -11,11 +11,10 @@ import pytest
 
 from fusecrypt.dmcrypt.backing import pread_of
 from fusecrypt.dmcrypt.engine.client import Engine
-from fusecrypt.dmcrypt.engine.messages import SecretMode
-from fusecrypt.dmcrypt.engine.process import spawn_engine
 from fusecrypt.dmcrypt.luks2 import Luks2Header, digest, keyslot, read_header
 from fusecrypt.keystore.errors import NoKeyError
 from tests.lab.cryptsetup import QUICK_PBKDF
+from tests.lab.header_session import given, running_engine
 from tests.lab.header_volume import PROGRAM, Lab
 from tests.lab.write_log import Log, record
 
@@ -58,31 +57,23 @@ class Judge:
         slot = header.metadata.find_keyslot(number)
         assert slot is not None
         bound = next(each for each in header.metadata.digests if number in each.keyslots)
-        image, key = os.memfd_create("image"), os.memfd_create("key")
+        image = os.memfd_create("image")
         try:
             os.write(image, state[:HEADER])
-            os.write(key, passphrase.encode())
-            os.lseek(key, 0, os.SEEK_SET)
-            with self.engine.load_secret(key, SecretMode.ALL) as secret:
-                try:
-                    self.engine.open_keyslot(
-                        image, secret, keyslot.make_spec(slot), digest.make_spec(bound)
-                    )
-                except NoKeyError:
-                    return False
-                return True
+            with given(self.engine, passphrase) as secret:
+                spec, wanted = keyslot.make_spec(slot), digest.make_spec(bound)
+                self.engine.open_keyslot(image, secret, spec, wanted)
+        except NoKeyError:
+            return False
         finally:
             os.close(image)
-            os.close(key)
+        return True
 
 
 @pytest.fixture(scope="module")
 def judge() -> Iterator[Judge]:
-    process = spawn_engine()
-    yield Judge(process.engine)
-    process.terminate()
-    process.wait(10)
-    process.close()
+    with running_engine() as engine:
+        yield Judge(engine)
 
 
 @pytest.fixture(scope="module")

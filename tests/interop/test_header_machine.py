@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from fusecrypt.dmcrypt.engine.client import Engine
-from fusecrypt.dmcrypt.engine.process import spawn_engine
 from tests.lab.header_machine import HeaderMachine
+from tests.lab.header_session import running_engine
 from tests.lab.header_volume import Lab
 
 pytestmark = pytest.mark.skipif(shutil.which("cryptsetup") is None, reason="no cryptsetup")
@@ -17,11 +17,8 @@ pytestmark = pytest.mark.skipif(shutil.which("cryptsetup") is None, reason="no c
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    process = spawn_engine()
-    yield process.engine
-    process.terminate()
-    process.wait(10)
-    process.close()
+    with running_engine() as engine:
+        yield engine
 
 
 def test_no_sequence_of_changes_loses_a_keyslot_or_a_token(

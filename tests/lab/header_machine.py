@@ -9,7 +9,6 @@ import copy
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fusecrypt.dmcrypt.backing import get_size, pread_from
-from fusecrypt.dmcrypt.engine.client import Engine, Secret
-from fusecrypt.dmcrypt.engine.messages import SecretMode
+from fusecrypt.dmcrypt.engine.client import Engine
 from fusecrypt.dmcrypt.luks2 import Luks2Header, edit, key_change, read_header, token_edit
 from fusecrypt.dmcrypt.luks2.change import edit_header, read_whole
 from fusecrypt.dmcrypt.luks2.key_change import NewKeyslot, UnlockedKey
@@ -28,6 +26,7 @@ from fusecrypt.dmcrypt.luks2.update import repair_header
 from fusecrypt.dmcrypt.pbkdf import PbkdfParams
 from fusecrypt.keystore.errors import ConfigError, NoKeyError
 from tests.lab.cryptsetup import QUICK_PBKDF
+from tests.lab.header_session import given
 from tests.lab.header_volume import Lab
 
 KDFS = {
@@ -89,22 +88,11 @@ class HeaderMachine(RuleBasedStateMachine):
         self.kept += 1
         self.is_damaged = False  # a change mends first
 
-    @contextlib.contextmanager
-    def secret(self, passphrase: str) -> Iterator[Secret]:
-        key = os.memfd_create("key")
-        try:
-            os.write(key, passphrase.encode())
-            os.lseek(key, 0, os.SEEK_SET)
-            with self.engine.load_secret(key, SecretMode.ALL) as secret:
-                yield secret
-        finally:
-            os.close(key)
-
     def read(self) -> Luks2Header:
         return read_header(pread_from(self.fd), get_size(self.fd))
 
     def unlock(self, number: int, passphrase: str) -> UnlockedKey:
-        with self.secret(passphrase) as secret:
+        with given(self.engine, passphrase) as secret:
             return key_change.unlock(self.engine, self.read(), self.fd, secret, number=number)
 
     def pick(self, choice: int, numbers: list[int]) -> int:
@@ -120,7 +108,7 @@ class HeaderMachine(RuleBasedStateMachine):
         free = [n for n in range(32) if n not in self.model.slots]
         number = free[0] if choice % 2 else self.pick(choice // 2, free)
         new = NewKeyslot(KDFS[kdf], None if choice % 2 else number)
-        with self.secret(passphrase) as secret:
+        with given(self.engine, passphrase) as secret:
             try:
                 _, got = key_change.add_keyslot(
                     self.engine, self.fd, unlocked, secret, new, self.keep
@@ -137,7 +125,7 @@ class HeaderMachine(RuleBasedStateMachine):
         key = self.engine.generate_key(32, xts=False)
         new = NewKeyslot(KDFS[kdf])
         digests = len(self.read().metadata.digests)
-        with self.secret(passphrase) as secret:
+        with given(self.engine, passphrase) as secret:
             try:
                 _, number = key_change.add_unbound_keyslot(
                     self.engine, self.fd, key, 32, secret, new, self.keep
@@ -153,7 +141,7 @@ class HeaderMachine(RuleBasedStateMachine):
         number = self.pick(choice, list(self.model.slots))
         slot = self.model.slots[number]
         unlocked = self.unlock(number, slot.passphrase)
-        with self.secret(passphrase) as secret:
+        with given(self.engine, passphrase) as secret:
             key_change.change_keyslot(
                 self.engine, self.fd, unlocked, secret, NewKeyslot(KDFS[kdf]), self.keep,
                 may_overwrite=True,
