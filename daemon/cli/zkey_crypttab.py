@@ -5,7 +5,6 @@ Source: zkey's keystore.c, which sets the layout, literal blanks and all.
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterator
 
 from ...keystore.errors import ConfigError
@@ -14,7 +13,7 @@ from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
 from .output import Output
-from .zkey_filter import find_keys
+from .zkey_filter import find_keys, fits_volume
 
 
 def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
@@ -40,13 +39,12 @@ def list_volumes(args: Arguments, settings: Settings) -> Iterator[tuple[Reposito
     for option in ("keyfile-offset", "keyfile-size"):
         if args.has(option) and not args.has("key-file"):
             raise ConfigError(f"--{option}: only with --key-file")
-    patterns = (args.text("volumes") or "*:*").split(",")
+    wanted = args.text("volumes")
     for key in find_keys(args, settings):
         if not key.is_aes:
             continue
         for text in key.volumes:
-            path = text.rpartition(":")[0]
-            if any(fnmatch.fnmatchcase(text if ":" in p else path, p) for p in patterns):
+            if wanted is None or fits_volume(text, wanted):
                 yield key, Volume.parse(text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 
 from ...keystore.errors import ConfigError
 from ...keystore.repository import Repository
@@ -35,15 +36,26 @@ def find_keys(args: Arguments, settings: Settings) -> list[RepositoryKey]:
     return keys
 
 
+def fits_volume(volume: str, patterns: str) -> bool:
+    """Whether one of some patterns, ``VOLUME`` or ``VOLUME:DMNAME``, fits ``VOLUME:DMNAME``.
+
+    A path that is relative is meant from the working directory, as where volumes are set.
+    """
+    path, _, dm_name = volume.rpartition(":")
+    for pattern in patterns.split(","):
+        wanted, colon, wanted_name = (
+            pattern.rpartition(":") if ":" in pattern else (pattern, "", "")
+        )
+        paths = (wanted, os.path.abspath(wanted))  # noqa: PTH100 - keeps symlinks
+        if any(fnmatch.fnmatchcase(path, each) for each in paths) and (
+            not colon or fnmatch.fnmatchcase(dm_name, wanted_name)
+        ):
+            return True
+    return False
+
+
 def _has_volume(key: RepositoryKey, wanted: str | None) -> bool:
-    """Whether one of some patterns, ``VOLUME`` or ``VOLUME:DMNAME``, fits one of its volumes."""
-    if wanted is None:
-        return True
-    return any(
-        fnmatch.fnmatchcase(volume if ":" in pattern else volume.rpartition(":")[0], pattern)
-        for pattern in wanted.split(",")
-        for volume in key.volumes
-    )
+    return wanted is None or any(fits_volume(volume, wanted) for volume in key.volumes)
 
 
 def _has_apqn(key: RepositoryKey, wanted: str | None) -> bool:

@@ -161,6 +161,8 @@ def test_filters_and_other_kinds_of_keys(place):
     assert keys(place, "-M") == ["ep11"]
     assert keys(place, "-K", "ep11-aes") == ["ep11"]
     assert keys(place, "-l", "*a.img") == keys(place, "-l", "*:a") == ["k"]
+    assert keys(place, "-l", "a.img") == keys(place, "-l", "a.img:?") == ["k"]
+    assert keys(place, "-l", "b.img") == keys(place, "-l", "a.img:b") == []
     assert keys(place, "-a", "3.39") == ["k"]
     result = place.run("zkey", "validate")
     assert result.status == 1, result
