@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ..config import Settings
 from ..control.answers import Info, Listing, Volume
 from ..control.client import ControlClient, NoDaemonError
@@ -127,6 +129,11 @@ def _show_daemon(settings: Settings, output: Output) -> ExitCode:
         f"  read-ahead:   {info.read_ahead_kb} KiB",
     ):
         output.line(line)
+    if os.path.exists(settings.host_key):  # noqa: PTH110 - False, too, where we may not look
+        output.warn(
+            "the adapters are sealed by a host key in a file: whoever copies both has the master"
+            " keys; fusecrypt adapter seal --with … changes that"
+        )
     return ExitCode.OK
 
 

@@ -247,3 +247,20 @@ def test_a_lost_master_key_is_put_together_by_its_keepers(place):
     said += b"".join(path.read_bytes() for path in (place.directory / "state").rglob("audit.*"))
     assert b" ".join(words[:4]) not in said
     assert b"3 shares, 2 wanted" in said
+
+
+def test_adapters_sealed_by_a_credential_open_where_systemd_gives_it(place):
+    credentials = place.directory / "credentials"
+    credentials.mkdir()
+    (credentials / "fusecrypt-keystore").write_bytes(os.urandom(32))
+    (credentials / "fusecrypt-keystore").chmod(0o400)
+    place.environment["CREDENTIALS_DIRECTORY"] = str(credentials)
+    place.cli("adapter", "create", "03.0039")
+    place.cli("zkey", "generate", "key", "-x")
+    place.cli("adapter", "seal", "--with", "systemd-credential")
+    end_keystored(place)
+    place.cli("zkey", "validate", "key")
+    end_keystored(place)
+    del place.environment["CREDENTIALS_DIRECTORY"]
+    refused = place.run("adapter", "list")
+    assert (refused.status, "credential" in refused.stderr) == (UNAVAILABLE, True)
