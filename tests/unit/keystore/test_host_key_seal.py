@@ -6,6 +6,8 @@ import os
 import shutil
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fusecrypt.keystore import sealing
 from fusecrypt.keystore.coprocessors import Coprocessors
@@ -27,10 +29,12 @@ PASSPHRASE = bytearray(b"a passphrase")
 TPM2, CREDENTIAL, FILE = SealMethod.TPM2, SealMethod.CREDENTIAL, SealMethod.HOST_KEY_FILE
 
 
-@pytest.fixture(autouse=True)
-def cheap(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def cheap():
     """A KDF that takes no time."""
-    monkeypatch.setattr("fusecrypt.keystore.passphrase_kdf._COST", (1 << 4, 8, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fusecrypt.keystore.passphrase_kdf._COST", (1 << 4, 8, 1))
+        yield
 
 
 @pytest.fixture
@@ -333,6 +337,26 @@ def test_an_envelope_comes_back_as_it_was_packed():
     assert again == made
     assert again.open(key, "test") == bytearray(range(64))
     assert again.with_keys(bytearray(range(32)), key).nonce != again.nonce
+
+
+@given(st.binary(max_size=200))
+def test_hostile_bytes_are_an_envelope_or_an_error(data):
+    with contextlib.suppress(FormatError):
+        Envelope.parse(data, "test")
+
+
+@given(st.data())
+def test_hostile_members_are_an_envelope_or_an_error(data):
+    json_values = st.one_of(st.none(), st.integers(), st.text(max_size=80), st.just({}))
+    names = ["with", "salt", "nonce", "keys", "kdf", "tpm2", "version", "format"]
+    members = json.loads(
+        Envelope(SealMethod.PASSPHRASE, bytes(32), bytes(12), b"", PassphraseKdf.make())
+        .with_keys(bytearray(32), bytearray(32))
+        .pack()
+    )
+    members[data.draw(st.sampled_from(names))] = data.draw(json_values)
+    with contextlib.suppress(FormatError):
+        Envelope.parse(json.dumps(members).encode(), "test")
 
 
 def test_kept_bytes_are_copied_and_forgotten():
