@@ -17,7 +17,7 @@ from ...keystore.cca import MASTER_KEY_SIZE
 from ...keystore.clear_bytes import wiped
 from ...keystore.errors import AccessError, CoprocessorError, MapperError
 from ...keystore.shares import FILE_MAX, ShareFile, combine, split
-from ..hardening import forbid_privileges, harden
+from ..hardening import forbid_privileges, harden, lock_memory
 
 _TIMEOUT: Final = 8.0  # seconds; the client waits 10
 _MODULE: Final = "fusecrypt.daemon.keystored.ceremony"
@@ -82,6 +82,7 @@ def main(words: Sequence[str]) -> int:
     """The process: ``split THRESHOLD FD…`` or ``combine FD…``."""
     harden()
     forbid_privileges()
+    lock_memory()
     try:
         if words[0] == "split":
             _split(int(words[1]), [int(word) for word in words[2:]])
