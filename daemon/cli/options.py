@@ -134,9 +134,9 @@ OPTIONS: Final[dict[str, Option]] = {
     "dump-volume-key": make_flag("Print the volume key"),
     # other actions
     "deferred": make_flag("Close when the last user is gone"),
-    "fail-io": make_flag("Let I/O fail instead of wait"),
     "table": Option("Read the table from a file; - is standard input", "FILE"),
     "show-keys": make_flag("Show the keys in a table"),
+    "fail-io": make_flag("Let I/O fail instead of wait"),
     "dump-json-metadata": make_flag("Print the JSON area of the header"),
     "mode": Option("Kind of an adapter: cca or accel", "MODE"),
     "card-type": Option("Card of an adapter: CEX5 to CEX8", "TYPE"),

@@ -98,6 +98,18 @@ def test_a_volume_of_the_real_cryptsetup_opens(
     check_data(adapter, image, "v", clear, offset=OFFSET, sector_size=sector_size)
 
 
+def test_its_table_is_shown_and_its_clear_key_never(adapter, passphrase):
+    clear = random.Random(4).randbytes(64)
+    key = make_key(adapter, "k", clear)
+    image = real_format(adapter.directory / "image", passphrase, key, KEY_SIZES["CCA-AESDATA"])
+    adapter.cli("open", "-d", passphrase, image, "v")
+    table = f"0 {DATA_SIZE // 512} crypt paes-xts-plain64 {'00' * 128} 0 {image} {OFFSET // 512}"
+    assert adapter.cli("table", "v").stdout == f"{table}\n"
+    result = adapter.run("table", "--show-keys", "v")
+    assert (result.status, "never shown" in result.stderr) == (8, True)
+    assert clear.hex()[:32] not in result.stdout
+
+
 @pytest.mark.parametrize(("key_type", "bits"), [("CCA-AESDATA", 512), ("CCA-AESCIPHER", 1088)])
 def test_cbc_takes_one_key(adapter, passphrase, key_type, bits):
     clear = random.Random(4).randbytes(32)

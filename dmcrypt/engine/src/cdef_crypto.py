@@ -136,6 +136,7 @@ const uint8_t *session_pattern(void);
 int rsa_modulus(uint8_t *modulus);
 int session_wrap(const uint8_t *key, size_t size, struct wire_token *token);
 int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size);
+bool session_is_imported(const struct wire_token *token);
 int session_make_pkey(uint32_t key_type, struct wire_token *token);
 int session_join_pkeys(const uint8_t *bytes, size_t size, struct wire_token *token);
 int session_import(const uint8_t *blob, size_t length, size_t key_size, struct wire_token *token);

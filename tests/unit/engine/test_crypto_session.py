@@ -65,6 +65,20 @@ def test_a_key_of_another_size_is_not_wrapped(size):
         wrap(bytes(size))
 
 
+def is_imported(token):
+    given = ffi.new("struct wire_token *", {"length": len(token)})
+    given.bytes[0 : len(token)] = token
+    return lib.session_is_imported(given)
+
+
+def test_a_key_that_was_sent_says_so_and_is_used_like_any_other():
+    key = RANDOM.randbytes(32)
+    sent, own = import_blob(seal(key)), wrap(key)
+    assert unwrap(sent) == unwrap(own) == key
+    assert (is_imported(sent), is_imported(own)) == (True, False)
+    assert is_imported(b"no token at all")
+
+
 def test_a_token_of_another_session_has_expired():
     token = bytearray(wrap(b"k" * 32))
     token[-1] ^= 1
