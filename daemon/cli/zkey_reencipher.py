@@ -32,7 +32,7 @@ class Outcome(StrEnum):
 
     DONE = "re-enciphered"
     SKIPPED = "skipped"
-    FAILED = "failed"
+    FAILED = "failed to re-encipher"
 
 
 def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
