@@ -24,8 +24,6 @@ CIPHERS: Final = {
     "serpent": Cipher(16, tuple(range(4, 33, 4))),
     "twofish": Cipher(16, (16, 32)),
     "camellia": Cipher(16, (16, 24, 32)),
-    "sm4": Cipher(16, (16,)),
-    "seed": Cipher(16, (16,)),
     "cast5": Cipher(8, (16,)),
     "blowfish": Cipher(8, tuple(range(4, 57))),
     "des3_ede": Cipher(8, (24,)),
@@ -34,6 +32,7 @@ CIPHERS: Final = {
 }
 
 _NOT_IN_LIBGCRYPT: Final = "libgcrypt has none"
+_UNPROVEN: Final = "the kernels that volumes are compared with have none"
 #: What the kernel has and we refuse, and why.
 ABSENT: Final = {
     "cast6": _NOT_IN_LIBGCRYPT,
@@ -44,6 +43,8 @@ ABSENT: Final = {
     "xtea": _NOT_IN_LIBGCRYPT,
     "xeta": _NOT_IN_LIBGCRYPT,
     "fcrypt": _NOT_IN_LIBGCRYPT,
+    "sm4": _UNPROVEN,
+    "seed": _UNPROVEN,
     "xchacha12,aes": "libgcrypt has no ChaCha of 12 rounds",
 }
 
@@ -96,11 +97,13 @@ SECURE_KEY_SIZES: Final = {
     "xts": (128, 272, 80, 112, 160, 32, 64),
     "cbc": (64, 136, 80, 16, 24, 32),
 }
+#: Those of them that are clear keys: what a forgotten --key-size leaves of a token has such a size.
+CLEAR_KEY_SIZES: Final = {"xts": (32, 64), "cbc": (16, 24, 32)}
 SECURE_KEY_IVS: Final = ("plain", "plain64", "plain64be", "benbi", "null", "eboiv")
 EP11_SIZES: Final = (320, 336, 640, 672)
 
 SUPPORTED: Final = (
-    "aes, serpent, twofish, camellia, sm4, seed, des3_ede, blowfish, cast5 or des in xts, cbc, "
+    "aes, serpent, twofish, camellia, des3_ede, blowfish, cast5 or des in xts, cbc, "
     "ctr, ecb, lrw or pcbc with plain, plain64, plain64be, essiv:HASH, benbi, null, eboiv, "
     "elephant, lmk or tcw; xchacha20,aes-adiantum; cipher_null-ecb; paes in xts or cbc"
 )

@@ -19,8 +19,6 @@ from fusecrypt.dmcrypt import iv as ivs
 ALGORITHMS: dict[str, Any] = {
     "aes": algorithms.AES,
     "camellia": decrepit.Camellia,
-    "sm4": algorithms.SM4,
-    "seed": decrepit.SEED,
     "cast5": decrepit.CAST5,
     "blowfish": decrepit.Blowfish,
     "des3_ede": decrepit.TripleDES,

@@ -23,8 +23,6 @@ static const struct {
     {"camellia", 16, 16, 1, GCRY_CIPHER_CAMELLIA128},
     {"camellia", 24, 24, 1, GCRY_CIPHER_CAMELLIA192},
     {"camellia", 32, 32, 1, GCRY_CIPHER_CAMELLIA256},
-    {"sm4", 16, 16, 1, GCRY_CIPHER_SM4},
-    {"seed", 16, 16, 1, GCRY_CIPHER_SEED},
     {"cast5", 16, 16, 1, GCRY_CIPHER_CAST5},
     {"blowfish", 4, 56, 1, GCRY_CIPHER_BLOWFISH},
     {"des3_ede", 24, 24, 1, GCRY_CIPHER_3DES},

@@ -17,8 +17,6 @@ RANDOM = random.Random(1)
 ALGORITHMS = {
     "aes": algorithms.AES,
     "camellia": decrepit.Camellia,
-    "sm4": algorithms.SM4,
-    "seed": decrepit.SEED,
     "cast5": decrepit.CAST5,
     "blowfish": decrepit.Blowfish,
     "des3_ede": decrepit.TripleDES,
@@ -95,8 +93,6 @@ SPECS = [
     ("aes-ecb", 32),
     ("camellia-cbc-plain64", 32),
     ("camellia-cbc-essiv:sha256", 16),
-    ("sm4-cbc-plain64", 16),
-    ("seed-cbc-plain64be", 16),
     ("cast5-cbc-plain64", 16),
     ("cast5-cbc-benbi", 16),
     ("cast5-cbc-essiv:md5", 16),

@@ -30,8 +30,6 @@ SPECS = [
     ("camellia-xts-plain64", 64),
     ("camellia-xts-benbi", 48),
     ("camellia-lrw-benbi", 32),
-    ("sm4-xts-plain64", 32),
-    ("seed-pcbc-eboiv", 16),
     ("cast5-pcbc-plain64be", 16),
     ("blowfish-ctr-benbi", 20),
     ("des3_ede-cbc-benbi", 24),
