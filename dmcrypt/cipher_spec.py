@@ -17,6 +17,7 @@ from ..keystore.errors import ConfigError, UnsupportedError
 from .ciphers import (
     ABSENT,
     CIPHERS,
+    CLEAR_KEY_SIZES,
     DATA_IVS,
     DIGEST_SIZES,
     EP11_SIZES,
@@ -190,6 +191,10 @@ class CipherSpec:
             seeded = (size for size in sizes if size >= _LMK_SEED_MIN and size % self.keys)
             totals |= {(self.keys + 1) * size for size in seeded}
         return tuple(sorted(totals))
+
+    def is_clear_size(self, key_size: int) -> bool:
+        """Whether paes takes a key of so many bytes for a clear one: no token is so short."""
+        return self.takes_secure_keys and key_size in CLEAR_KEY_SIZES[self.mode]
 
     def check_key_size(self, key_size: int) -> None:
         """Refuse a size (bytes) that is none of `key_sizes`.

@@ -151,6 +151,28 @@ def _check_data(subject: Subject) -> Iterator[Finding]:
     length = subject.data_size - segment.offset
     for severity, text in _judge_cipher(spec, key_size, length):
         yield Finding(severity, "cipher", f"{spec.dm_name}: {text}", segment.cipher_field)
+    if (said := find_clear_size(header)) is not None:
+        command = f"fusecrypt check --key-file FILE {subject.image}"
+        yield Finding(Severity.WARNING, "clear-key", said, segment.cipher_field, command)
+
+
+def find_clear_size(header: Luks1Header | Luks2Header) -> str | None:
+    """What to say of a paes volume whose key is too short to be a secure key; else None.
+
+    Whether it is the beginning of one, only who has the key can see.
+    """
+    try:
+        spec = CipherSpec.parse(header.get_segment(read_only=True).cipher)
+    except MapperError:
+        return None
+    size = header.find_key_size() or 0
+    if not spec.is_clear_size(size):
+        return None
+    return (
+        f"{spec.dm_name} with a key of {size * 8} bits, which is a clear key's size and no secure "
+        "key's: no coprocessor guards the volume, and if --key-size was forgotten, whoever has the "
+        "secure key's file reads it"
+    )
 
 
 def _check_room(subject: Subject, offset: int, sector_size: int) -> Iterator[Finding]:

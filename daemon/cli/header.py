@@ -43,6 +43,7 @@ def run_dump(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
         _dump_luks1(args, header, spec, output)
     else:
         _dump_luks2(args, header, output)
+        _warn_of_clear_key(header, spec, output)
     return ExitCode.OK
 
 
@@ -64,6 +65,13 @@ def _dump_luks2(args: Arguments, header: Luks2Header, output: Output) -> None:
         output.json(json.loads(dump_json(header)))
     show = dump_json if args.has("dump-json-metadata") else dump_text
     output.line(show(header).removesuffix("\n"))
+
+
+def _warn_of_clear_key(header: Luks2Header, spec: str, output: Output) -> None:
+    from ...dmcrypt.header_check import find_clear_size
+
+    if (text := find_clear_size(header)) is not None:
+        output.warn(f"{spec}: {text}; 'fusecrypt check --key-file FILE' tells which")
 
 
 def run_uuid(args: Arguments, settings: Settings, output: Output) -> ExitCode:
