@@ -114,7 +114,7 @@ def read_old(fd: int, header: Luks1Header) -> OldHeader:
         AccessError: the backing store cannot be read, or ends within the header.
     """
     pread = pread_from(fd)
-    pieces = [(0, pread(0, HEADER_SIZE))]
+    pieces = [(0, header.pack())]
     for number in header.list_keyslots():
         extent = header.get_area(number)
         data = pread(extent.offset, extent.length)
