@@ -20,7 +20,7 @@ BUILD_PACKAGES := gcc make pkg-config python3-dev libgcrypt20-dev libfuse3-dev
 DEMO_PACKAGES := cryptsetup-bin e2fsprogs fuse2fs util-linux mount
 TEST_PACKAGES := $(DEMO_PACKAGES) clang libclang-rt-14-dev jq xz-utils strace gdb fio qemu-utils qemu-system-x86 cpio bc busybox-static \
 	nbdkit libnbd-bin lz4 dmsetup xxd systemd systemd-container mmdebstrap acl attr procps \
-	swtpm tpm2-tools
+	swtpm tpm2-tools softhsm2 opencryptoki
 BENCH_PACKAGES := fio qemu-utils qemu-system-common nbdkit libnbd-bin cryptsetup-bin
 
 C_SOURCES := $(wildcard dmcrypt/engine/src/*.c)

@@ -8,7 +8,17 @@ from typing import Any, Final
 
 from .cca import MASTER_KEY_SIZE
 from .clear_bytes import wipe
-from .coprocessor import MODE_CCA, MODE_LETTERS, AdapterInfo, Apqn, Fill, Register, RegisterState
+from .coprocessor import (
+    MODE_CCA,
+    MODE_LETTERS,
+    MODE_PKCS11,
+    PKCS11_TYPE,
+    AdapterInfo,
+    Apqn,
+    Fill,
+    Register,
+    RegisterState,
+)
 from .errors import FormatError
 from .json_object import JsonObject
 from .tokens import MKVP_SIZE
@@ -29,13 +39,19 @@ _NOTHING: Final = (Fill.EMPTY, Fill.INVALID)
 _SERIAL: Final = re.compile("[0-9A-Z]{8}")
 _CREATED: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 CARD_TYPES: Final = {
-    mode: tuple(f"CEX{level}{letter}" for level in range(5, 9))
-    for mode, letter in MODE_LETTERS.items()
+    **{
+        mode: tuple(f"CEX{level}{letter}" for level in range(5, 9))
+        for mode, letter in MODE_LETTERS.items()
+    },
+    MODE_PKCS11: (PKCS11_TYPE,),
 }
 
 
 class MasterKeys:
-    """The content of the three registers of one adapter, for the length of one operation."""
+    """The content of the three registers of one adapter, for the length of one operation.
+
+    Of a PKCS#11 token, whose registers are in the token, it is the PIN: see token_pin.py.
+    """
 
     def __init__(self, content: bytearray | None = None) -> None:
         self.content = bytearray(MASTER_KEYS_SIZE) if content is None else content
@@ -70,6 +86,8 @@ class Adapter:
         Raises:
             FormatError: they do not; ``where`` names the file.
         """
+        if self.info.mode == MODE_PKCS11:
+            return
         for register in _ORDER:
             state = self.info.get_register(register)
             key = self.master_keys.copy(register)
@@ -106,6 +124,8 @@ def pack_public(info: AdapterInfo, driver: str, version: int = VERSION) -> dict[
             "checkstop": info.is_checkstopped,
             "control_only": info.is_control_only,
         }
+    if info.mode == MODE_PKCS11:
+        members["token"] = {"uri": info.uri, "clear_allowed": info.is_clear_allowed}
     return members
 
 
@@ -124,7 +144,8 @@ def take_public(json: JsonObject, where: str, version: int = VERSION) -> tuple[A
     if card_type not in CARD_TYPES.get(mode, ()):
         raise FormatError(f"{where}: mode {mode!r} and type {card_type!r}, wanted like CEX8C, cca")
     if mode != MODE_CCA and any(state.state not in _NOTHING for state in states.values()):
-        raise FormatError(f"{where}: an accelerator with master keys")
+        what = "a token" if mode == MODE_PKCS11 else "an accelerator"
+        raise FormatError(f"{where}: {what} with master keys")
     if not _SERIAL.fullmatch(serial) or not _CREATED.fullmatch(created):
         raise FormatError(f"{where}: serial {serial!r} or time {created!r} not as they are written")
     info = AdapterInfo(
@@ -145,6 +166,12 @@ def take_public(json: JsonObject, where: str, version: int = VERSION) -> tuple[A
             is_checkstopped=json.take_bool("checkstop"),
             is_control_only=json.take_bool("control_only"),
         )
+    if mode == MODE_PKCS11:
+        token = json.take_object("token")
+        info = replace(
+            info, uri=token.take_str("uri"), is_clear_allowed=token.take_bool("clear_allowed")
+        )
+        token.finish()
     return info, driver
 
 

@@ -29,7 +29,7 @@ from .coprocessor import (
     Register,
     RegisterState,
 )
-from .drivers import DRIVERS
+from .drivers import DRIVERS, SOFT_DRIVER
 from .envelope import SealMethod
 from .errors import BusyError, CoprocessorError, NotFoundError, UnsupportedError
 from .registers import Part
@@ -37,7 +37,6 @@ from .sealing import ENVELOPE_SUFFIX, HostKey
 from .verification import make_mkvp
 
 HOST_KEY_NAME: Final = "host.key"
-SOFT_DRIVER: Final = "soft"
 _SERIAL_SIZE: Final = 8
 _DEFAULT_LEVEL: Final = 8
 
@@ -149,7 +148,7 @@ class Adapters:
                 current = RegisterState(Fill.VALID, make_mkvp(master_key))
             info = AdapterInfo(
                 apqn=apqn,
-                serial=card.serial if card else _make_serial(),
+                serial=card.serial if card else make_serial(),
                 is_online=True,
                 new=RegisterState(Fill.EMPTY),
                 current=current,
@@ -393,6 +392,7 @@ class Adapters:
         return replace(info, requests=self._requests[info.apqn])
 
 
-def _make_serial() -> str:
+def make_serial() -> str:
+    """A serial number for a new card."""
     alphabet = string.digits + string.ascii_uppercase
     return "".join(secrets.choice(alphabet) for _ in range(_SERIAL_SIZE))

@@ -54,8 +54,10 @@ def wrap_key(
 
     Raises:
         FormatError: no AES key, or an XTS key whose halves are equal.
-        UnsupportedError: ``is_exportable`` for a type that says nothing of exports.
+        UnsupportedError: ``is_exportable`` for a type that says nothing of exports, or no CCA type.
     """
+    if key_type is KeyType.PKCS11_AES:
+        raise UnsupportedError(f"{key_type}: no key of CCA's")
     check_clear_key(len(clear), is_xts=is_xts)
     check_exportable(key_type, is_exportable=is_exportable)
     like = AesCipherToken(
@@ -204,6 +206,7 @@ def _rewrap_one(token: Token, master_key: bytearray, target: bytearray) -> Token
         like = AesCipherToken(b"", b"")
         wrapped = _wrap_one(KeyType.CCA_AESDATA, clear, target, like)
         assert isinstance(wrapped, AesDataToken)
+        assert isinstance(token, AesDataToken)  # it opened
         return replace(wrapped, has_control_vector=token.has_control_vector)
 
 
@@ -223,6 +226,8 @@ def _open_one(token: Token, master_key: bytearray) -> bytearray:
         )
     if isinstance(token, AesCipherToken):
         return _open_cipher(token, master_key)
+    if not isinstance(token, AesDataToken):
+        raise UnsupportedError(f"{token.key_type}: no key of CCA's")
     cipher = Cipher(algorithms.AES(master_key), modes.CBC(_ZERO_IV))
     with wiped(_crypt(cipher.decryptor(), token.encrypted_key)) as padded:
         size = token.clear_bits // 8

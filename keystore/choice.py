@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .coprocessor import MODE_CCA, AdapterInfo, Apqn, Register, Status
+from .coprocessor import MODE_ACCEL, AdapterInfo, Apqn, Register, Status
 from .errors import CoprocessorError, MasterKeyChangedError
 from .keys import SecureKey
 from .tokens import KeyType
 
+#: What makes keys of a type, for people.
+_MAKERS: Final = {
+    KeyType.CCA_AESDATA: "a CCA card",
+    KeyType.CCA_AESCIPHER: "a card from CEX6C on",
+    KeyType.PKCS11_AES: "a PKCS#11 token",
+}
 CREATE_HINT: Final = "'fusecrypt adapter create' makes one"
 
 
@@ -25,8 +31,10 @@ class Seen:
     def __str__(self) -> str:
         if self.info is None:
             return f"{self.apqn} cannot be read ({self.problem})"
-        if self.info.mode != MODE_CCA:
+        if self.info.mode == MODE_ACCEL:
             return f"{self.apqn} is an accelerator"
+        if self.info.problem:
+            return f"{self.apqn} cannot be used ({self.info.problem})"
         state = "has" if self.info.status is Status.ONLINE else f"is {self.info.status} and has"
         if self.info.is_control_only:
             state = "is administered only and has"
@@ -73,11 +81,14 @@ def choose_makers(seen: Sequence[Seen], key_type: KeyType, apqns: Sequence[Apqn]
         raise CoprocessorError(
             f"no adapter is online with a master key: {'; '.join(map(str, seen))}"
         )
-    too_old = [one for one in able if not one.can_use(key_type)]
-    if too_old and (apqns or len(too_old) == len(able)):
-        cards = ", ".join(f"{one.apqn} is a {one.info.type}" for one in too_old if one.info)
-        raise CoprocessorError(f"{key_type}: wanted a card from CEX6C on: {cards}")
-    able = [one for one in able if one not in too_old]
+    unfit = [one for one in able if not one.can_use(key_type)]
+    if unfit and (apqns or len(unfit) == len(able)):
+        cards = "; ".join(
+            [f"{one.apqn} is a {one.info.type}" for one in unfit if one.info]
+            + [str(one) for one in seen if one not in able]
+        )
+        raise CoprocessorError(f"{key_type}: wanted {_MAKERS[key_type]}: {cards}")
+    able = [one for one in able if one not in unfit]
     mkvps = {one.find_mkvp(Register.CURRENT) for one in able}
     if apqns and len(mkvps) > 1:
         raise CoprocessorError(

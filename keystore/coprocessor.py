@@ -13,7 +13,10 @@ from .tokens import KeyType
 
 MODE_CCA: Final = "cca"
 MODE_ACCEL: Final = "accel"
-#: Modes and the letters that end a card's type.
+#: A PKCS#11 token: no card, though it has a number as one.
+MODE_PKCS11: Final = "pkcs11"
+PKCS11_TYPE: Final = "PKCS11"
+#: Modes of cards and the letters that end a card's type.
 MODE_LETTERS: Final = {MODE_CCA: "C", MODE_ACCEL: "A"}
 #: The first card that has CCA-AESCIPHER keys which become protected keys.
 _AESCIPHER_LEVEL: Final = 6
@@ -103,11 +106,15 @@ class AdapterInfo:
     is_checkstopped: bool = False  # the card failed, or is said to have, for a drill
     is_control_only: bool = False  # the domain is administered here, and used elsewhere
     requests: int = field(default=0, compare=False)  # since the start of the process that counts
+    uri: str = ""  # of a PKCS#11 token
+    is_clear_allowed: bool = False  # a token's keys may be clear in this process for a moment
+    limits: tuple[str, ...] = field(default=(), compare=False)  # what a token cannot do
+    problem: str = field(default="", compare=False)  # why a token cannot be used now
 
     @property
     def level(self) -> int:
-        """The generation of the card: 8 of a CEX8C."""
-        return int(self.type[3:-1])
+        """The generation of the card: 8 of a CEX8C; 0: a token is no card."""
+        return 0 if self.mode == MODE_PKCS11 else int(self.type[3:-1])
 
     @property
     def status(self) -> Status:
@@ -116,15 +123,18 @@ class AdapterInfo:
             return Status.CHECKSTOP
         if not self.is_configured:
             return Status.DECONFIGURED
-        return Status.ONLINE if self.is_online else Status.OFFLINE
+        return Status.ONLINE if self.is_online and not self.problem else Status.OFFLINE
 
     @property
     def is_usable(self) -> bool:
         """Keys can be used with it, if it has their master key."""
-        return self.status is Status.ONLINE and not self.is_control_only and self.mode == MODE_CCA
+        has_keys = self.mode != MODE_ACCEL and not self.is_control_only
+        return has_keys and self.status is Status.ONLINE
 
     def supports(self, key_type: KeyType) -> bool:
-        """The card knows keys of this type."""
+        """The card, or token, knows keys of this type."""
+        if KeyType.PKCS11_AES is key_type or self.mode == MODE_PKCS11:
+            return self.mode == MODE_PKCS11 and key_type is KeyType.PKCS11_AES
         return key_type is not KeyType.CCA_AESCIPHER or self.level >= _AESCIPHER_LEVEL
 
     def get_register(self, register: Register) -> RegisterState:
@@ -201,7 +211,7 @@ class Coprocessor(Protocol):
         ...
 
     def to_transport(self, secure_key: SecureKey, public_key: bytes) -> Transport:
-        """The effective key for the engine that has this X25519 public key.
+        """The effective key for the engine that has this public key (keystore/transport.py).
 
         Raises:
             MasterKeyChangedError: neither CURRENT nor OLD has the key's master key.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from .adapters import Adapters
 from .choice import (
     CREATE_HINT,
     Seen,
@@ -19,6 +18,8 @@ from .choice import (
 from .coprocessor import Apqn, Coprocessor, Register, Transport, Validation
 from .errors import CoprocessorError, MapperError
 from .keys import SecureKey
+from .machine_adapters import MachineAdapters
+from .token_adapters import TokenAdapters
 from .tokens import KeyType
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class Coprocessors(Adapters):
+class Coprocessors(TokenAdapters, MachineAdapters):
     """The same adapters, with what they do for keys."""
 
     #: Which one was asked last; whoever wants to know clears it before.

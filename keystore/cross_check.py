@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .coprocessor import MODE_CCA, AdapterInfo, Apqn, Fill, Register, RegisterState
+from .coprocessor import MODE_ACCEL, AdapterInfo, Apqn, Fill, Register, RegisterState
 from .tokens import KeyType
 
 
@@ -50,7 +50,9 @@ def cross_check(
             warnings.append(f"APQN {apqn}: {_say_unusable(present[apqn])}")
     for adapter in chosen:
         if not adapter.supports(key_type):
-            warnings.append(f"APQN {adapter.apqn}: a {adapter.type} is too old for {key_type} keys")
+            is_old = adapter.level and key_type is KeyType.CCA_AESCIPHER
+            lack = "is too old for" if is_old else "has no"
+            warnings.append(f"APQN {adapter.apqn}: a {adapter.type} {lack} {key_type} keys")
         notes += [f"APQN {adapter.apqn}: {text}" for text in _list_notes(adapter, mkvp)]
         warnings += [f"APQN {adapter.apqn}: {text}" for text in _list_warnings(adapter, mkvp)]
     warnings += _compare(chosen)
@@ -60,8 +62,10 @@ def cross_check(
 
 
 def _say_unusable(adapter: AdapterInfo) -> str:
-    if adapter.mode != MODE_CCA:
+    if adapter.mode == MODE_ACCEL:
         return "is no CCA coprocessor"
+    if adapter.problem:
+        return f"cannot be used: {adapter.problem}"
     if adapter.is_control_only:
         return "is administered here, and used elsewhere"
     return f"is {adapter.status}"

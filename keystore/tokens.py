@@ -9,26 +9,16 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final, NoReturn, Self
 
+from . import pkcs11_token
 from .errors import FormatError
-
-MKVP_SIZE: Final = 8
-KEY_BITS: Final = (128, 192, 256)
-#: Halves of an XTS key; AES-192-XTS does not exist.
-XTS_KEY_BITS: Final = (128, 256)
-
-
-class KeyType(StrEnum):
-    """The kinds of secure key, spelt as zkey spells them."""
-
-    CCA_AESDATA = "CCA-AESDATA"
-    CCA_AESCIPHER = "CCA-AESCIPHER"
-
-
-#: Bytes of one token in a file; an XTS key is two of them.
-TOKEN_SIZES: Final = {KeyType.CCA_AESDATA: 64, KeyType.CCA_AESCIPHER: 136}
+from .key_type import KEY_BITS as KEY_BITS
+from .key_type import MKVP_SIZE as MKVP_SIZE
+from .key_type import TOKEN_SIZES as TOKEN_SIZES
+from .key_type import XTS_KEY_BITS as XTS_KEY_BITS
+from .key_type import KeyType as KeyType
+from .pkcs11_token import Pkcs11Token as Pkcs11Token
 
 # Type byte, three reserved bytes, version byte: common to every token of this family.
 _TYPE_CCA: Final = 0x01
@@ -271,10 +261,12 @@ def _parse_associated_data(buf: bytes) -> tuple[int, int, int, int, int, int]:
     return bits, usage1, usage2, management1, management2, management3
 
 
-Token = AesDataToken | AesCipherToken
-_TOKENS: Final[dict[int, type[AesDataToken | AesCipherToken]]] = {
-    _VERSION_AESDATA: AesDataToken,
-    _VERSION_AESCIPHER: AesCipherToken,
+Token = AesDataToken | AesCipherToken | Pkcs11Token
+#: By type and version.
+_TOKENS: Final[dict[tuple[int, int], tuple[KeyType, type[Token]]]] = {
+    (_TYPE_CCA, _VERSION_AESDATA): (KeyType.CCA_AESDATA, AesDataToken),
+    (_TYPE_CCA, _VERSION_AESCIPHER): (KeyType.CCA_AESCIPHER, AesCipherToken),
+    (pkcs11_token.TYPE, pkcs11_token.VERSION): (KeyType.PKCS11_AES, Pkcs11Token),
 }
 
 
@@ -292,13 +284,13 @@ def parse_tokens(buf: bytes) -> tuple[Token, ...]:
             f"key token: {_OTHER_KINDS[kind]} (type {buf[0]:02x}, version {buf[4]:02x}), "
             f"wanted {' or '.join(KeyType)}"
         )
-    if buf[0] != _TYPE_CCA or buf[4] not in _TOKENS:
+    if kind not in _TOKENS:
         raise FormatError(
             f"key token: type {buf[0]:02x} and version {buf[4]:02x} at bytes 0 and 4, "
-            "wanted 01 and 04 or 05"
+            "wanted 01 and 04 or 05, or 46 and 01"
         )
-    token_class = _TOKENS[buf[4]]
-    size = _AESDATA.size if buf[4] == _VERSION_AESDATA else TOKEN_SIZES[KeyType.CCA_AESCIPHER]
+    key_type, token_class = _TOKENS[kind]
+    size = TOKEN_SIZES[key_type]
     if len(buf) == size:
         return (token_class.parse(buf),)
     if len(buf) != 2 * size:
@@ -315,5 +307,6 @@ def _check_pair(first: Token, second: Token, size: int) -> None:
         _refuse("bits of the second half", size, second.clear_bits, str(first.clear_bits))
     if first.clear_bits not in (*XTS_KEY_BITS, None):
         _refuse("bits of an XTS half", 0, first.clear_bits, "128 or 256")
-    if first == second:
+    is_twice = isinstance(first, Pkcs11Token) and first.check == getattr(second, "check", None)
+    if is_twice or first == second:
         raise FormatError("key token: both halves of the XTS key are the same")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..adapter_store import AdapterStore
 from ..coprocessor import Apqn, Coprocessor
+
+if TYPE_CHECKING:
+    from .pkcs11 import Pkcs11Coprocessor
 
 DriverFactory = Callable[[AdapterStore, Apqn], Coprocessor]
 
@@ -17,5 +20,14 @@ def _make_soft(store: AdapterStore, apqn: Apqn) -> Coprocessor:
     return SoftCoprocessor(store, apqn)
 
 
+def make_pkcs11(store: AdapterStore, apqn: Apqn) -> Pkcs11Coprocessor:
+    """The adapter of the store that is a PKCS#11 token."""
+    from .pkcs11 import Pkcs11Coprocessor
+
+    return Pkcs11Coprocessor(store, apqn)
+
+
+SOFT_DRIVER: Final = "soft"
+PKCS11_DRIVER: Final = "pkcs11"
 #: What an adapter's file calls its driver; each is imported at its first use.
-DRIVERS: Final[dict[str, DriverFactory]] = {"soft": _make_soft}
+DRIVERS: Final[dict[str, DriverFactory]] = {SOFT_DRIVER: _make_soft, PKCS11_DRIVER: make_pkcs11}

@@ -37,6 +37,20 @@ def make_aescipher(payload_bits=640, version=1, mkvp=b"12345678"):
     return bytes(token)
 
 
+def make_pkcs11(bits=256, way=1, mkvp=b"12345678"):
+    size = bits // 8 // 16 * 16 + 16 if way == 3 else bits // 8 + 8
+    token = bytearray(96)
+    token[0], token[4], token[5] = 0x46, 1, way
+    token[6:8] = bits.to_bytes(2, "big")
+    token[8:16] = mkvp
+    token[16:18] = size.to_bytes(2, "big")
+    if way == 3:
+        token[24:40] = RANDOM.randbytes(16)
+    token[40 : 40 + size] = RANDOM.randbytes(size)
+    token[88:] = RANDOM.randbytes(8)
+    return bytes(token)
+
+
 def is_whole(data):
     start()
     return bool(lib.secure_key_is_whole(data, len(data)))
@@ -55,6 +69,10 @@ WHOLE = {
     "AESCIPHER V0 128": make_aescipher(512, 0),
     "AESCIPHER V0 192": make_aescipher(576, 0),
     "AESCIPHER V0 256": make_aescipher(640, 0),
+    "PKCS11": make_pkcs11(),
+    "PKCS11 CBC": make_pkcs11(way=3),
+    "PKCS11 192": make_pkcs11(192, 3),
+    "PKCS11 for XTS": make_pkcs11(128, 2) + make_pkcs11(128, 2),
 }
 
 
@@ -86,6 +104,12 @@ def test_their_beginnings_are_fragments(name, size):
         REAL + REAL[:64],
         make_aescipher() + make_aescipher(mkvp=b"87654321"),
         REAL[64:63],
+        WHOLE["PKCS11"] * 2,
+        make_pkcs11() + make_pkcs11(mkvp=b"87654321"),
+        make_pkcs11() + make_pkcs11(128),
+        make_pkcs11(192) + make_pkcs11(192),
+        make_pkcs11() + make_aescipher()[:96],
+        make_pkcs11(way=4),
     ],
 )
 def test_other_combinations_are_not_whole(data):

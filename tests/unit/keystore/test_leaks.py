@@ -20,13 +20,13 @@ import sys
 from pathlib import Path
 from fusecrypt.keystore.coprocessor import Apqn
 from fusecrypt.keystore.coprocessors import Coprocessors
-from fusecrypt.keystore.tokens import KeyType
+from fusecrypt.keystore.key_type import CCA_KEY_TYPES, KeyType
 
 adapters = Coprocessors(Path(sys.argv[1]))
 other = Coprocessors(Path(sys.argv[1] + ".restored"))
 adapters.create(Apqn(3, 0x39))
 public = bytes.fromhex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
-for key_type in KeyType:
+for key_type in CCA_KEY_TYPES:
     key = adapters.generate(key_type, 256, is_xts=True)
     adapters.validate(key)
     adapters.to_transport(key, public)

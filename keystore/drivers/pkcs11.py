@@ -1,0 +1,273 @@
+"""The coprocessor that is a PKCS#11 token: master keys and effective keys are clear only in it.
+
+Source: PKCS #11 Cryptographic Token Interface, version 3.0 (OASIS), base specification and current
+mechanisms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from .. import transport
+from ..adapter_store import AdapterStore
+from ..clear_bytes import wiped
+from ..coprocessor import (
+    AdapterInfo,
+    Apqn,
+    Register,
+    Status,
+    Transport,
+    Validation,
+)
+from ..errors import CoprocessorError, FormatError, MasterKeyChangedError, UnsupportedError
+from ..keys import SecureKey
+from ..pkcs11_token import Pkcs11Token
+from ..pkcs11_uri import TokenUri
+from ..token_pin import copy_pin
+from ..tokens import KEY_BITS, XTS_KEY_BITS, KeyType
+from ..verification import check_clear_key, check_halves
+from . import pkcs11_keys
+from .pkcs11_module import Module, OpenToken, get_module
+
+Result = TypeVar("Result")
+
+_CLEAR: str = (
+    "its keys are clear in fusecrypt-keystored for a moment, since it has no RSA-OAEP wrap and "
+    "--allow-clear-in-keystored was given"
+)
+
+
+class Pkcs11Coprocessor:
+    """One adapter of the store whose token is found by a URI, and logged in to with its PIN."""
+
+    def __init__(self, store: AdapterStore, apqn: Apqn) -> None:
+        self._store = store
+        self._apqn = apqn
+
+    def info(self) -> AdapterInfo:
+        stored = self._read()
+        return self._run(lambda token: _tell(token, stored), stored)
+
+    def enrol(self, *, with_master_key: bool) -> AdapterInfo:
+        """Log in with a PIN that was just given; with a CURRENT master key if there is none.
+
+        Raises:
+            CoprocessorError: the token is not there, refuses, or cannot wrap keys.
+        """
+        stored = self._read()
+
+        def work(token: OpenToken) -> AdapterInfo:
+            if token.abilities.wrapping is None:
+                raise CoprocessorError(f"{token.where}: {'; '.join(token.abilities.limits)}")
+            if with_master_key and not _tell(token, stored).current.is_usable:
+                pkcs11_keys.make_master_key(token, Register.CURRENT)
+            return _tell(token, stored)
+
+        return self._run(work, stored, is_new_pin=True)
+
+    def make_new(self) -> None:
+        """Fill NEW, which is empty, with a random master key.
+
+        Raises:
+            CoprocessorError: NEW is not empty.
+        """
+
+        def work(token: OpenToken) -> None:
+            if pkcs11_keys.find_master_key(token, Register.NEW) is not None:
+                raise CoprocessorError(
+                    f"adapter {self._apqn}: NEW is full, wanted empty for a whole master key; "
+                    "'adapter master-key clear-new' empties it"
+                )
+            pkcs11_keys.make_master_key(token, Register.NEW)
+
+        self._run(work)
+
+    def clear_new(self) -> None:
+        """Empty NEW, whatever it holds."""
+        self._run(pkcs11_keys.clear_new)
+
+    def set_new(self) -> None:
+        """Make NEW the CURRENT master key, CURRENT the OLD one; what was OLD is gone.
+
+        Raises:
+            CoprocessorError: NEW is empty.
+        """
+        self._run(pkcs11_keys.set_new)
+
+    def generate(
+        self, key_type: KeyType, key_bits: int, *, is_xts: bool, is_exportable: bool = False
+    ) -> SecureKey:
+        self._check_type(key_type, is_exportable=is_exportable)
+        wanted = XTS_KEY_BITS if is_xts else KEY_BITS
+        if key_bits not in wanted:
+            sizes = " or ".join(map(str, wanted))
+            kind = "half of an XTS key" if is_xts else "key"
+            raise UnsupportedError(f"{key_type}: a {kind} of {key_bits} bits, wanted {sizes}")
+        return self._use(lambda token: pkcs11_keys.generate(token, key_bits, is_xts=is_xts))
+
+    def import_clear(
+        self, key_type: KeyType, clear: bytearray, *, is_xts: bool, is_exportable: bool = False
+    ) -> SecureKey:
+        self._check_type(key_type, is_exportable=is_exportable)
+        check_clear_key(len(clear), is_xts=is_xts)
+        if is_xts:
+            check_halves(clear)
+        return self._use(lambda token: pkcs11_keys.import_clear(token, clear, is_xts=is_xts))
+
+    def find_register(self, secure_key: SecureKey) -> Register | None:
+        return self.info().find_register(secure_key.mkvp)
+
+    def to_transport(self, secure_key: SecureKey, public_key: bytes) -> Transport:
+        _, modulus = transport.split_public_key(public_key)
+        size = (secure_key.clear_bits or 0) // 8
+
+        def work(token: OpenToken, info: AdapterInfo) -> Transport:
+            register = self._get_register(info, secure_key)
+            if token.abilities.oaep is None and info.is_clear_allowed:
+                with wiped(pkcs11_keys.read_clear(token, secure_key, register)) as clear:
+                    blob = transport.seal(clear, public_key)
+            elif not modulus and token.abilities.oaep is not None:
+                raise FormatError("public key: of X25519 alone, wanted one of RSA behind it")
+            else:
+                blob = pkcs11_keys.to_engine(token, secure_key, register, modulus)
+            pattern = pkcs11_keys.make_pattern(token, secure_key, register)
+            return Transport(blob, pattern, size, self._apqn, register)
+
+        return self._use_key(secure_key, work)
+
+    def reencipher(self, secure_key: SecureKey, target: Register) -> SecureKey:
+        if target is Register.OLD:
+            raise UnsupportedError(f"adapter {self._apqn}: no key is re-enciphered to OLD")
+
+        def work(token: OpenToken, info: AdapterInfo) -> SecureKey:
+            state = info.get_register(target)
+            is_done = state.mkvp == secure_key.mkvp
+            source = target if is_done else self._get_register(info, secure_key)
+            if not state.is_usable:
+                raise CoprocessorError(
+                    f"adapter {self._apqn}: no {target} master key, it is {state.state}"
+                )
+            if is_done:
+                pkcs11_keys.make_pattern(token, secure_key, source)  # it unwraps
+                return secure_key
+            return pkcs11_keys.reencipher(token, secure_key, source, target)
+
+        return self._use_key(secure_key, work)
+
+    def convert(
+        self, secure_key: SecureKey, key_type: KeyType, *, is_exportable: bool = False
+    ) -> SecureKey:
+        del secure_key, is_exportable
+        raise UnsupportedError(f"no key of a PKCS#11 token is converted to {key_type}")
+
+    def restrict(self, secure_key: SecureKey) -> SecureKey:
+        raise UnsupportedError(
+            f"{secure_key.key_type}: says nothing of exports; wanted: {KeyType.CCA_AESCIPHER}"
+        )
+
+    def validate(self, secure_key: SecureKey) -> Validation:
+        def work(token: OpenToken, info: AdapterInfo) -> Validation:
+            register = self._get_register(info, secure_key)
+            return Validation(
+                key_type=secure_key.key_type,
+                is_xts=secure_key.is_xts,
+                clear_bits=secure_key.clear_bits or 0,
+                register=register,
+                mkvp=secure_key.mkvp,
+                pattern=pkcs11_keys.make_pattern(token, secure_key, register),
+                apqns=(self._apqn,),
+            )
+
+        return self._use_key(secure_key, work)
+
+    def _check_type(self, key_type: KeyType, *, is_exportable: bool) -> None:
+        if key_type is not KeyType.PKCS11_AES:
+            raise UnsupportedError(
+                f"adapter {self._apqn}: {key_type}: a PKCS#11 token makes {KeyType.PKCS11_AES} keys"
+            )
+        if is_exportable:
+            raise UnsupportedError(
+                f"{key_type}: says nothing of exports; wanted: {KeyType.CCA_AESCIPHER}"
+            )
+
+    def _use(self, function: Callable[[OpenToken], SecureKey]) -> SecureKey:
+        """Make a key under CURRENT."""
+        stored = self._read_online()
+
+        def work(token: OpenToken) -> SecureKey:
+            if pkcs11_keys.find_master_key(token, Register.CURRENT) is None:
+                raise CoprocessorError(f"adapter {self._apqn}: no CURRENT master key")
+            return function(token)
+
+        return self._run(work, stored)
+
+    def _use_key(
+        self, secure_key: SecureKey, function: Callable[[OpenToken, AdapterInfo], Result]
+    ) -> Result:
+        """Do something with a key that is under one of the master keys."""
+        if not all(isinstance(half, Pkcs11Token) for half in secure_key.halves):
+            raise UnsupportedError(f"adapter {self._apqn}: {secure_key.key_type}: no key of tokens")
+        stored = self._read_online()
+        return self._run(lambda token: function(token, _tell(token, stored)), stored)
+
+    def _read(self) -> AdapterInfo:
+        with self._store.opened(self._apqn) as adapter:
+            return adapter.info
+
+    def _read_online(self) -> AdapterInfo:
+        stored = self._read()
+        if stored.is_control_only:
+            raise CoprocessorError(f"adapter {self._apqn}: administered only, it serves no keys")
+        if stored.status is not Status.ONLINE:
+            raise CoprocessorError(f"adapter {self._apqn}: {stored.status}")
+        return stored
+
+    def _read_pin(self) -> bytearray:
+        with self._store.opened(self._apqn) as adapter:
+            return copy_pin(adapter.master_keys, f"adapter {self._apqn}")
+
+    def _run(
+        self,
+        function: Callable[[OpenToken], Result],
+        stored: AdapterInfo | None = None,
+        *,
+        is_new_pin: bool = False,
+    ) -> Result:
+        uri = TokenUri.parse((stored or self._read()).uri)
+        module: Module = get_module(uri.find_module())
+        try:
+            return module.run(uri, self._read_pin, function, is_new_pin=is_new_pin)
+        except CoprocessorError as error:
+            if isinstance(error, MasterKeyChangedError):
+                raise
+            text = str(error)
+            prefix = f"adapter {self._apqn}: "
+            raise CoprocessorError(text if text.startswith(prefix) else prefix + text) from None
+
+    def _get_register(self, info: AdapterInfo, secure_key: SecureKey) -> Register:
+        """CURRENT or OLD, which has the key's master key."""
+        register = info.find_register(secure_key.mkvp)
+        if register is None or register is Register.NEW:  # NEW waits for being set
+            raise MasterKeyChangedError(
+                f"adapter {self._apqn}: key wrapped by master key MKVP "
+                f"{secure_key.mkvp.hex()} ({secure_key.key_type}); it has "
+                f"CURRENT {info.current}, OLD {info.old}"
+            )
+        return register
+
+
+def _tell(token: OpenToken, stored: AdapterInfo) -> AdapterInfo:
+    """What is stored, with what only the token knows."""
+    registers = pkcs11_keys.read_registers(token)
+    limits = token.abilities.limits
+    if token.abilities.oaep is None and stored.is_clear_allowed:
+        limits += (_CLEAR,)
+    return replace(
+        stored,
+        new=registers[Register.NEW],
+        current=registers[Register.CURRENT],
+        old=registers[Register.OLD],
+        limits=limits,
+    )

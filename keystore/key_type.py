@@ -1,0 +1,29 @@
+"""The kinds of secure key, and the sizes of what they hold."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+MKVP_SIZE: Final = 8
+KEY_BITS: Final = (128, 192, 256)
+#: Halves of an XTS key; AES-192-XTS does not exist.
+XTS_KEY_BITS: Final = (128, 256)
+
+
+class KeyType(StrEnum):
+    """The kinds of secure key: two spelt as zkey spells them, and that of a PKCS#11 token."""
+
+    CCA_AESDATA = "CCA-AESDATA"
+    CCA_AESCIPHER = "CCA-AESCIPHER"
+    PKCS11_AES = "PKCS11-AES"
+
+
+#: Bytes of one token in a file; an XTS key is two of them.
+TOKEN_SIZES: Final = {
+    KeyType.CCA_AESDATA: 64,
+    KeyType.CCA_AESCIPHER: 136,
+    KeyType.PKCS11_AES: 96,
+}
+#: What CCA coprocessors make.
+CCA_KEY_TYPES: Final = (KeyType.CCA_AESDATA, KeyType.CCA_AESCIPHER)
