@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import pyfuse3
 import trio
 
-from ..dmcrypt.engine.messages import EventKind
+from ..dmcrypt.engine.messages import Event, EventKind
 from ..dmcrypt.engine.process import EngineProcess, spawn_engine
 from ..keystore.errors import EngineError, MapperError
 from . import mount
@@ -318,8 +318,8 @@ async def _watch_engine(process: EngineProcess, end: End) -> None:
 def _watch_events(process: EngineProcess, end: End) -> None:
     token = trio.lowlevel.current_trio_token()
 
-    def note(event: EventKind) -> None:
-        if event is EventKind.UNMOUNTED:
+    def note(event: Event) -> None:
+        if event.kind is EventKind.UNMOUNTED:
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(end.come, "unmounted from outside")
 

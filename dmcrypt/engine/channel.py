@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...keystore.errors import EngineError
-from .messages import EVENT, FDS_MAX, HEADER, MESSAGE_MAX, EventKind, MessageType
+from .messages import FDS_MAX, HEADER, MESSAGE_MAX, Event, MessageType
 
 _GONE: Final = "the engine process is gone"
 
@@ -36,8 +36,8 @@ class Channel:
         self._pending: dict[int, queue.SimpleQueue[Reply | None]] = {}
         self._next_id = 1
         self._is_closed = False
-        self._on_event: Callable[[EventKind], None] | None = None
-        self._early_events: list[EventKind] = []
+        self._on_event: Callable[[Event], None] | None = None
+        self._early_events: list[Event] = []
         self._reader = threading.Thread(
             target=self._read_replies, name="engine-channel", daemon=True
         )
@@ -74,7 +74,7 @@ class Channel:
             raise EngineError(_GONE)
         return reply
 
-    def set_event_handler(self, handler: Callable[[EventKind], None]) -> None:
+    def set_event_handler(self, handler: Callable[[Event], None]) -> None:
         """Call ``handler`` for each event, from the channel's own thread; earlier ones at once."""
         with self._lock:
             self._on_event = handler
@@ -116,7 +116,7 @@ class Channel:
         kind, request_id, status, length = HEADER.unpack_from(data)
         body = data[HEADER.size : HEADER.size + length]
         if kind == MessageType.EVENT:
-            event = EventKind(EVENT.unpack(body)[0])
+            event = Event.parse(body)
             with self._lock:
                 handler = self._on_event
                 if handler is None:

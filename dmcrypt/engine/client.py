@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from ...keystore.errors import (
     AccessError,
+    BusyError,
     ConfigError,
     FormatError,
     MapperError,
@@ -25,7 +26,7 @@ from .channel import Channel
 from .devices import Devices
 from .messages import (
     DigestSpec,
-    EventKind,
+    Event,
     ExportedKey,
     Hello,
     Kdf,
@@ -71,7 +72,7 @@ class Engine(Devices):
         self._channel.close()
         self._stats.close()
 
-    def set_event_handler(self, handler: Callable[[EventKind], None]) -> None:
+    def set_event_handler(self, handler: Callable[[Event], None]) -> None:
         """Have ``handler`` called, from the channel's thread, for each event of the engine."""
         self._channel.set_event_handler(handler)
 
@@ -328,6 +329,22 @@ class Engine(Devices):
         reply = self._channel.call(Type.RSA_KEY)
         check(reply, "making an RSA key pair")
         return messages.parse_rsa_modulus(reply.body)
+
+    def bump_session(self) -> None:
+        """Begin another session, with another public key: all protected keys of this one are void.
+
+        Devices with keys of a coprocessor lose them, and want them again (`renew_key`); I/O of
+        those with random protected keys fails from now on; all others go on. Done when every key is
+        gone.
+
+        Raises:
+            BusyError: a device is being changed just now, and nothing has happened.
+        """
+        reply = self._channel.call(Type.BUMP_SESSION)
+        if reply.status == -errno.EBUSY:
+            raise BusyError("another session: a volume is being changed just now")
+        check(reply, "beginning another session")
+        self.hello = Hello.parse(reply.body)
 
     def export_key(self, key: ProtectedKey) -> ExportedKey:
         """What a volume key is, and what may be shown of it: a secure key's tokens, no clear key.

@@ -82,6 +82,40 @@ class Devices:
         body = messages.REKEY.pack(node, segment, messages.pack_token(key))
         check(self._channel.call(Type.REKEY, body), f"key for segment {segment}")
 
+    def forget_key(self, node: int) -> None:
+        """Finish what runs, sync, and forget a key that a coprocessor sent.
+
+        Of a device that wants a key already nothing happens. I/O waits from now on; the first one
+        is told by the event KEY_WANTED.
+
+        Raises:
+            BusyError: the device is being changed, or suspended otherwise.
+            EngineError: the backing store failed to sync; the key is gone all the same.
+        """
+        reply = self._channel.call(Type.FORGET_KEY, messages.NODE.pack(node, 0))
+        if reply.status == -errno.EBUSY:
+            raise BusyError("forgetting the key: the volume is being changed, or suspended")
+        check(reply, "forgetting the key")
+
+    def renew_key(self, node: int, segment: int, key: ProtectedKey) -> bool:
+        """Give a device the key that it wants, and go on; False: it wants none any more.
+
+        Raises:
+            ProtectedKeyExpiredError: a key of another session.
+        """
+        body = messages.REKEY.pack(node, segment, messages.pack_token(key))
+        reply = self._channel.call(Type.RENEW_KEY, body)
+        if reply.status == -errno.EALREADY:
+            return False
+        check(reply, f"key for segment {segment}")
+        return True
+
+    def deny_key(self, node: int, *, milliseconds: int) -> None:
+        """Let fail what waits for a key, and what comes in this time; then I/O asks again."""
+        reply = self._channel.call(Type.DENY_KEY, messages.NODE.pack(node, milliseconds))
+        if reply.status != -errno.EALREADY:
+            check(reply, "refusing I/O without a key")
+
     def refresh(self, node: int, *, discards: bool) -> None:
         """Let hole punching reach the backing store, or no longer, while the device is in use."""
         self._node(Type.REFRESH, node, "refreshing", messages.DISCARDS if discards else 0)

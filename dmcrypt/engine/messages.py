@@ -86,7 +86,7 @@ CIPHER_SPEED: Final = struct.Struct("=QQQQ")
 BLOB: Final = struct.Struct(f"=II{BLOB_MAX}s")
 RSA_KEY: Final = struct.Struct("=I4x512s")
 EXPORTED_KEY: Final = struct.Struct(f"=II{SECURE_KEY_MAX}s{TOKEN.size}s")
-EVENT: Final = struct.Struct("=I4x")
+EVENT: Final = struct.Struct("=I4xQ")
 STATS: Final = struct.Struct("=QQQQQQQQQqQ40x")
 
 #: Struct name in wire.h of each layout; the test compares their sizes with the compiler's.
@@ -344,6 +344,20 @@ class ExportedKey:
         kind, length, secure, token = EXPORTED_KEY.unpack(body)
         protected = parse_token(token) if kind == KeyKind.PROTECTED else None
         return cls(KeyKind(kind), secure[:length], protected)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that the engine tells unasked."""
+
+    kind: EventKind
+    node: int = 0  # whose I/O waits for a key (KEY_WANTED)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """From the body of an EVENT."""
+        kind, node = EVENT.unpack(body)
+        return cls(EventKind(kind), node)
 
 
 @dataclass(frozen=True, slots=True)

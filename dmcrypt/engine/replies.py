@@ -11,6 +11,7 @@ from ...keystore.errors import (
     EngineMemoryError,
     FormatError,
     MapperError,
+    ProtectedKeyExpiredError,
     UnlockError,
     UnsupportedError,
 )
@@ -31,7 +32,10 @@ def check(reply: Reply, what: str) -> None:
             f"{what}: the KDF wants more memory than policy or the machine allows"
         )
     if code == errno.EKEYEXPIRED:
-        raise EngineError(f"{what}: the key belongs to another session of the engine")
+        raise ProtectedKeyExpiredError(
+            f"{what}: the key belongs to another session of the engine; "
+            "if one began just now (adapter bump-session), try again"
+        )
     raise EngineError(f"{what}: {os.strerror(code)}")
 
 

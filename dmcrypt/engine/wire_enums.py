@@ -40,6 +40,10 @@ class MessageType(IntEnum):
     TABLE_KEY = 41
     SHOW_KEY = 42
     RSA_KEY = 50
+    FORGET_KEY = 51
+    RENEW_KEY = 52
+    DENY_KEY = 53
+    BUMP_SESSION = 54
     EVENT = 100
 
 
@@ -47,6 +51,7 @@ class EventKind(IntEnum):
     """``enum wire_event_kind``."""
 
     UNMOUNTED = 1
+    KEY_WANTED = 2
 
 
 class ArenaKind(IntEnum):

@@ -13,6 +13,7 @@
 
 #include "arena.h"
 #include "device_table.h"
+#include "forgotten_key.h"
 #include "registers.h"
 #include "session.h"
 
@@ -76,11 +77,31 @@ static void *work(void *arg)
     return NULL;
 }
 
+/* Another session, under I/O: a device with a clear key goes on, and its token is another one. */
+static void bump_session(void)
+{
+    static struct stopped stopped;
+    struct session next;
+    struct parked *parked;
+    int rc = session_prepare(&next);
+
+    if (rc == 0) {
+        rc = device_table_begin_session(&devices, &next, &stopped, &parked);
+        session_discard(&next);
+    }
+    if (rc != 0 || parked != NULL || stopped.count != 0)
+        fail("bump", rc);
+    rc = device_table_copy_token(&devices, NODE, 0, &token);
+    if (rc != 0)
+        fail("token", rc);
+}
+
 static void *administrate(void *arg)
 {
     (void)arg;
     for (unsigned round = 0; round < 30; round++) {
         struct parked *parked;
+        bump_session();
         int rc = device_table_resize(&devices, NODE, round % 2 == 0 ? SIZE : SIZE / 2 + SIZE / 4, &parked);
         if (rc != 0 || parked != NULL)
             fail("resize", rc);

@@ -131,8 +131,14 @@ int loopaes_key(const struct wire_loopaes_key *p, const struct secret *secret, u
                 unsigned *count);
 
 int session_init(void);
-const uint8_t *session_public_key(void);
-const uint8_t *session_pattern(void);
+struct session { ...; };
+int session_prepare(struct session *next);
+void session_replace(struct session *next);
+int session_rewrap(const struct session *old, struct wire_token *token);
+void session_discard(struct session *old);
+void session_public_key(uint8_t *out);
+void session_pattern(uint8_t *out);
+uint32_t session_kind(const struct wire_token *token);
 int rsa_modulus(uint8_t *modulus);
 int session_wrap(const uint8_t *key, size_t size, struct wire_token *token);
 int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size);

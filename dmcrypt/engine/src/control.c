@@ -13,10 +13,12 @@
 
 #include "arena.h"
 #include "device_requests.h"
+#include "forgotten_key.h"
 #include "key_requests.h"
 #include "key_text.h"
 #include "read_device.h"
 #include "session.h"
+#include "session_requests.h"
 
 #define SETTLE_WITH_DAEMON_MS 8000u
 /* Leftovers of a killed daemon give the mount back within two seconds. */
@@ -61,9 +63,9 @@ void request_finish(struct request *r, int status, const void *body, size_t leng
     answer(r, status, body, status == 0 ? length : 0, -1);
 }
 
-void control_send_event(struct engine *e, enum wire_event_kind kind)
+void control_send_event(struct engine *e, enum wire_event_kind kind, uint64_t node)
 {
-    struct wire_event event = { .kind = kind };
+    struct wire_event event = { .kind = kind, .node = node };
     struct wire_header h = { .type = WIRE_EVENT, .length = sizeof event };
 
     send_message(e, &h, &event, -1);
@@ -85,8 +87,8 @@ void control_describe(struct engine *e, struct wire_hello *hello)
         .stats_slots = DEVICE_SLOTS,
         .sandbox = e->sandbox,
     };
-    memcpy(hello->public_key, session_public_key(), sizeof hello->public_key);
-    memcpy(hello->pattern, session_pattern(), sizeof hello->pattern);
+    session_public_key(hello->public_key);
+    session_pattern(hello->pattern);
     memcpy(hello->gcrypt_version, version, strnlen(version, sizeof hello->gcrypt_version - 1));
 }
 
@@ -195,6 +197,10 @@ static const struct handler handlers[] = {
     [WIRE_SHOW_KEY] = { key_show, sizeof(struct wire_show_key), 1, 1, IN_READING },
     [WIRE_LOOPAES_KEY] = { key_loopaes, sizeof(struct wire_loopaes_key), 0, 0, IN_KEYS },
     [WIRE_RESIZE] = { request_resize_device, sizeof(struct wire_resize), 0, 0, IN_ADMIN },
+    [WIRE_FORGET_KEY] = { request_forget_key, sizeof(struct wire_node), 0, 0, IN_ADMIN },
+    [WIRE_RENEW_KEY] = { request_renew_key, sizeof(struct wire_rekey), 0, 0, IN_ADMIN },
+    [WIRE_DENY_KEY] = { request_deny_key, sizeof(struct wire_node), 0, 0, IN_ADMIN },
+    [WIRE_BUMP_SESSION] = { request_bump_session, 0, 0, 0, IN_ADMIN },
     [WIRE_STATUS] = { status, 0, 0, 0, HERE },
     [WIRE_SHUTDOWN] = { shut_down, 0, 0, 0, IN_ADMIN },
 };
@@ -279,6 +285,13 @@ static bool receive(struct engine *e)
     return true;
 }
 
+/* There is nobody to bring a key. */
+static void lose_daemon(struct engine *e, int *fd)
+{
+    *fd = -1;
+    fuse_loop_release(&e->loop, device_table_set_alone(&e->devices), EIO);
+}
+
 _Noreturn void control_serve(struct engine *e)
 {
     struct pollfd fds[] = {
@@ -295,10 +308,10 @@ _Noreturn void control_serve(struct engine *e)
         if (fds[2].revents != 0) {
             uint64_t n;
             (void)!read(e->wake_fd, &n, sizeof n);
-            control_send_event(e, WIRE_EVENT_UNMOUNTED);
+            control_send_event(e, WIRE_EVENT_UNMOUNTED, 0);
         }
         if (fds[0].revents != 0 && !receive(e))
-            fds[0].fd = -1;
+            lose_daemon(e, &fds[0].fd);
         /* Alone, there is something to go on for only while the mount is there. */
         if (fds[0].fd < 0 && (e->options.fuse_fd < 0 || atomic_load(&e->is_unmounted)))
             engine_exit(e, engine_settle(e, SETTLE_ALONE_MS) == 0 ? 0 : 1);

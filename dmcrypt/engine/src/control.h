@@ -21,7 +21,7 @@ void request_finish(struct request *r, int status, const void *body, size_t leng
 _Noreturn void control_serve(struct engine *e);
 
 /** Tell the daemon that something happened. Errors are its absence, and ignored. */
-void control_send_event(struct engine *e, enum wire_event_kind kind);
+void control_send_event(struct engine *e, enum wire_event_kind kind, uint64_t node);
 
 /** What HELLO and STATUS answer. */
 void control_describe(struct engine *e, struct wire_hello *hello);

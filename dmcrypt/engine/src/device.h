@@ -15,6 +15,7 @@
 
 #include "cipher.h"
 #include "range_lock.h"
+#include "session.h"
 #include "wire.h"
 
 /** Most bytes of one request. The kernel splits what is larger and sends the parts at once, so that several
@@ -64,6 +65,9 @@ struct device {
     _Atomic uint64_t in_flight; /* holders: see device_table_find */
     pthread_mutex_t lock; /* of what follows */
     bool fails; /* while suspended, new I/O is refused and not parked */
+    bool wants_key; /* suspended because its key was forgotten: forgotten_key.h */
+    bool has_asked; /* for that key, since it was forgotten or refused */
+    uint64_t refused_until; /* milliseconds of CLOCK_MONOTONIC: nobody has the key, I/O is refused */
     struct parked *parked, **parked_last;
     int sync_error;  /* negative errno of a failed fdatasync: stays, the kernel forgets which data was lost */
     int write_error; /* of a failed write: told at the next fsync, then forgotten */
@@ -97,6 +101,13 @@ void table_free(struct table *t);
 int segment_open_cipher(struct segment *s, const struct wire_token *token, uint32_t sector_size, unsigned threads);
 void table_drop_keys(struct table *t);
 bool table_has_keys(const struct table *t);
+
+/** Of the segments' keys the one that is the least lasting: SESSION_RANDOM_KEY, SESSION_IMPORTED_KEY,
+ *  SESSION_VOLUME_KEY; 0: there is none, or none now. */
+uint32_t table_key_kind(const struct table *t);
+
+/** Wrap the tokens of clear keys anew; one of which that is not possible is dropped, and its cipher stays. */
+void table_rewrap(struct table *t, const struct session *old);
 
 /** Make the one segment of a table end elsewhere. Nobody does I/O on it.
  *

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "parked.h"
+#include "suspension.h"
 
 void device_table_init(struct device_table *t, struct wire_stats *stats)
 {
@@ -33,6 +34,7 @@ int device_table_add(struct device_table *t, const struct wire_device *d, const 
                      const int *fds, unsigned fd_count, unsigned threads, uint32_t *stats_slot)
 {
     struct table *table;
+    const uint64_t session = atomic_load(&t->session);
     int rc = table_create(&table, d, segments, fds, fd_count, threads);
 
     if (rc != 0)
@@ -47,6 +49,8 @@ int device_table_add(struct device_table *t, const struct wire_device *d, const 
         rc = -EEXIST;
     else if (slot == DEVICE_SLOTS || t->is_closed)
         rc = -EUSERS;
+    else if (atomic_load(&t->session) != session)
+        rc = -EKEYEXPIRED; /* its keys came too late to be dropped with the others */
     else
         rc = device_create(&dev, d, table, &t->stats[slot], slot);
     if (rc == 0) {
@@ -87,24 +91,6 @@ bool device_is_active(const struct device *dev)
     return atomic_load(&dev->state) == DEVICE_ACTIVE;
 }
 
-/* Wait until only `holders` hold the device. @return whether it came to that before the deadline (NULL: for ever) */
-static bool drain(struct device_table *t, struct device *dev, uint64_t holders, const struct timespec *deadline)
-{
-    bool in_time = true;
-
-    atomic_fetch_add(&t->draining, 1);
-    pthread_mutex_lock(&t->drain_lock);
-    while (atomic_load(&dev->in_flight) > holders && in_time) {
-        if (deadline == NULL)
-            pthread_cond_wait(&t->drained, &t->drain_lock);
-        else
-            in_time = pthread_cond_timedwait(&t->drained, &t->drain_lock, deadline) == 0;
-    }
-    pthread_mutex_unlock(&t->drain_lock);
-    atomic_fetch_sub(&t->draining, 1);
-    return in_time;
-}
-
 int device_table_remove(struct device_table *t, uint64_t node, struct parked **parked)
 {
     *parked = NULL;
@@ -122,7 +108,7 @@ int device_table_remove(struct device_table *t, uint64_t node, struct parked **p
         atomic_fetch_sub(&t->suspended, 1);
     *parked = parked_take(t, dev);
     pthread_mutex_unlock(&dev->lock);
-    drain(t, dev, 0, NULL);
+    device_drain(t, dev, 0, NULL);
     int rc = device_sync(dev);
 
     pthread_rwlock_wrlock(&t->lock);
@@ -133,36 +119,18 @@ int device_table_remove(struct device_table *t, uint64_t node, struct parked **p
     return rc;
 }
 
-/* From here on new requests are parked. @return whether it was active */
-static bool begin_suspension(struct device_table *t, struct device *dev, bool fails)
+/* Of a device that is suspended: from now on I/O fails; or it waits for its user to resume it, and for no key that the
+ * daemon could bring. @return whether that is news */
+static bool settle_waiting(struct device_table *t, struct device *dev, bool fails, struct parked **parked)
 {
     pthread_mutex_lock(&dev->lock);
-    bool is_active = atomic_load(&dev->state) == DEVICE_ACTIVE;
-    if (is_active) {
-        dev->fails = fails;
-        atomic_fetch_add(&t->suspended, 1);
-        atomic_store(&dev->state, DEVICE_SUSPENDING);
-    }
-    pthread_mutex_unlock(&dev->lock);
-    return is_active;
-}
-
-/* With dev->lock held. @return what waited */
-static struct parked *end_suspension(struct device_table *t, struct device *dev)
-{
-    atomic_store(&dev->state, DEVICE_ACTIVE);
-    atomic_fetch_sub(&t->suspended, 1);
-    return parked_take(t, dev);
-}
-
-/* Of a device that is suspended: what waits is to be refused, and what comes. @return whether that is news */
-static bool end_waiting(struct device_table *t, struct device *dev, struct parked **parked)
-{
-    pthread_mutex_lock(&dev->lock);
-    bool is_news = atomic_load(&dev->state) == DEVICE_SUSPENDED && !dev->fails;
-    if (is_news) {
-        dev->fails = true;
+    const bool is_suspended = atomic_load(&dev->state) == DEVICE_SUSPENDED;
+    bool is_news = is_suspended && (fails ? !dev->fails : dev->wants_key);
+    if (is_news && fails)
         *parked = parked_take(t, dev);
+    if (is_news) {
+        dev->fails = fails;
+        dev->wants_key = dev->has_asked = false;
     }
     pthread_mutex_unlock(&dev->lock);
     return is_news;
@@ -176,12 +144,12 @@ int device_table_suspend(struct device_table *t, uint64_t node, bool wipe_keys, 
     *parked = NULL;
     if (dev == NULL)
         return -ENODEV;
-    if (!begin_suspension(t, dev, fails)) {
-        rc = fails && end_waiting(t, dev, parked) ? 0 : -EALREADY;
+    if (!device_begin_suspension(t, dev, fails)) {
+        rc = settle_waiting(t, dev, fails, parked) ? 0 : -EALREADY;
         device_table_leave(t, dev);
         return rc;
     }
-    drain(t, dev, 1, NULL);
+    device_drain(t, dev, 1, NULL);
     rc = device_sync(dev);
     pthread_mutex_lock(&dev->lock);
     if (atomic_load(&dev->state) == DEVICE_SUSPENDING) {
@@ -208,7 +176,7 @@ int device_table_resume(struct device_table *t, uint64_t node, struct parked **p
     else if (!table_has_keys(dev->table))
         rc = -ENOKEY;
     if (rc == 0)
-        *parked = end_suspension(t, dev);
+        *parked = device_end_suspension(t, dev);
     pthread_mutex_unlock(&dev->lock);
     device_table_leave(t, dev);
     return rc;
@@ -222,17 +190,17 @@ int device_table_resize(struct device_table *t, uint64_t node, uint64_t size, st
     *parked = NULL;
     if (dev == NULL)
         return -ENODEV;
-    if (!begin_suspension(t, dev, false)) {
+    if (!device_begin_suspension(t, dev, false)) {
         device_table_leave(t, dev);
         return -EBUSY;
     }
-    drain(t, dev, 1, NULL);
+    device_drain(t, dev, 1, NULL);
     pthread_mutex_lock(&dev->lock);
     if (atomic_load(&dev->state) == DEVICE_SUSPENDING) {
         rc = table_resize(dev->table, size, dev->sector_size, dev->read_only);
         if (rc == 0)
             dev->size = size;
-        *parked = end_suspension(t, dev);
+        *parked = device_end_suspension(t, dev);
     }
     pthread_mutex_unlock(&dev->lock);
     device_table_leave(t, dev);
@@ -247,18 +215,18 @@ int device_table_refresh(struct device_table *t, uint64_t node, bool discards, s
     *parked = NULL;
     if (dev == NULL)
         return -ENODEV;
-    if ((discards && dev->read_only) || !begin_suspension(t, dev, false)) {
+    if ((discards && dev->read_only) || !device_begin_suspension(t, dev, false)) {
         rc = dev->read_only ? -EROFS : -EBUSY;
         device_table_leave(t, dev);
         return rc;
     }
-    drain(t, dev, 1, NULL);
+    device_drain(t, dev, 1, NULL);
     pthread_mutex_lock(&dev->lock);
     if (atomic_load(&dev->state) == DEVICE_SUSPENDING) {
         dev->discards = discards;
         if (discards)
             table_read_holes(dev->table, dev->sector_size);
-        *parked = end_suspension(t, dev);
+        *parked = device_end_suspension(t, dev);
         rc = 0;
     }
     pthread_mutex_unlock(&dev->lock);
@@ -287,6 +255,7 @@ int device_table_load(struct device_table *t, const struct wire_device *d, const
                       const int *fds, unsigned fd_count, unsigned threads)
 {
     struct table *table;
+    const uint64_t session = atomic_load(&t->session);
     int rc = table_create(&table, d, segments, fds, fd_count, threads);
 
     if (rc != 0)
@@ -298,7 +267,10 @@ int device_table_load(struct device_table *t, const struct wire_device *d, const
     }
     pthread_mutex_lock(&dev->lock);
     /* The size and the sector size are promises that the kernel holds in its inode. */
-    if (atomic_load(&dev->state) == DEVICE_SUSPENDED && d->size == dev->size && d->sector_size == dev->sector_size) {
+    if (atomic_load(&t->session) != session) {
+        rc = -EKEYEXPIRED;
+    } else if (atomic_load(&dev->state) == DEVICE_SUSPENDED && d->size == dev->size
+               && d->sector_size == dev->sector_size) {
         struct table *old = dev->table;
         dev->table = table;
         table = old;
@@ -386,7 +358,7 @@ int device_table_close(struct device_table *t, unsigned milliseconds)
     pthread_rwlock_rdlock(&t->lock);
     for (unsigned i = 0; i < DEVICE_BUCKETS; i++)
         for (struct device *dev = t->buckets[i]; dev != NULL; dev = dev->next_in_bucket)
-            in_time = drain(t, dev, 0, &deadline) && in_time;
+            in_time = device_drain(t, dev, 0, &deadline) && in_time;
     if (in_time)
         rc = sync_all(t);
     pthread_rwlock_unlock(&t->lock);

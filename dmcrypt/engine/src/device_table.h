@@ -40,6 +40,10 @@ struct device_table {
     pthread_mutex_t parking_lock; /* of what follows; taken before a device's */
     uint64_t interrupts[INTERRUPTS_KEPT]; /* 0: none */
     unsigned next_interrupt;
+    _Atomic uint64_t session; /* how often another one began */
+    _Atomic bool is_alone;    /* nobody is there to bring a key */
+    void (*key_wanted)(void *arg, uint64_t node); /* may be NULL; called without locks */
+    void *key_wanted_arg;
     _Atomic unsigned draining; /* how many wait for some device's in_flight to fall */
     pthread_mutex_t drain_lock;
     pthread_cond_t drained;
@@ -73,6 +77,7 @@ int device_table_remove(struct device_table *t, uint64_t node, struct parked **p
 
 /** Drain, sync, hold new I/O or with `fails` refuse it; of a device that is suspended, `fails` ends the waiting.
  * @param parked what waited and is to be refused, the caller's
+ * A device that waits for the daemon to bring a forgotten key waits for device_table_resume from then on.
  * @return 0, -ENODEV, -EALREADY, or the error of the sync: it is suspended all the same */
 int device_table_suspend(struct device_table *t, uint64_t node, bool wipe_keys, bool fails, struct parked **parked);
 /** @return 0, -ENODEV, -EINVAL: not suspended, -ENOKEY; on success *parked is the caller's to serve */

@@ -79,6 +79,11 @@ static void close_other_descriptors(const struct engine_options *o)
     sandbox_close_descriptors(keep, 4 + o->clone_fd_count);
 }
 
+static void tell_key_wanted(void *arg, uint64_t node)
+{
+    control_send_event(arg, WIRE_EVENT_KEY_WANTED, node);
+}
+
 static int make_stats(struct engine *e)
 {
     const size_t size = DEVICE_SLOTS * sizeof(struct wire_stats);
@@ -90,6 +95,8 @@ static int make_stats(struct engine *e)
     if (stats == MAP_FAILED)
         return -errno;
     device_table_init(&e->devices, stats);
+    e->devices.key_wanted = tell_key_wanted;
+    e->devices.key_wanted_arg = e;
     return 0;
 }
 

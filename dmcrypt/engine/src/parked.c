@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/fuse.h>
 #include <stdlib.h>
+#include <time.h>
 
 /* With t->parking_lock held. Numbers of requests are never used twice. */
 static bool forget_interrupt(struct device_table *t, uint64_t unique)
@@ -13,6 +14,20 @@ static bool forget_interrupt(struct device_table *t, uint64_t unique)
             return true;
         }
     return false;
+}
+
+uint64_t monotonic_milliseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Of a device that wants a key: whether one may come. */
+static bool may_wait_for_key(const struct device_table *t, const struct device *dev)
+{
+    return !atomic_load(&t->is_alone) && monotonic_milliseconds() >= dev->refused_until;
 }
 
 /* With both locks held. */
@@ -27,6 +42,8 @@ static int append(struct device_table *t, struct device *dev, struct parked *p)
         return -ENODEV;
     }
     if (dev->fails || t->parked_count >= PARKED_MAX || t->parked_bytes + p->length > PARKED_BYTES_MAX)
+        return -EIO;
+    if (dev->wants_key && !may_wait_for_key(t, dev))
         return -EIO;
     if (forget_interrupt(t, p->unique))
         return -EINTR;
@@ -48,8 +65,15 @@ int device_table_park(struct device_table *t, struct device *dev, int reply_fd, 
     pthread_mutex_lock(&t->parking_lock);
     pthread_mutex_lock(&dev->lock);
     int rc = append(t, dev, p);
+    /* One that is not at rest yet asks when it is. */
+    const bool asks = rc == 0 && dev->wants_key && !dev->has_asked && atomic_load(&dev->state) == DEVICE_SUSPENDED;
+    if (asks)
+        dev->has_asked = true;
+    const uint64_t node = dev->node;
     pthread_mutex_unlock(&dev->lock);
     pthread_mutex_unlock(&t->parking_lock);
+    if (asks && t->key_wanted != NULL)
+        t->key_wanted(t->key_wanted_arg, node);
     if (rc != 0)
         free(p);
     return rc;

@@ -7,6 +7,9 @@
 /** All that waits for a device; with dev->lock held. */
 struct parked *parked_take(struct device_table *t, struct device *dev);
 
+/** CLOCK_MONOTONIC. */
+uint64_t monotonic_milliseconds(void);
+
 /** Free a list whose requests nobody waits for. */
 void parked_free(struct parked *parked);
 

@@ -85,6 +85,15 @@ int rsa_modulus(uint8_t modulus[RSA_SIZE])
     return error;
 }
 
+void rsa_forget(void)
+{
+    enter();
+    gcry_sexp_release(rsa.key);
+    rsa.key = NULL;
+    memset(rsa.modulus, 0, sizeof rsa.modulus);
+    leave();
+}
+
 static bool is_key_size(size_t size)
 {
     return size == 16 || size == 24 || size == 32;

@@ -1,6 +1,6 @@
 /** The session's RSA key pair: for keys that come out of a PKCS#11 token, which wraps with nothing else.
  *
- * It is made at the first use, which takes about a second, and dies with the process. Sources: RFC 8017
+ * It is made at the first use, which takes about a second, and dies with the session. Sources: RFC 8017
  * section 7.1.2 (RSAES-OAEP decryption, without a label); PKCS #11 3.0 section 2.1.8 (CKM_RSA_PKCS_OAEP).
  */
 #ifndef FUSECRYPT_RSA_H
@@ -21,6 +21,9 @@ enum rsa_hash { RSA_SHA1 = 1, RSA_SHA256 = 2 };
  * @return 0; -ENOSPC: the arena is full; -EIO: no key pair
  */
 int rsa_modulus(uint8_t modulus[RSA_SIZE]);
+
+/** Forget the key pair: the next use makes another one. */
+void rsa_forget(void);
 
 /** Decipher one AES key.
  *

@@ -32,52 +32,95 @@ struct token_header {
 _Static_assert(sizeof(struct token_header) == TOKEN_HEADER, "token header");
 _Static_assert(TOKEN_HEADER + SESSION_KEY_MAX + PATTERN_SIZE <= WIRE_TOKEN_MAX, "a token fits the wire");
 
-static struct {
-    pthread_mutex_t lock; /* of the handle: it keeps a tweak */
-    gcry_cipher_hd_t wrapping;
-    uint8_t pattern[PATTERN_SIZE];
-} session = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static struct session session;
+/* Held for reading while something of the session is in use, for writing while it is exchanged. */
+static pthread_rwlock_t life = PTHREAD_RWLOCK_INITIALIZER;
+static pthread_mutex_t handle_lock = PTHREAD_MUTEX_INITIALIZER; /* a handle keeps a tweak */
+
+int session_prepare(struct session *next)
+{
+    *next = (struct session){.wrapping = NULL};
+    uint8_t *key = arena_alloc(WRAPPING_KEY_SIZE);
+    next->scratch = arena_alloc(SESSION_KEY_MAX);
+    int error = key && next->scratch ? random_fill(key, WRAPPING_KEY_SIZE) : -ENOSPC;
+    if (!error)
+        error = random_fill(next->pattern, sizeof(next->pattern));
+    if (!error)
+        error = hash_errno(gcry_cipher_open(&next->wrapping, GCRY_CIPHER_AES256, GCRY_CIPHER_MODE_XTS, 0));
+    if (!error)
+        error = hash_errno(gcry_cipher_setkey(next->wrapping, key, WRAPPING_KEY_SIZE));
+    if (!error)
+        error = transport_prepare(&next->pair);
+    arena_free(key);
+    wipe_stack();
+    if (error)
+        session_discard(next);
+    return error;
+}
+
+void session_replace(struct session *next)
+{
+    pthread_rwlock_wrlock(&life);
+    uint8_t *scratch = next->scratch;
+    const struct session old = session;
+    session = *next;
+    *next = old;
+    transport_replace(&session.pair);
+    next->pair = session.pair;
+    next->scratch = scratch;
+    /* The pair is the transport's now, and the scratch is for taking leave of the old session. */
+    session.pair = (struct transport_pair){.private_key = NULL};
+    session.scratch = NULL;
+    pthread_rwlock_unlock(&life);
+}
+
+void session_discard(struct session *old)
+{
+    gcry_cipher_close(old->wrapping);
+    arena_free(old->scratch);
+    transport_discard(&old->pair);
+    wipe(old, sizeof(*old));
+}
 
 int session_init(void)
 {
+    struct session first;
     if (session.wrapping)
         return -EALREADY;
-    uint8_t *key = arena_alloc(WRAPPING_KEY_SIZE);
-    int error = key ? random_fill(key, WRAPPING_KEY_SIZE) : -ENOSPC;
-    if (!error)
-        error = random_fill(session.pattern, sizeof(session.pattern));
-    if (!error)
-        error = hash_errno(gcry_cipher_open(&session.wrapping, GCRY_CIPHER_AES256, GCRY_CIPHER_MODE_XTS, 0));
-    if (!error)
-        error = hash_errno(gcry_cipher_setkey(session.wrapping, key, WRAPPING_KEY_SIZE));
-    arena_free(key);
-    return error ? error : transport_init();
+    int error = session_prepare(&first);
+    if (error)
+        return error;
+    session_replace(&first);
+    session_discard(&first);
+    return 0;
 }
 
-const uint8_t *session_public_key(void)
+void session_public_key(uint8_t out[32])
 {
-    return transport_public_key();
+    transport_public_key(out);
 }
 
-const uint8_t *session_pattern(void)
+void session_pattern(uint8_t out[PATTERN_SIZE])
 {
-    return session.pattern;
+    pthread_rwlock_rdlock(&life);
+    memcpy(out, session.pattern, PATTERN_SIZE);
+    pthread_rwlock_unlock(&life);
 }
 
-/* Encipher or decipher a whole key, out of place. The tweak binds what the header says of it. */
-static int wrap_bytes(uint8_t *out, const uint8_t *in, size_t size, const struct token_header *header,
-                      bool encrypt)
+/* Encipher or decipher a whole key. The tweak binds what the header says of it. */
+static int wrap_with(const struct session *s, uint8_t *out, const uint8_t *in, size_t size,
+                     const struct token_header *header, bool encrypt)
 {
     uint8_t tweak[16] = {0};
     memcpy(tweak, &header->key_type, 4);
     memcpy(tweak + 4, &header->length, 4);
-    pthread_mutex_lock(&session.lock);
-    gcry_error_t error = gcry_cipher_setiv(session.wrapping, tweak, sizeof(tweak));
+    pthread_mutex_lock(&handle_lock);
+    gcry_error_t error = gcry_cipher_setiv(s->wrapping, tweak, sizeof(tweak));
     if (!error && encrypt)
-        error = gcry_cipher_encrypt(session.wrapping, out, size, in, size);
+        error = gcry_cipher_encrypt(s->wrapping, out, size, in, size);
     else if (!error)
-        error = gcry_cipher_decrypt(session.wrapping, out, size, in, size);
-    pthread_mutex_unlock(&session.lock);
+        error = gcry_cipher_decrypt(s->wrapping, out, size, in, size);
+    pthread_mutex_unlock(&handle_lock);
     wipe_stack();
     return hash_errno(error);
 }
@@ -111,6 +154,7 @@ static size_t padded_size(size_t size)
     return size < WRAPPED_MIN ? WRAPPED_MIN : size;
 }
 
+/* With `life` held, as all that wraps and unwraps from here on. */
 static int wrap_as(uint32_t key_type, const uint8_t *key, size_t size, struct wire_token *token)
 {
     struct token_header header = {.type = 0,
@@ -124,7 +168,7 @@ static int wrap_as(uint32_t key_type, const uint8_t *key, size_t size, struct wi
         return -ENOSPC;
     if (copy)
         memcpy(copy, key, size);
-    int error = wrap_bytes(token->bytes + TOKEN_HEADER, copy ? copy : key, padded, &header, true);
+    int error = wrap_with(&session, token->bytes + TOKEN_HEADER, copy ? copy : key, padded, &header, true);
     arena_free(copy);
     if (error)
         return error;
@@ -138,7 +182,10 @@ int session_wrap(const uint8_t *key, size_t size, struct wire_token *token)
 {
     if (size == 0 || size > SESSION_KEY_MAX)
         return -EINVAL;
-    return wrap_as(SESSION_VOLUME_KEY, key, size, token);
+    pthread_rwlock_rdlock(&life);
+    int error = wrap_as(SESSION_VOLUME_KEY, key, size, token);
+    pthread_rwlock_unlock(&life);
+    return error;
 }
 
 /* The header of the token that `bytes` begin with, and the sizes of its key and of itself. */
@@ -166,29 +213,40 @@ static int unwrap_into(uint8_t *out, const uint8_t *bytes, const struct token_he
     const size_t padded = padded_size(size);
     if (!equal_const_time(bytes + TOKEN_HEADER + padded, session.pattern, PATTERN_SIZE))
         return -EKEYEXPIRED;
-    return wrap_bytes(out, bytes + TOKEN_HEADER, padded, header, false);
+    return wrap_with(&session, out, bytes + TOKEN_HEADER, padded, header, false);
+}
+
+/* The header of a token of a volume key, and the key's size. */
+static int parse_own(const struct wire_token *token, struct token_header *header, size_t *size)
+{
+    size_t token_size;
+    if (token->length > WIRE_TOKEN_MAX)
+        return -EINVAL;
+    int error = parse_token(token->bytes, token->length, header, size, &token_size);
+    const uint32_t key_type = error ? 0 : be32toh(header->key_type);
+    if (!error && (token_size != token->length
+                   || (key_type != SESSION_VOLUME_KEY && key_type != SESSION_IMPORTED_KEY
+                       && key_type != SESSION_RANDOM_KEY)))
+        error = -EINVAL;
+    return error;
 }
 
 int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size)
 {
     struct token_header header;
-    size_t length, token_size;
+    size_t length;
     *key = NULL;
     *size = 0;
-    if (token->length > WIRE_TOKEN_MAX)
-        return -EINVAL;
-    int error = parse_token(token->bytes, token->length, &header, &length, &token_size);
-    const uint32_t key_type = error ? 0 : be32toh(header.key_type);
-    if (!error && (token_size != token->length
-                   || (key_type != SESSION_VOLUME_KEY && key_type != SESSION_IMPORTED_KEY)))
-        error = -EINVAL;
+    int error = parse_own(token, &header, &length);
     if (error)
         return error;
 
     uint8_t *bytes = arena_alloc(padded_size(length));
     if (!bytes)
         return -ENOSPC;
+    pthread_rwlock_rdlock(&life);
     error = unwrap_into(bytes, token->bytes, &header, length);
+    pthread_rwlock_unlock(&life);
     if (error) {
         arena_free(bytes);
         return error;
@@ -198,12 +256,39 @@ int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size)
     return 0;
 }
 
-bool session_is_imported(const struct wire_token *token)
+uint32_t session_kind(const struct wire_token *token)
 {
     struct token_header header;
-    size_t size, token_size;
-    return token->length > WIRE_TOKEN_MAX || parse_token(token->bytes, token->length, &header, &size, &token_size)
-           || be32toh(header.key_type) != SESSION_VOLUME_KEY;
+    size_t size;
+    return parse_own(token, &header, &size) ? 0 : be32toh(header.key_type);
+}
+
+bool session_is_imported(const struct wire_token *token)
+{
+    return session_kind(token) != SESSION_VOLUME_KEY;
+}
+
+int session_rewrap(const struct session *old, struct wire_token *token)
+{
+    struct token_header header;
+    size_t size;
+    int error = parse_own(token, &header, &size);
+    if (!error && be32toh(header.key_type) != SESSION_VOLUME_KEY)
+        error = -EINVAL;
+    if (error)
+        return error;
+    const size_t padded = padded_size(size);
+    uint8_t *wrapped = token->bytes + TOKEN_HEADER;
+    if (!equal_const_time(wrapped + padded, old->pattern, PATTERN_SIZE))
+        return -EKEYEXPIRED;
+    error = wrap_with(old, old->scratch, wrapped, padded, &header, false);
+    pthread_rwlock_rdlock(&life);
+    if (!error)
+        error = wrap_with(&session, wrapped, old->scratch, padded, &header, true);
+    memcpy(wrapped + padded, session.pattern, PATTERN_SIZE);
+    pthread_rwlock_unlock(&life);
+    wipe(old->scratch, padded);
+    return error;
 }
 
 int session_make_pkey(uint32_t key_type, struct wire_token *token)
@@ -213,8 +298,10 @@ int session_make_pkey(uint32_t key_type, struct wire_token *token)
         return -EINVAL;
     uint8_t *key = arena_alloc(size);
     int error = key ? random_fill(key, size) : -ENOSPC;
+    pthread_rwlock_rdlock(&life);
     if (!error)
         error = wrap_as(key_type, key, size, token);
+    pthread_rwlock_unlock(&life);
     arena_free(key);
     return error;
 }
@@ -227,6 +314,7 @@ int session_join_pkeys(const uint8_t *bytes, size_t size, struct wire_token *tok
     uint8_t *key = arena_alloc(2 * AES_DATA);
     int error = key ? 0 : -ENOSPC;
 
+    pthread_rwlock_rdlock(&life);
     for (size_t at = 0; at < size && !error; at += token_size) {
         error = parse_token(bytes + at, size - at, &header, &part, &token_size);
         if (error)
@@ -242,7 +330,8 @@ int session_join_pkeys(const uint8_t *bytes, size_t size, struct wire_token *tok
         joined += part;
     }
     if (!error)
-        error = joined == 0 ? -EINVAL : wrap_as(SESSION_IMPORTED_KEY, key, joined, token);
+        error = joined == 0 ? -EINVAL : wrap_as(SESSION_RANDOM_KEY, key, joined, token);
+    pthread_rwlock_unlock(&life);
     arena_free(key);
     return error;
 }
@@ -251,11 +340,13 @@ int session_import(const uint8_t *blob, size_t length, size_t key_size, struct w
 {
     uint8_t *key = NULL;
     size_t size = 0;
+    pthread_rwlock_rdlock(&life);
     int error = transport_open(blob, length, DATA_KEY_MAX, &key, &size);
     if (!error && (size < SENT_KEY_MIN || (key_size && key_size != size)))
         error = -EINVAL;
     if (!error)
         error = wrap_as(SESSION_IMPORTED_KEY, key, size, token);
+    pthread_rwlock_unlock(&life);
     arena_free(key);
     return error;
 }

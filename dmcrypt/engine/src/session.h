@@ -2,8 +2,9 @@
  *
  * A token: 00 000000, version 01, 000000, u32 key type, u32 data length (both big-endian), wrapped key, and
  * the 32-byte pattern of the session's wrapping key; the data of a single AES key are padded to 64 bytes
- * (pkey.h, struct protaeskeytoken). The wrapping key never leaves the arena and dies with the process; the
- * pattern tells a token of another session (as IBM Z's WKVP does).
+ * (pkey.h, struct protaeskeytoken). The wrapping key never leaves the arena and dies with the session: with the
+ * process, or when session_replace begins another one. The pattern tells a token of another session (as IBM Z's
+ * WKVP does). Any thread may call what is here; what one call makes belongs to one session.
  * Wrapping is AES-256-XTS over the whole key with the key type and length as tweak: it keeps the length
  * and takes 16 bytes at least: shorter keys are padded with zeros.
  */
@@ -14,12 +15,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "transport.h"
 #include "wire.h"
 
 /** Key type of a volume key of any length; 1 to 12 are IBM Z's (pkey.h). */
 #define SESSION_VOLUME_KEY 0x46435601u
-/** The same, of a key that a coprocessor sent or protected: nobody is shown it. */
+/** The same, of a key that a coprocessor sent, and can send again: nobody is shown it. */
 #define SESSION_IMPORTED_KEY 0x46435602u
+/** The same, of a random protected key: nobody can make it again in another session. */
+#define SESSION_RANDOM_KEY 0x46435603u
 
 /** Bytes: the 65 keys of loop-AES are what the largest volume key is. */
 #define SESSION_KEY_MAX 2080u
@@ -33,11 +37,31 @@ enum session_key_type {
     SESSION_AES_XTS_256 = 11,
 };
 
-/** Make wrapping key, pattern and X25519 pair. Once. @return 0 or a negative errno */
+/** Wrapping key, pattern and X25519 pair. */
+struct session {
+    struct gcry_cipher_handle *wrapping;
+    uint8_t pattern[32];
+    struct transport_pair pair;
+    uint8_t *scratch; /* arena memory for one key: session_rewrap does not fail for lack of it */
+};
+
+/** Make the first session. Once. @return 0 or a negative errno */
 int session_init(void);
 
-const uint8_t *session_public_key(void); /* 32 bytes */
-const uint8_t *session_pattern(void);    /* 32 bytes */
+/** Make another session, and change nothing yet. @return 0 or a negative errno, after which nothing is due */
+int session_prepare(struct session *next);
+
+/** From now on it is the session: tokens and transport blobs of the one before are void, and its RSA pair is gone.
+ *  @param next the one before, from then on; session_discard is due */
+void session_replace(struct session *next);
+
+/** Wrap a clear key's token of the session `old` anew. @return 0; -EINVAL: no token of a clear key; -EKEYEXPIRED:
+ *  of another session than `old` */
+int session_rewrap(const struct session *old, struct wire_token *token);
+void session_discard(struct session *old);
+
+void session_public_key(uint8_t out[32]);
+void session_pattern(uint8_t out[32]);
 
 /** Wrap a clear key of 1 to SESSION_KEY_MAX bytes. @return 0, -EINVAL: size */
 int session_wrap(const uint8_t *key, size_t size, struct wire_token *token);
@@ -47,6 +71,9 @@ int session_wrap(const uint8_t *key, size_t size, struct wire_token *token);
  * @return 0; -EINVAL: not a token; -EKEYEXPIRED: a token of another session; -ENOSPC: the arena is full
  */
 int session_unwrap(const struct wire_token *token, uint8_t **key, size_t *size);
+
+/** SESSION_VOLUME_KEY, SESSION_IMPORTED_KEY or SESSION_RANDOM_KEY; 0: none of these. Of whichever session. */
+uint32_t session_kind(const struct wire_token *token);
 
 /** Whether a token is of a key that came from a coprocessor, or is none of ours. */
 bool session_is_imported(const struct wire_token *token);

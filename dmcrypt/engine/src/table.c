@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "arena.h"
-#include "session.h"
 
 /* One past the last byte that the kernel's off_t can name. */
 #define OFFSET_LIMIT ((uint64_t)INT64_MAX)
@@ -174,6 +173,27 @@ bool table_has_keys(const struct table *t)
         if (t->segments[i].target == WIRE_CRYPT && t->segments[i].cipher == NULL)
             return false;
     return true;
+}
+
+uint32_t table_key_kind(const struct table *t)
+{
+    uint32_t kind = 0;
+
+    for (uint32_t i = 0; i < t->segment_count; i++) {
+        const struct wire_token *token = &t->segments[i].token;
+        const uint32_t of_segment = token->length != 0 ? session_kind(token) : 0;
+        kind = of_segment > kind ? of_segment : kind;
+    }
+    return kind;
+}
+
+void table_rewrap(struct table *t, const struct session *old)
+{
+    for (uint32_t i = 0; i < t->segment_count; i++) {
+        struct wire_token *token = &t->segments[i].token;
+        if (token->length != 0 && session_rewrap(old, token) != 0)
+            wipe(token, sizeof *token);
+    }
 }
 
 void table_free(struct table *t)

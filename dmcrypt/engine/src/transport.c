@@ -25,8 +25,7 @@ static const char INFO[] = "fusecrypt transport 1";
 
 static struct {
     pthread_mutex_t lock;
-    uint8_t *private_key; /* arena memory */
-    uint8_t public_key[POINT];
+    struct transport_pair pair;
     unsigned opened;
     uint8_t seen[TRANSPORT_BLOBS_MAX][MARK]; /* marks of ephemeral keys, ciphertexts; touched as it fills */
 } transport = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -43,16 +42,35 @@ static int multiply(uint8_t *out, const uint8_t *scalar, const uint8_t *point)
     return 0;
 }
 
-int transport_init(void)
+int transport_prepare(struct transport_pair *pair)
 {
-    transport.private_key = arena_alloc(POINT);
-    int error = transport.private_key ? random_fill(transport.private_key, POINT) : -ENOSPC;
-    return error ? error : multiply(transport.public_key, transport.private_key, NULL);
+    pair->private_key = arena_alloc(POINT);
+    int error = pair->private_key ? random_fill(pair->private_key, POINT) : -ENOSPC;
+    return error ? error : multiply(pair->public_key, pair->private_key, NULL);
 }
 
-const uint8_t *transport_public_key(void)
+void transport_replace(struct transport_pair *pair)
 {
-    return transport.public_key;
+    pthread_mutex_lock(&transport.lock);
+    const struct transport_pair old = transport.pair;
+    transport.pair = *pair;
+    *pair = old;
+    transport.opened = 0;
+    pthread_mutex_unlock(&transport.lock);
+    rsa_forget();
+}
+
+void transport_discard(struct transport_pair *pair)
+{
+    arena_free(pair->private_key);
+    pair->private_key = NULL;
+}
+
+void transport_public_key(uint8_t out[POINT])
+{
+    pthread_mutex_lock(&transport.lock);
+    memcpy(out, transport.pair.public_key, POINT);
+    pthread_mutex_unlock(&transport.lock);
 }
 
 /* HKDF-SHA256 without salt, one block: secret and out are POINT and AES_KEY bytes of arena memory. */
@@ -70,7 +88,7 @@ static int derive(const uint8_t *secret, const uint8_t *ephemeral, uint8_t *out)
     if (!error) {
         hash_write(&expand, INFO, sizeof(INFO) - 1);
         hash_write(&expand, ephemeral, POINT);
-        hash_write(&expand, transport.public_key, POINT);
+        hash_write(&expand, transport.pair.public_key, POINT);
         hash_write(&expand, &first, 1);
         hash_read(&expand, out, AES_KEY);
     }
@@ -126,7 +144,7 @@ static int open_x25519(const uint8_t *blob, size_t length, size_t most, uint8_t 
     int error = work && out ? 0 : -ENOSPC;
     pthread_mutex_lock(&transport.lock);
     if (!error)
-        error = multiply(work, transport.private_key, ephemeral);
+        error = multiply(work, transport.pair.private_key, ephemeral);
     if (!error)
         error = derive(work, ephemeral, work + POINT);
     if (!error)

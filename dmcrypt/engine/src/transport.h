@@ -9,10 +9,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/** Make the key pair. Once. @return 0 or a negative errno */
-int transport_init(void);
+/** A key pair of X25519. */
+struct transport_pair {
+    uint8_t *private_key; /* 32 bytes of arena memory */
+    uint8_t public_key[32];
+};
 
-const uint8_t *transport_public_key(void); /* 32 bytes */
+/** Make a key pair. @return 0 or a negative errno; transport_discard is due in any case */
+int transport_prepare(struct transport_pair *pair);
+
+/** Make it the session's: no blob for the one before is taken any more. @param pair  the one before, from then on */
+void transport_replace(struct transport_pair *pair);
+void transport_discard(struct transport_pair *pair);
+
+void transport_public_key(uint8_t out[32]);
 
 /** Open a blob, once.
  *

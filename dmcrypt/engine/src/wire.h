@@ -55,6 +55,11 @@ enum wire_type {
     WIRE_TABLE_KEY = 41,    /* wire_table_key -> wire_token */
     WIRE_SHOW_KEY = 42,     /* wire_show_key + 1 descriptor, which gets hexadecimal text; -EACCES: of a coprocessor */
     WIRE_RSA_KEY = 50,      /* -> wire_rsa_key; made at the first request, which takes a second */
+    WIRE_FORGET_KEY = 51,   /* wire_node: finish what runs, forget the key; the next I/O is an event, and waits. -EINVAL: a
+                               key that no coprocessor sent */
+    WIRE_RENEW_KEY = 52,    /* wire_rekey: the key that a device wants; -EALREADY: it wants none */
+    WIRE_DENY_KEY = 53,     /* wire_node: there is none; flags: milliseconds in which I/O fails before it asks again */
+    WIRE_BUMP_SESSION = 54, /* -> wire_hello of the new session; -EBUSY: a device is being changed; see forgotten_key.h */
     WIRE_EVENT = 100,       /* from the engine, id 0: wire_event */
 };
 
@@ -327,11 +332,12 @@ struct wire_exported_key {
     struct wire_token token; /* of a protected key */
 };
 
-enum wire_event_kind { WIRE_EVENT_UNMOUNTED = 1 };
+enum wire_event_kind { WIRE_EVENT_UNMOUNTED = 1, WIRE_EVENT_KEY_WANTED = 2 };
 
 struct wire_event {
     uint32_t kind;
     uint32_t pad;
+    uint64_t node; /* of KEY_WANTED */
 };
 
 /* One a device, in the memfd that comes with HELLO's reply; counters since the device was added. */

@@ -36,6 +36,10 @@ BODIES = {
     MessageType.EXPORT_KEY: messages.TOKEN,
     MessageType.MAKE_PKEY: messages.KEY_SIZE,
     MessageType.RSA_KEY: messages.KEY_SIZE,
+    MessageType.FORGET_KEY: messages.NODE,
+    MessageType.RENEW_KEY: messages.REKEY,
+    MessageType.DENY_KEY: messages.NODE,
+    MessageType.BUMP_SESSION: messages.KEY_SIZE,
 }
 
 

@@ -27,7 +27,15 @@ WRAPPED_SIZES = [1, 8, 15, *SIZES, 129, 136, 272, 1040, 2079, 2080]
 
 def session_public_key():
     start()
-    return bytes(ffi.buffer(lib.session_public_key(), 32))
+    key = ffi.new("uint8_t[32]")
+    lib.session_public_key(key)
+    return bytes(key)
+
+
+def session_pattern():
+    pattern = ffi.new("uint8_t[32]")
+    lib.session_pattern(pattern)
+    return bytes(pattern)
 
 
 def seal(key, *, ephemeral=None, info=b"fusecrypt transport 1", kind=1, to=None):
@@ -55,7 +63,7 @@ def test_a_token_has_the_layout_of_the_header_file(size):
     assert token[:16] == bytes.fromhex("00000000 01000000 46435601") + (size + 32).to_bytes(
         4, "big"
     )
-    assert token[-32:] == bytes(ffi.buffer(lib.session_pattern(), 32))
+    assert token[-32:] == session_pattern()
     assert size < 8 or key not in token
 
 
@@ -147,7 +155,7 @@ def test_a_protected_key_token_has_the_layout_of_pkey(kind, key_size, size):
     assert token[:8] == bytes.fromhex("00000000 01000000")
     assert int.from_bytes(token[8:12], "big") == kind
     assert int.from_bytes(token[12:16], "big") == key_size + 32
-    pattern = bytes(ffi.buffer(lib.session_pattern(), 32))
+    pattern = session_pattern()
     assert token[16 + key_size : 16 + key_size + 32] == pattern
     assert not any(token[16 + key_size + 32 :])
     assert token != other
