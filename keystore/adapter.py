@@ -36,7 +36,7 @@ _FILLS: Final = {
 }
 _WHOLE: Final = (Fill.FULL, Fill.VALID)  # these have an MKVP
 _NOTHING: Final = (Fill.EMPTY, Fill.INVALID)
-_SERIAL: Final = re.compile("[0-9A-Z]{8}")
+_SERIAL: Final = re.compile("[0-9A-Z]{8}(?:[0-9A-Z]{8})?")  # 16 of real EP11 coprocessors
 _CREATED: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 CARD_TYPES: Final = {
     **{

@@ -16,6 +16,8 @@ MODE_ACCEL: Final = "accel"
 #: A PKCS#11 token: no card, though it has a number as one.
 MODE_PKCS11: Final = "pkcs11"
 PKCS11_TYPE: Final = "PKCS11"
+#: What drives the adapters of an IBM Z machine.
+PKEY_DRIVER: Final = "pkey"
 #: Modes of cards and the letters that end a card's type.
 MODE_LETTERS: Final = {MODE_CCA: "C", MODE_ACCEL: "A"}
 #: The first card that has CCA-AESCIPHER keys which become protected keys.
@@ -106,6 +108,7 @@ class AdapterInfo:
     is_checkstopped: bool = False  # the card failed, or is said to have, for a drill
     is_control_only: bool = False  # the domain is administered here, and used elsewhere
     requests: int = field(default=0, compare=False)  # since the start of the process that counts
+    driver: str = "soft"  # or PKEY_DRIVER: the adapter is the machine's own
     uri: str = ""  # of a PKCS#11 token
     is_clear_allowed: bool = False  # a token's keys may be clear in this process for a moment
     limits: tuple[str, ...] = field(default=(), compare=False)  # what a token cannot do

@@ -18,6 +18,7 @@ from .choice import (
 from .coprocessor import Apqn, Coprocessor, Register, Transport, Validation
 from .errors import CoprocessorError, MapperError
 from .keys import SecureKey
+from .machine_adapters import MachineAdapters
 from .token_adapters import TokenAdapters
 from .tokens import KeyType
 
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class Coprocessors(TokenAdapters):
+class Coprocessors(TokenAdapters, MachineAdapters):
     """The same adapters, with what they do for keys."""
 
     #: Which one was asked last; whoever wants to know clears it before.

@@ -14,7 +14,7 @@ from enum import StrEnum
 from .adapter import Adapter
 from .cca import MASTER_KEY_SIZE
 from .clear_bytes import make_random, wiped
-from .coprocessor import MODE_CCA, MODE_PKCS11, Fill, Register, RegisterState
+from .coprocessor import MODE_CCA, MODE_PKCS11, PKEY_DRIVER, Fill, Register, RegisterState
 from .errors import ConfigError, CoprocessorError, PolicyError, UnsupportedError
 from .verification import make_mkvp
 
@@ -107,12 +107,17 @@ def check_has_registers(adapter: Adapter) -> None:
 
     Raises:
         CoprocessorError: it is an accelerator.
-        UnsupportedError: a PKCS#11 token.
+        UnsupportedError: a PKCS#11 token, or an adapter of the machine.
     """
     if adapter.info.mode == MODE_PKCS11:
         raise UnsupportedError(
             f"adapter {adapter.info.apqn}: the master keys of a PKCS#11 token are made in it, and "
             "never leave it; wanted: 'adapter master-key generate'"
+        )
+    if adapter.driver == PKEY_DRIVER:
+        raise UnsupportedError(
+            f"adapter {adapter.info.apqn}: the machine's own: its master keys are loaded with "
+            "panel.exe or a Trusted Key Entry workstation"
         )
     if adapter.info.mode != MODE_CCA:
         raise CoprocessorError(f"adapter {adapter.info.apqn}: an accelerator has no master keys")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..adapter_store import AdapterStore
-from ..coprocessor import Apqn, Coprocessor
+from ..coprocessor import PKEY_DRIVER, Apqn, Coprocessor
 
 if TYPE_CHECKING:
     from .pkcs11 import Pkcs11Coprocessor
@@ -20,6 +20,12 @@ def _make_soft(store: AdapterStore, apqn: Apqn) -> Coprocessor:
     return SoftCoprocessor(store, apqn)
 
 
+def _make_pkey(store: AdapterStore, apqn: Apqn) -> Coprocessor:
+    from .pkey import PkeyCoprocessor
+
+    return PkeyCoprocessor(store, apqn)
+
+
 def make_pkcs11(store: AdapterStore, apqn: Apqn) -> Pkcs11Coprocessor:
     """The adapter of the store that is a PKCS#11 token."""
     from .pkcs11 import Pkcs11Coprocessor
@@ -30,4 +36,8 @@ def make_pkcs11(store: AdapterStore, apqn: Apqn) -> Pkcs11Coprocessor:
 SOFT_DRIVER: Final = "soft"
 PKCS11_DRIVER: Final = "pkcs11"
 #: What an adapter's file calls its driver; each is imported at its first use.
-DRIVERS: Final[dict[str, DriverFactory]] = {SOFT_DRIVER: _make_soft, PKCS11_DRIVER: make_pkcs11}
+DRIVERS: Final[dict[str, DriverFactory]] = {
+    SOFT_DRIVER: _make_soft,
+    PKCS11_DRIVER: make_pkcs11,
+    PKEY_DRIVER: _make_pkey,
+}
