@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..dmcrypt.engine.messages import DeviceSpec, DeviceStats
+from ..dmcrypt.engine.messages import DeviceSpec
+from ..dmcrypt.engine.reports import DeviceStats
 from ..keystore.errors import BusyError, EngineError, NotFoundError
 from .backing import BackingFile, DataArea
 from .tree import Device, Times, Tree

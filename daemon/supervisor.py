@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Final
 import pyfuse3
 import trio
 
-from ..dmcrypt.engine.messages import Event, EventKind
+from ..dmcrypt.engine.messages import EventKind
 from ..dmcrypt.engine.process import EngineProcess, spawn_engine
+from ..dmcrypt.engine.reports import Event
 from ..keystore.errors import EngineError, MapperError
 from . import mount
 from .activation import Activator

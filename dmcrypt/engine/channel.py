@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...keystore.errors import EngineError
-from .messages import FDS_MAX, HEADER, MESSAGE_MAX, Event, MessageType
+from .messages import FDS_MAX, HEADER, MESSAGE_MAX, MessageType
+from .reports import Event
 
 _GONE: Final = "the engine process is gone"
 

@@ -26,9 +26,7 @@ from .channel import Channel
 from .devices import Devices
 from .messages import (
     DigestSpec,
-    Event,
     ExportedKey,
-    Hello,
     Kdf,
     KeyForm,
     KeyslotSpec,
@@ -37,6 +35,7 @@ from .messages import (
 )
 from .messages import MessageType as Type
 from .replies import check, check_greeting, check_key, check_keyslot
+from .reports import Event, Hello
 from .secret import Secret
 
 __all__ = ["Engine", "Secret"]

@@ -10,9 +10,10 @@ from ...keystore.errors import AccessError, BusyError, ConfigError, EngineError
 from ...keystore.keys import ProtectedKey
 from . import messages
 from .channel import Channel
-from .messages import DeviceSpec, DeviceStats
+from .messages import DeviceSpec
 from .messages import MessageType as Type
 from .replies import check, check_table
+from .reports import DeviceStats
 
 
 class Devices:
