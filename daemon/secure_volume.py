@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..dmcrypt.cipher_spec import CipherSpec
+from ..dmcrypt.effective_key import get_public_key
 from ..dmcrypt.engine.client import Engine, Secret
 from ..dmcrypt.engine.messages import KeyKind
 from ..dmcrypt.luks2 import Luks2Header, key_change, volume_key, volume_key_change
@@ -184,7 +185,7 @@ class SecureVolume:
             CoprocessorError: no adapter can use it.
         """
         validation = self._keystore.validate(key)
-        transport = self._keystore.make_transport(key, self._engine.hello.public_key)
+        transport = self._keystore.make_transport(key, get_public_key(self._engine, key))
         effective = self._engine.import_key(transport.blob, key_size=transport.key_size)
         try:
             key_change.check_given_key(self._engine, header, effective, transport.key_size)

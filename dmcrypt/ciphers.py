@@ -91,11 +91,11 @@ DIGEST_SIZES: Final = {
     "tiger": 24,
 }
 
-#: What paes takes, by mode: tokens of CCA-AESDATA, CCA-AESCIPHER, protected keys (pkey.h), and the
-#: sizes of clear keys, as the kernel does.
+#: What paes takes, by mode: tokens of CCA-AESDATA, CCA-AESCIPHER, PKCS11-AES, protected keys
+#: (pkey.h), and the sizes of clear keys, as the kernel does but for PKCS11-AES.
 SECURE_KEY_SIZES: Final = {
-    "xts": (128, 272, 80, 112, 160, 32, 64),
-    "cbc": (64, 136, 80, 16, 24, 32),
+    "xts": (128, 272, 192, 80, 112, 160, 32, 64),
+    "cbc": (64, 136, 96, 80, 16, 24, 32),
 }
 #: Those of them that are clear keys: what a forgotten --key-size leaves of a token has such a size.
 CLEAR_KEY_SIZES: Final = {"xts": (32, 64), "cbc": (16, 24, 32)}

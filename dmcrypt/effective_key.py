@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from ..keystore.coprocessor import Transport
 from ..keystore.errors import ConfigError, PolicyError, UnlockError
+from ..keystore.key_type import KeyType
 from ..keystore.keys import ProtectedKey, SecureKey
 from .cipher_spec import CipherSpec
 from .engine.client import Engine
@@ -20,7 +21,8 @@ from .engine.messages import KeyKind
 
 _TRAP: Final = (
     "the volume was made with only the beginning of a secure key, as if that were a clear key; "
-    "this happens without --key-size (XTS: 1024 for CCA-AESDATA, 2176 for CCA-AESCIPHER), and "
+    "this happens without --key-size (XTS: 1024 for CCA-AESDATA, 2176 for CCA-AESCIPHER, 1536 for "
+    "PKCS11-AES), and "
     "whoever has the secure key's file reads the volume. Wanted: a volume made with the whole key"
 )
 
@@ -44,6 +46,17 @@ class EffectiveKey:
     key: ProtectedKey
     origin: str = "engine"  # for people: what guards it at rest
     notes: tuple[str, ...] = ()
+
+
+def get_public_key(engine: Engine, secure: SecureKey) -> bytes:
+    """What a coprocessor needs to wrap this key for the engine (keystore/transport.py).
+
+    The RSA half, which takes the engine a second to make, is only for keys of PKCS#11 tokens.
+    """
+    public_key = engine.hello.public_key
+    if secure.key_type is KeyType.PKCS11_AES:
+        public_key += engine.get_rsa_modulus()
+    return public_key
 
 
 def get_effective_key(
@@ -81,7 +94,7 @@ def get_effective_key(
         raise ConfigError(f"cipher {spec.dm_name}: takes one secure key, not a pair for XTS")
     if service is None:
         raise UnlockError("a secure key, and no keystored to turn it into a protected one")
-    transport = service.make_transport(secure, engine.hello.public_key)
+    transport = service.make_transport(secure, get_public_key(engine, secure))
     if pattern is not None and pattern != transport.pattern:
         raise UnlockError(
             f"secure key: its verification pattern {transport.pattern} is not the one in the "

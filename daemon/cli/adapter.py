@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from ...keystore.coprocessor import MODE_CCA, MODE_LETTERS, Apqn
-from ...keystore.errors import ConfigError, NotFoundError, UnsupportedError
+from ...keystore.coprocessor import MODE_CCA, MODE_LETTERS, MODE_PKCS11, Apqn
+from ...keystore.errors import ConfigError, CoprocessorError, NotFoundError, UnsupportedError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from ..keystored.client import Keystore
 from ..keystored.messages import describe_adapter, pack_adapters
 from .adapter_seal import warn_of_file
+from .adapter_token import create_token, describe_token
 from .arguments import Arguments
 from .output import Output, format_table
 from .passphrase import ask_terminal
@@ -22,10 +23,17 @@ def run_create(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """Make an adapter, and say what its master key is worth."""
     apqn = Apqn.parse(args.positionals[0])
     mode = args.text("mode") or MODE_CCA
+    if mode == MODE_PKCS11:
+        return create_token(args, apqn, settings, output)
+    for option in ("uri", "allow-clear-in-keystored"):
+        if args.has(option) or args.text(option):
+            raise ConfigError(f"--{option}: wanted: --mode {MODE_PKCS11}")
     if mode == "ep11":
         raise UnsupportedError(f"--mode {mode}: not supported")
     if mode not in MODE_LETTERS:
-        raise ConfigError(f"--mode: got {mode!r}; wanted: {' or '.join(MODE_LETTERS)}")
+        raise ConfigError(
+            f"--mode: got {mode!r}; wanted: {', '.join((*MODE_LETTERS, MODE_PKCS11))}"
+        )
     card_type = args.text("card-type")
     level = None if card_type is None else _CARD_TYPES.get(card_type.upper())
     if card_type is not None and level is None:
@@ -89,12 +97,13 @@ def run_show(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     for line in (
         f"Adapter {apqn}",
         f"  mode:        {adapter.mode}",
-        f"  type:        {adapter.type}, in software",
+        f"  type:        {'a PKCS#11 token' if adapter.uri else f'{adapter.type}, in software'}",
         f"  serial:      {adapter.serial}",
         f"  status:      {adapter.status}",
         f"  domain:      {'administered only' if adapter.is_control_only else 'used here'}",
         f"  requests:    {adapter.requests} since fusecrypt-keystored started",
         f"  created:     {adapter.created}",
+        *(describe_token(adapter) if adapter.uri else ()),
         "  AES master key registers:",
         f"    NEW:       {adapter.new.state} {adapter.new}",
         f"    CURRENT:   {adapter.current.state} {adapter.current}",
@@ -107,7 +116,7 @@ def run_show(args: Arguments, settings: Settings, output: Output) -> ExitCode:
 def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """Forget an adapter with its master keys."""
     apqn = Apqn.parse(args.positionals[0])
-    if not output.is_quiet:
+    if not output.is_quiet and not _is_token(apqn, settings):
         answer = ask_terminal(
             f"\nWARNING!\n========\nThis will remove the master keys of {apqn} irrevocably. Volumes"
             " under a master key that no other\nadapter and no backup has are lost.\n\n"
@@ -119,3 +128,11 @@ def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     output.json({"apqn": str(apqn)})
     output.note(f"Adapter {apqn} removed.")
     return ExitCode.OK
+
+
+def _is_token(apqn: Apqn, settings: Settings) -> bool:
+    """The adapter has no master keys of its own; not if nothing can be told, of a damaged one."""
+    try:
+        return any(a.apqn == apqn and a.uri for a in Keystore(settings).list_adapters())
+    except CoprocessorError:
+        return False

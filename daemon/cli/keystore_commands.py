@@ -129,6 +129,12 @@ def _load_lock() -> Action:
     return run_lock
 
 
+def _load_bump_session() -> Action:
+    from .bump_session import run
+
+    return run
+
+
 def _load_check() -> Action:
     from .adapter_check import run
 
@@ -157,10 +163,16 @@ _BACKUP_OPTIONS: Final = frozenset({"key-file", "keyfile-offset", "keyfile-size"
 
 KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
     "adapter create": Command(
-        "adapter create [--mode cca|accel] [--card-type TYPE] [--no-master-key] CARD.DOMAIN",
-        "Make a virtual adapter with a random master key",
+        "adapter create [--mode cca|accel|pkcs11] [--card-type TYPE] [--uri URI]"
+        " [--no-master-key] CARD.DOMAIN",
+        "Make a virtual adapter with a random master key, or an adapter of a PKCS#11 token",
         _load_create,
-        frozenset({"mode", "card-type", "no-master-key", "control-only"}),
+        frozenset(
+            {
+                *("mode", "card-type", "no-master-key", "control-only"),
+                *("uri", "allow-clear-in-keystored"),
+            }
+        ),
         minimum=1,
         maximum=1,
     ),
@@ -268,6 +280,11 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         _load_recover,
         minimum=1,
         maximum=256,
+    ),
+    "adapter bump-session": Command(
+        "adapter bump-session",
+        "Void all protected keys, as an IPL does; volumes have theirs derived again",
+        _load_bump_session,
     ),
     "adapter check": Command(
         "adapter check [CARD.DOMAIN…]",

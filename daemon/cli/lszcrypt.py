@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ...keystore.coprocessor import MODE_ACCEL, MODE_CCA, AdapterInfo, Status
+from ...keystore.coprocessor import MODE_ACCEL, MODE_CCA, MODE_PKCS11, AdapterInfo, Status
 from ...keystore.errors import ConfigError, CoprocessorError
 from ...keystore.tokens import KeyType
 from ..config import Settings
@@ -32,7 +32,7 @@ _MORE_COLUMNS: Final = (
     ("DRIVER", 11, False),
 )
 _SERIAL_COLUMNS: Final = (*_COLUMNS[:4], ("SERIALNR", 8, False))
-_MODES: Final = {MODE_CCA: "CCA-Coproc", MODE_ACCEL: "Accelerator"}
+_MODES: Final = {MODE_CCA: "CCA-Coproc", MODE_ACCEL: "Accelerator", MODE_PKCS11: "Token"}
 #: Hardware type of a CEX5; each later card has the next number (arch/s390, ap.h).
 _FIRST_LEVEL, _FIRST_HARDWARE_TYPE = 5, 11
 _ROW: Final = 16  # domains in one line of the grid
@@ -100,8 +100,8 @@ def _make_cells(
         "STATUS": str(status),
         "REQUESTS": str(sum(domain.requests for domain in domains)),
         "SERIALNR": first.serial,
-        "HWTYPE": str(first.level - _FIRST_LEVEL + _FIRST_HARDWARE_TYPE),
-        "DRIVER": "soft",
+        "HWTYPE": str(first.level - _FIRST_LEVEL + _FIRST_HARDWARE_TYPE) if first.level else "-",
+        "DRIVER": "pkcs11" if first.mode == MODE_PKCS11 else "soft",
     }
     return [cells.get(column, "-") for column, _, _ in columns]
 
@@ -148,7 +148,7 @@ def _show_capability(chosen: Sequence[AdapterInfo]) -> tuple[list[str], dict[str
         card = f"{adapter.apqn.card:02x}"
         if card in content:
             continue
-        types = [str(t) for t in KeyType if adapter.mode == MODE_CCA and adapter.supports(t)]
+        types = [str(t) for t in KeyType if adapter.mode != MODE_ACCEL and adapter.supports(t)]
         lines.append(f"Coprocessor card{card} provides capability for:")
         lines += [f"{key_type} secure keys" for key_type in types] or ["nothing, in software"]
         content[card] = types

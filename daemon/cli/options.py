@@ -86,6 +86,8 @@ OPTIONS: Final[dict[str, Option]] = {
     "header": Option("The LUKS header is in this file", "FILE"),
     "readonly": make_flag("Open for reading only", "r"),
     "persistent": make_flag("Have the header remember --allow-discards and --perf-…"),
+    "lease": Option("Derive the volume's secure key anew after so long", "SECONDS"),
+    "idle": Option("Forget the volume's secure key after so long without I/O", "SECONDS"),
     "allow-discards": make_flag("Pass discards (punched holes) on to the file or device"),
     "cipher": Option("Cipher, as in aes-xts-plain64", "CIPHER", "c"),
     "key-size": Option("Size of the volume key", "BITS", "s"),
@@ -150,6 +152,10 @@ OPTIONS: Final[dict[str, Option]] = {
     ),
     "pcrs": Option("State of the boot that the TPM wants, as in 7 or sha256:0,7", "PCRS"),
     "head": Option("A head that audit verify printed once: it must still be there", "HEAD"),
+    "uri": Option("PKCS#11 token of an adapter (RFC 7512)", "URI"),
+    "allow-clear-in-keystored": make_flag(
+        "Let a token that cannot wrap by RSA-OAEP give keys to keystored in the clear"
+    ),
     "no-master-key": make_flag("Leave the adapter's master-key registers empty"),
     # of the kernel's dm-crypt only
     "disable-keyring": make_flag("Accepted; the kernel's keyring is never used"),

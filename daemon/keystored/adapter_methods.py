@@ -11,8 +11,10 @@ from ...keystore.cca import MASTER_KEY_SIZE
 from ...keystore.clear_bytes import wiped
 from ...keystore.coprocessor import AdapterInfo, Apqn, Register
 from ...keystore.envelope import SealMethod
+from ...keystore.pkcs11_uri import TokenUri
 from ...keystore.registers import Part
 from ...keystore.shares import SHARES_MAX, check_counts
+from ...keystore.token_pin import PIN_MAX
 from ...keystore.verification import make_mkvp
 from ..control.fields import Fields, pack_data
 from ..control.protocol import Request
@@ -42,6 +44,7 @@ class AdapterMethods:
         """The methods by their short names."""
         return {
             "CreateAdapter": self.create_adapter,
+            "CreateToken": self.create_token,
             "RemoveAdapter": self.remove_adapter,
             "BackupAdapters": self.backup_adapters,
             "RestoreAdapters": self.restore_adapters,
@@ -74,6 +77,28 @@ class AdapterMethods:
             apqn=str(apqn),
         )
         log.info("%s: created, MKVP %s", apqn, info.current)
+        return pack_adapters([info])
+
+    async def create_token(self, call: Request) -> Mapping[str, object]:
+        fields = Fields("parameters", call.parameters, call.fds)
+        apqn, fd = parse_apqn(fields), fields.fd("pin")
+        uri = TokenUri.parse(fields.text("uri"))
+        has_master_key, is_clear = fields.flag("master_key"), fields.flag("clear_allowed")
+        is_control_only = fields.flag("control_only")
+
+        def work() -> AdapterInfo:
+            with read_secret(fd, "PIN", limit=PIN_MAX) as pin:
+                return self._coprocessors.create_token(
+                    apqn,
+                    uri,
+                    pin,
+                    with_master_key=has_master_key,
+                    is_clear_allowed=is_clear,
+                    is_control_only=is_control_only,
+                )
+
+        info = await self._work.run(work, apqn=str(apqn), uri=str(uri))
+        log.info("%s: created, %s, MKVP %s", apqn, uri, info.current)
         return pack_adapters([info])
 
     async def remove_adapter(self, call: Request) -> Mapping[str, object]:

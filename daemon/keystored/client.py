@@ -157,6 +157,30 @@ class Keystore:
             },
         )
 
+    def create_token(
+        self,
+        apqn: Apqn,
+        uri: str,
+        pin_fd: int,
+        *,
+        with_master_key: bool,
+        is_clear_allowed: bool = False,
+        is_control_only: bool = False,
+    ) -> AdapterInfo:
+        """Make a PKCS#11 token an adapter; the descriptor yields its PIN.
+
+        ``with_master_key``: let it make one, if it has none.
+        """
+        fds = PassedFds()
+        content = {
+            "uri": uri,
+            "pin": fds.add(pin_fd),
+            "master_key": with_master_key,
+            "clear_allowed": is_clear_allowed,
+            "control_only": is_control_only,
+        }
+        return self._change("CreateToken", apqn, content, fds.fds)
+
     def change_adapters(self, apqns: Sequence[Apqn], change: Change) -> None:
         """Change the state of adapters, or of the whole cards that they are of."""
         parameters = {"apqns": [str(apqn) for apqn in apqns], "change": str(change)}

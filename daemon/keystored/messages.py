@@ -178,6 +178,10 @@ def describe_adapter(adapter: AdapterInfo) -> dict[str, object]:
         "control_only": adapter.is_control_only,
         "requests": adapter.requests,
         "created": adapter.created,
+        "uri": adapter.uri or None,
+        "clear_allowed": adapter.is_clear_allowed,
+        "limits": list(adapter.limits),
+        "problem": adapter.problem or None,
         **{
             name: {
                 "state": str(register.state),
@@ -209,6 +213,10 @@ def parse_adapters(parameters: Mapping[str, object]) -> tuple[AdapterInfo, ...]:
             is_checkstopped=item.flag("checkstop"),
             is_control_only=item.flag("control_only"),
             requests=item.integer("requests"),
+            uri=item.optional_text("uri") or "",
+            is_clear_allowed=item.flag("clear_allowed"),
+            limits=tuple(item.texts("limits")),
+            problem=item.optional_text("problem") or "",
         )
         for item in Fields("reply", parameters).objects("adapters")
     )
