@@ -15,6 +15,7 @@ from ..keystore.coprocessor import Transport
 from ..keystore.errors import ConfigError, PolicyError, UnlockError
 from ..keystore.key_type import KeyType
 from ..keystore.keys import ProtectedKey, SecureKey
+from ..keystore.transport import KIND_X25519
 from .cipher_spec import CipherSpec
 from .engine.client import Engine
 from .engine.messages import KeyKind
@@ -101,4 +102,12 @@ def get_effective_key(
             f"header, {pattern}; it is the key of another volume"
         )
     key = engine.import_key(transport.blob, key_size=transport.key_size)
-    return EffectiveKey(key, f"{secure.key_type} by adapter {transport.apqn}")
+    return EffectiveKey(key, _say_origin(secure, transport))
+
+
+def _say_origin(secure: SecureKey, transport: Transport) -> str:
+    """What guards the key at rest; and whether its token could not bring it here unseen."""
+    origin = f"{secure.key_type} by adapter {transport.apqn}"
+    if secure.key_type is KeyType.PKCS11_AES and transport.blob[:1] == KIND_X25519:
+        return f"{origin}, clear in fusecrypt-keystored"
+    return origin

@@ -25,7 +25,7 @@ from .gcm import NONCE_SIZE, encrypt
 
 PUBLIC_KEY_SIZE: Final = 32
 RSA_SIZE: Final = 384
-_KIND_X25519: Final = b"\x01"
+KIND_X25519: Final = b"\x01"
 _KIND_RSA: Final = 2
 _INFO: Final = b"fusecrypt transport 1"
 
@@ -38,7 +38,7 @@ def seal(clear: bytearray, public_key: bytes) -> bytes:
     """
     public_key, _ = split_public_key(public_key)
     ephemeral = X25519PrivateKey.generate()
-    head = _KIND_X25519 + ephemeral.public_key().public_bytes_raw()
+    head = KIND_X25519 + ephemeral.public_key().public_bytes_raw()
     try:
         shared = ephemeral.exchange(X25519PublicKey.from_public_bytes(public_key))
     except ValueError as error:  # RFC 7748 6.1: the shared secret would be all zeros

@@ -32,12 +32,12 @@ class SoftHsm:
         configuration.write_text(f"directories.tokendir = {self.tokens}\nlog.level = ERROR\n")
         self.environment = {"SOFTHSM2_CONF": str(configuration)}
 
-    def make(self, label: str) -> str:
+    def make(self, label: str, pin: str = PIN) -> str:
         """The URI of a new token."""
         subprocess.run(
             [
                 *("softhsm2-util", "--init-token", "--free", "--label", label),
-                *("--so-pin", _SO_PIN, "--pin", PIN),
+                *("--so-pin", _SO_PIN, "--pin", pin),
             ],
             check=True,
             stdout=subprocess.DEVNULL,

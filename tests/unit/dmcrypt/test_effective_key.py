@@ -1,6 +1,7 @@
 """What the volume key of a paes volume stands for; coprocessor and engine are the real ones."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from fusecrypt.keystore.errors import (
     UnlockError,
 )
 from fusecrypt.keystore.key_type import CCA_KEY_TYPES
+from fusecrypt.keystore.pkcs11_uri import TokenUri
 from fusecrypt.keystore.tokens import KeyType
 from fusecrypt.keystore.verification import make_pattern
+from tests.lab.tokens import PIN, SoftHsm
 
 XTS = CipherSpec.parse("paes-xts-plain64")
 CBC = CipherSpec.parse("paes-cbc-plain64")
@@ -115,3 +118,50 @@ def test_protected_keys_of_this_session_are_joined(engine, load_key):
 def test_an_aes_volume_asks_nobody(engine, load_key):
     key = load_key(os.urandom(64))
     assert get_effective_key(engine, key, CipherSpec.parse("aes-xts-plain64"), None).key == key
+
+
+@pytest.fixture(scope="module")
+def softhsm(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        hsm = SoftHsm(tmp_path_factory.mktemp("softhsm"))
+        patch.setenv("SOFTHSM2_CONF", hsm.environment["SOFTHSM2_CONF"])
+        yield hsm
+
+
+@pytest.fixture(params=["by RSA", "in the clear"])
+def token(request, softhsm, tmp_path, monkeypatch):
+    """Adapters that are one token, and what is said of where its keys have been."""
+    is_clear = request.param == "in the clear"
+    if is_clear:
+        from fusecrypt.keystore.drivers import pkcs11_abilities
+
+        find = pkcs11_abilities.find_abilities
+        monkeypatch.setattr(
+            pkcs11_abilities, "find_abilities", lambda session: replace(find(session), oaep=None)
+        )
+    made = Coprocessors(tmp_path / "keystore")
+    made.create_token(
+        Apqn.parse("03.0039"),
+        TokenUri.parse(softhsm.make(request.param.replace(" ", "-"))),
+        bytearray(PIN.encode()),
+        is_clear_allowed=is_clear,
+    )
+    return made, ", clear in fusecrypt-keystored" if is_clear else ""
+
+
+@pytest.mark.parametrize("spec", [XTS, CBC])
+def test_the_key_of_a_token_gets_into_the_engine_and_it_is_said_how(engine, load_key, token, spec):
+    adapters, said = token
+    secure = adapters.generate(KeyType.PKCS11_AES, 256, is_xts=spec is XTS)
+    pattern = adapters.validate(secure).pattern
+    volume_key = load_key(secure.token)
+    effective = get_effective_key(engine, volume_key, spec, Service(adapters), pattern=pattern)
+    assert effective.origin == f"PKCS11-AES by adapter 03.0039{said}"
+    assert digest(engine, effective.key) != digest(engine, volume_key)
+    again = get_effective_key(engine, volume_key, spec, Service(adapters))
+    assert digest(engine, effective.key) == digest(engine, again.key)
+    with pytest.raises(UnlockError, match="is not the one in the header"):
+        get_effective_key(engine, volume_key, spec, Service(adapters), pattern="0" * 64)
+    for size in (16, 32, 64) if spec is XTS else (16, 32):
+        with pytest.raises(PolicyError, match="1536 for PKCS11-AES"):
+            get_effective_key(engine, load_key(secure.token[:size]), spec, Service(adapters))
