@@ -13,6 +13,7 @@ from .config import Settings
 from .crypttab import CrypttabEntry, load_crypttabs
 from .device_spec import resolve_device_spec
 from .master_key_items import (
+    DamagedItem,
     FileItem,
     Item,
     Passphrase,
@@ -33,16 +34,17 @@ def find_items(
     and repository know.
 
     Raises:
-        FormatError, AccessError: the repository is damaged, or cannot be read.
+        AccessError: the repository cannot be read.
         ConfigError, AccessError: a crypttab cannot be read.
     """
     repository = Repository(settings.zkey_repository)
     try:
-        keys = repository.list()
+        keys, damaged = repository.survey()
     except NotFoundError:
-        keys = ()
+        keys, damaged = (), {}
     entries = _list_kept(settings, load_crypttabs(settings.crypttabs).entries)
     items: list[Item] = [RepositoryItem(tools, repository, key) for key in keys]
+    items += [DamagedItem(name, error) for name, error in damaged.items()]
     items += _find_files(tools, entries, keys)
     items += _find_volumes(tools, entries, keys, paths, passphrases)
     return items

@@ -142,6 +142,28 @@ class RepositoryItem:
         return None if token is None else _parse_pending(token)
 
 
+class DamagedItem:
+    """A key of the repository that cannot be looked at, and keeps nothing else from being done."""
+
+    kind = "key"
+
+    def __init__(self, name: str, error: FormatError) -> None:
+        self.name = name
+        self._error = error
+
+    def look(self) -> Finding:
+        raise self._error
+
+    def stage(self) -> None:
+        raise self._error
+
+    def complete(self) -> None:
+        raise self._error
+
+    def rollback(self) -> bool:
+        raise self._error
+
+
 class FileItem:
     """A secure key in a file, of a plain volume; what waits is in a file beside it."""
 

@@ -55,6 +55,22 @@ class RepositoryDirectory:
         with self._locked():
             return tuple(self._get(name) for name in self._list_names())
 
+    def survey(self) -> tuple[tuple[RepositoryKey, ...], dict[str, FormatError]]:
+        """All keys that are whole, in the order of their names, and what is wrong with others.
+
+        Raises:
+            NotFoundError, AccessError: as `list_names`.
+        """
+        keys: list[RepositoryKey] = []
+        damaged: dict[str, FormatError] = {}
+        with self._locked():
+            for name in self._list_names():
+                try:
+                    keys.append(self._get(name))
+                except FormatError as error:
+                    damaged[name] = error
+        return tuple(keys), damaged
+
     def get(self, name: str) -> RepositoryKey:
         """One key.
 

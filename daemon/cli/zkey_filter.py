@@ -4,25 +4,50 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from ...keystore.errors import ConfigError
+from ...keystore.errors import ConfigError, FormatError
 from ...keystore.repository import Repository
 from ...keystore.repository_key import RepositoryKey
 from ..config import Settings
 from .arguments import Arguments
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The keys that fit, and why others cannot be looked at, by name."""
+
+    keys: list[RepositoryKey]
+    damaged: Mapping[str, FormatError]
+
+
 def find_keys(args: Arguments, settings: Settings) -> list[RepositoryKey]:
     """The keys that fit all filters that are given: by name, volumes, adapters, types, and KMS.
 
     Raises:
+        FormatError: one that may fit is damaged or incomplete.
+        MapperError: as `find_whole_keys`.
+    """
+    found = find_whole_keys(args, settings)
+    for error in found.damaged.values():
+        raise error
+    return found.keys
+
+
+def find_whole_keys(args: Arguments, settings: Settings) -> Found:
+    """The same, so that one damaged key does not keep the others from being seen.
+
+    Raises:
         NotFoundError: a name without wildcards that no key has.
-        MapperError: as `RepositoryDirectory.list`.
+        FormatError: the key of that name is damaged or incomplete.
+        MapperError: as `RepositoryDirectory.survey`.
     """
     name = args.text("name")
+    whole, damaged = Repository(settings.zkey_repository).survey()
     keys = [
         key
-        for key in Repository(settings.zkey_repository).list()
+        for key in whole
         if (name is None or fnmatch.fnmatchcase(key.name, name))
         and _has_volume(key, args.text("volumes"))
         and _has_apqn(key, args.text("apqns"))
@@ -32,8 +57,15 @@ def find_keys(args: Arguments, settings: Settings) -> list[RepositoryKey]:
         and (not args.has("kms-bound") or key.kms)
     ]
     if not keys and name is not None and not any(letter in name for letter in "*?["):
-        Repository(settings.zkey_repository).get(name)  # says that it is not there
-    return keys
+        Repository(settings.zkey_repository).get(name)  # says that it is not there, or damaged
+    return Found(
+        keys,
+        {
+            its: why
+            for its, why in damaged.items()
+            if name is None or fnmatch.fnmatchcase(its, name)
+        },
+    )
 
 
 def fits_volume(volume: str, patterns: str) -> bool:

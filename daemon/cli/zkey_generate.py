@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from ...keystore.coprocessor import AdapterInfo, Apqn
+from ...keystore.coprocessor import MODE_ACCEL, AdapterInfo, Apqn
 from ...keystore.errors import ConfigError, CoprocessorError, UnsupportedError
 from ...keystore.keys import SecureKey
 from ...keystore.repository import Repository
@@ -159,7 +159,12 @@ def choose_adapters(
 def _check_alike(adapters: Sequence[AdapterInfo]) -> None:
     unusable = [a for a in adapters if not a.is_usable or not a.current.is_usable]
     if unusable or len({adapter.current.mkvp for adapter in adapters}) > 1:
-        states = "; ".join(f"{a.apqn} is {a.status} with CURRENT {a.current}" for a in adapters)
+        states = "; ".join(
+            f"{a.apqn} is an accelerator"
+            if a.mode == MODE_ACCEL
+            else f"{a.apqn} is {a.status} with CURRENT {a.current}"
+            for a in adapters
+        )
         raise CoprocessorError(
             f"the adapters need one master key: {states}; wanted: --apqns with some that have it"
         )

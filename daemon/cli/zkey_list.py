@@ -21,7 +21,7 @@ from ..keystored.client import Keystore
 from .arguments import Arguments
 from .output import Output
 from .secure_key_file import read_secure_key
-from .zkey_filter import find_keys
+from .zkey_filter import Found, find_whole_keys
 from .zkey_record import (
     Finding,
     describe_key,
@@ -39,13 +39,22 @@ _OLD_WARNING = (
 def run_list(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """Keys of the repository that match all filters."""
     described: list[dict[str, object]] = []
-    for key in find_keys(args, settings):
+    found = find_whole_keys(args, settings)
+    for key in found.keys:
         shape = key.shape
         described.append(describe_key(key, shape, None))
         for line in format_record(key, shape, None):
             output.line(line)
-    output.json({"keys": described})
-    return ExitCode.OK
+    damaged = _say_damaged(found, output)
+    output.json({"keys": described, "damaged": damaged})
+    return ExitCode.HEADER_DAMAGED if damaged else ExitCode.OK
+
+
+def _say_damaged(found: Found, output: Output) -> list[dict[str, str]]:
+    """Say which keys cannot be looked at; the same for --json."""
+    for error in found.damaged.values():
+        output.say("error", str(error))
+    return [{"name": name, "reason": str(error)} for name, error in found.damaged.items()]
 
 
 def run_validate(args: Arguments, settings: Settings, output: Output) -> ExitCode:
@@ -57,7 +66,7 @@ def run_validate(args: Arguments, settings: Settings, output: Output) -> ExitCod
                 raise ConfigError(f"--{name}: only for keys of the repository, without a file name")
         return _validate_file(args.positionals[0], keystore, output)
     return _validate_repository(
-        find_keys(args, settings), keystore, output, is_checked=not args.has("no-apqn-check")
+        find_whole_keys(args, settings), keystore, output, is_checked=not args.has("no-apqn-check")
     )
 
 
@@ -80,8 +89,9 @@ def _validate_file(path: str, keystore: Keystore, output: Output) -> ExitCode:
 
 
 def _validate_repository(
-    keys: Sequence[RepositoryKey], keystore: Keystore, output: Output, *, is_checked: bool
+    matching: Found, keystore: Keystore, output: Output, *, is_checked: bool
 ) -> ExitCode:
+    keys = matching.keys
     described: list[dict[str, object]] = []
     invalid = warnings = 0
     for key in keys:
@@ -97,8 +107,18 @@ def _validate_repository(
         warnings += len(found)
         invalid += finding.validation is None
     valid = len(keys) - invalid
+    damaged = _say_damaged(matching, output)
+    invalid += len(damaged)
     output.line(f"{valid} keys are valid, {invalid} keys are invalid, {warnings} warnings")
-    output.json({"keys": described, "valid": valid, "invalid": invalid, "warnings": warnings})
+    output.json(
+        {
+            "keys": described,
+            "damaged": damaged,
+            "valid": valid,
+            "invalid": invalid,
+            "warnings": warnings,
+        }
+    )
     return ExitCode.WRONG_PARAMETERS if invalid else ExitCode.OK
 
 

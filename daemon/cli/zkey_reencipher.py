@@ -22,7 +22,7 @@ from .arguments import Arguments
 from .new_file import write_new_file
 from .output import Output
 from .secure_key_file import read_secure_key
-from .zkey_filter import find_keys
+from .zkey_filter import find_whole_keys
 
 _OF_REPOSITORY: Final = ("name", "apqns", "in-place", "staged", "complete")
 
@@ -105,7 +105,8 @@ def _run_repository(args: Arguments, settings: Settings, output: Output, wish: W
         raise CoprocessorError("no adapter that has a master key; 'fusecrypt adapter create'")
     counts = dict.fromkeys(Outcome, 0)
     described: list[dict[str, object]] = []
-    for key in find_keys(args, settings):
+    found = find_whole_keys(args, settings)
+    for key in found.keys:
         doing = "Completing re-enciphering for key" if is_completing else "Re-enciphering key"
         output.line(f"{doing} '{key.name}'")
         try:
@@ -123,6 +124,11 @@ def _run_repository(args: Arguments, settings: Settings, output: Output, wish: W
                 f"key '{key.name}': the headers of its LUKS2 volumes have keys of their own: "
                 f"'zkey-cryptsetup reencipher' is for {', '.join(key.volumes)}"
             )
+    for name, damage in found.damaged.items():
+        output.say("error", str(damage))
+        counts[Outcome.FAILED] += 1
+        outcome, text = Outcome.FAILED, str(damage)
+        described.append({"name": name, "outcome": outcome.name.lower(), "text": text})
     output.line(", ".join(f"{count} keys {outcome}" for outcome, count in counts.items()))
     output.json({"keys": described, **{o.name.lower(): n for o, n in counts.items()}})
     return ExitCode.WRONG_PARAMETERS if counts[Outcome.FAILED] else ExitCode.OK

@@ -251,3 +251,40 @@ def test_commands_for_cryptsetup_are_run(place):
     failed = place.run("zkey", "cryptsetup", "--run", "-q")
     assert failed.status == 4, failed
     assert failed.stdout.count("Executing: ") == 1
+
+
+def test_damaged_keys_do_not_hide_the_others(place):
+    for name in "abc":
+        zkey(place, "gen", "-N", name, "-x", "-l", f"/{name}:{name}")
+    directory = place.directory / "zkey"
+    (directory / "a.info").write_text("key-type=CCA-AESDATA\n")
+    (directory / "b.skey").unlink()
+    listed = place.run("zkey", "list", "--json")
+    assert listed.status == 7, listed
+    assert [key["name"] for key in listed.json["keys"]] == ["c"]
+    assert [key["name"] for key in listed.json["damaged"]] == ["a", "b"]
+    assert "key 'b' is in an inconsistent state" in listed.stderr
+    assert place.run("zkey", "list", "-N", "a").status == 7
+    assert keys(place, "-N", "[!ab]") == ["c"]
+    assert place.run("zkey", "validate").stdout.endswith(
+        "1 keys are valid, 2 keys are invalid, 1 warnings\n"
+    )
+    done = place.run("zkey", "reencipher")
+    assert (done.status, "0 keys skipped, 3 keys failed" in done.stdout) == (1, True), done
+    for command in ("crypttab", "cryptsetup"):  # half a list would be taken for a whole one
+        result = place.run("zkey", command)
+        assert (result.status, result.stdout) == (7, ""), result
+    plan = place.run("master-key", "plan", "--json")
+    assert plan.status == 10, plan
+    assert {item["name"]: item["state"] for item in plan.json["items"]} == {
+        "a": "unknown", "b": "unknown", "c": "done", "/c": "unknown"
+    }  # fmt: skip
+
+
+def test_an_accelerator_is_called_one(place):
+    place.cli("adapter", "create", "--mode", "accel", "06.0001")
+    try:
+        result = place.run("zkey", "gen", "-N", "a", "-x", "-a", "03.0039,06.0001")
+    finally:
+        place.cli("adapter", "remove", "-q", "06.0001")
+    assert (result.status, "06.0001 is an accelerator" in result.stderr) == (6, True), result
