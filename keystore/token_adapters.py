@@ -22,7 +22,7 @@ from .coprocessor import (
     RegisterState,
 )
 from .drivers import PKCS11_DRIVER, make_pkcs11
-from .errors import BusyError, CoprocessorError, MapperError
+from .errors import BusyError, ConfigError, CoprocessorError, MapperError
 from .pkcs11_uri import TokenUri
 from .token_pin import pack_pin
 
@@ -119,7 +119,7 @@ class TokenAdapters(Adapters):
     def _look(self, apqn: Apqn) -> AdapterInfo:
         try:
             return self.get(apqn).info()
-        except CoprocessorError as error:
+        except (ConfigError, CoprocessorError) as error:
             with self._store.opened(apqn) as adapter:
                 if adapter.info.mode != MODE_PKCS11:
                     raise

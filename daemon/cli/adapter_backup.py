@@ -36,6 +36,12 @@ def run_backup(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     write_new_file(path, backup, "backup")
     apqns = [str(adapter.apqn) for adapter in adapters]
     output.json({"file": path, "apqns": apqns})
+    for adapter in adapters:
+        if adapter.uri:
+            output.warn(
+                f"{adapter.apqn} is a PKCS#11 token: the backup has its URI and PIN, and not its"
+                " master keys, which cannot leave it"
+            )
     output.line(f"{path}: {', '.join(apqns)}. Keep it, and its passphrase, on another machine.")
     return ExitCode.OK
 

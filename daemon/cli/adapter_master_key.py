@@ -41,8 +41,10 @@ def run_generate(args: Arguments, settings: Settings, output: Output) -> ExitCod
     apqn = Apqn.parse(args.positionals[0])
     info = Keystore(settings).generate_master_key(apqn)
     output.warn(
-        f"nobody knows the NEW master key of {apqn}. Clone it to the adapters that are to serve the"
-        " same keys, and make a backup: fusecrypt adapter backup FILE"
+        f"the NEW master key of {apqn} is in its token only, and cannot leave it"
+        if info.uri
+        else f"nobody knows the NEW master key of {apqn}. Clone it to the adapters that are to"
+        " serve the same keys, and make a backup: fusecrypt adapter backup FILE"
     )
     return _tell_new(output, info)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..adapter_store import AdapterStore
 from ..coprocessor import PKEY_DRIVER, Apqn, Coprocessor
+from ..errors import CoprocessorError
 
 if TYPE_CHECKING:
     from .pkcs11 import Pkcs11Coprocessor
@@ -27,8 +28,17 @@ def _make_pkey(store: AdapterStore, apqn: Apqn) -> Coprocessor:
 
 
 def make_pkcs11(store: AdapterStore, apqn: Apqn) -> Pkcs11Coprocessor:
-    """The adapter of the store that is a PKCS#11 token."""
-    from .pkcs11 import Pkcs11Coprocessor
+    """The adapter of the store that is a PKCS#11 token.
+
+    Raises:
+        CoprocessorError: python-pkcs11, which is optional, is not installed.
+    """
+    try:
+        from .pkcs11 import Pkcs11Coprocessor
+    except ImportError as error:
+        raise CoprocessorError(
+            f"adapter {apqn}: no python-pkcs11 ({error}); wanted: pip install 'fusecrypt[pkcs11]'"
+        ) from error
 
     return Pkcs11Coprocessor(store, apqn)
 

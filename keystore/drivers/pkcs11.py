@@ -28,7 +28,7 @@ from ..pkcs11_uri import TokenUri
 from ..token_pin import copy_pin
 from ..tokens import KEY_BITS, XTS_KEY_BITS, KeyType
 from ..verification import check_clear_key, check_halves
-from . import pkcs11_keys
+from . import pkcs11_keys, pkcs11_module
 from .pkcs11_module import Module, OpenToken, get_module
 
 Result = TypeVar("Result")
@@ -48,7 +48,9 @@ class Pkcs11Coprocessor:
 
     def info(self) -> AdapterInfo:
         stored = self._read()
-        return self._run(lambda token: _tell(token, stored), stored)
+        return self._run(
+            lambda token: _tell(token, stored), stored, timeout=pkcs11_module.LOOK_TIMEOUT
+        )
 
     def enrol(self, *, with_master_key: bool) -> AdapterInfo:
         """Log in with a PIN that was just given; with a CURRENT master key if there is none.
@@ -234,11 +236,12 @@ class Pkcs11Coprocessor:
         stored: AdapterInfo | None = None,
         *,
         is_new_pin: bool = False,
+        timeout: float | None = None,
     ) -> Result:
         uri = TokenUri.parse((stored or self._read()).uri)
         module: Module = get_module(uri.find_module())
         try:
-            return module.run(uri, self._read_pin, function, is_new_pin=is_new_pin)
+            return module.run(uri, self._read_pin, function, is_new_pin=is_new_pin, timeout=timeout)
         except CoprocessorError as error:
             if isinstance(error, MasterKeyChangedError):
                 raise

@@ -15,17 +15,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import pkcs11
+from pkcs11 import exceptions
+
 from ..clear_bytes import wipe
 from ..errors import CoprocessorError, MapperError
 from ..pkcs11_uri import TokenUri
-
-try:
-    import pkcs11
-    from pkcs11 import exceptions
-except ImportError as error:
-    raise CoprocessorError(
-        "PKCS#11: no python-pkcs11; wanted: pip install 'fusecrypt[pkcs11]'"
-    ) from error
 
 if TYPE_CHECKING:
     from pkcs11 import Session, Token
@@ -37,6 +32,8 @@ Result = TypeVar("Result")
 
 #: Seconds for one operation on a token, less than who asks the keystored waits.
 TIMEOUT: Final = 8.0
+#: The same for what is only looked at: several tokens may be, one after the other.
+LOOK_TIMEOUT: Final = 3.0
 #: After these the token may be there again, or still, with another session.
 _SESSION_LOST: Final = (
     exceptions.SessionHandleInvalid,
@@ -98,6 +95,7 @@ class Module:
         function: Callable[[OpenToken], Result],
         *,
         is_new_pin: bool = False,
+        timeout: float | None = None,
     ) -> Result:
         """What the function makes of the token, which is logged in if it is not.
 
@@ -125,11 +123,12 @@ class Module:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="pkcs11", daemon=True)
             self._thread.start()
+        seconds = TIMEOUT if timeout is None else timeout
         try:
-            return future.result(TIMEOUT)
+            return future.result(seconds)
         except TimeoutError:
             self._late = future
-            raise CoprocessorError(f"{where}: does not answer within {TIMEOUT:.0f} s") from None
+            raise CoprocessorError(f"{where}: does not answer within {seconds:.0f} s") from None
 
     def _work(self) -> None:
         while True:

@@ -190,13 +190,17 @@ def test_a_token_that_is_gone_stops_what_needs_it_and_nothing_else(adapter, pass
     assert adapter.cli("adapter", "list", "--json").json["adapters"][0]["problem"] is None
 
 
-def test_a_removed_adapter_leaves_the_token_as_it_is(adapter, uri, passphrase):
+def test_a_removed_adapter_leaves_the_token_as_it_is(adapter, uri):
     key = make_key(adapter, "k", bytes(range(64)), "PKCS11-AES")
+    saved = adapter.cli("adapter", "backup", "saved", stdin=PASSPHRASE + b"\n")
+    assert "and not its master keys" in saved.stderr
+    made = adapter.cli("adapter", "master-key", "generate", APQN)
+    assert "in its token only" in made.stderr
+    adapter.cli("adapter", "master-key", "clear-new", APQN)
     adapter.cli("adapter", "remove", APQN, "-q")
     assert adapter.run("zkey", "validate", key).status == 6
     create(adapter, uri, adapter.write_file("pin", tokens.PIN.encode()), apqn="07.0001")
     assert "Valid" in adapter.cli("zkey", "validate", key).stdout
-    del passphrase
 
 
 @pytest.mark.root

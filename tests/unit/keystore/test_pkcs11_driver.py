@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 import os
+import sys
 import threading
 from dataclasses import replace
 
@@ -215,7 +216,7 @@ def test_a_token_that_went_away_says_so_and_comes_back(adapters, softhsm, uri, e
 
 def test_a_token_that_hangs_is_not_waited_for(adapters, uri, monkeypatch):
     go_on = threading.Event()
-    monkeypatch.setattr(pkcs11_module, "TIMEOUT", 0.05)
+    monkeypatch.setattr(pkcs11_module, "LOOK_TIMEOUT", 0.05)
     monkeypatch.setattr(pkcs11_keys, "read_registers", lambda _: go_on.wait(20) and {})
     assert "does not answer within" in adapters.list_info()[0].problem
     assert "an earlier call still waits" in adapters.list_info()[0].problem
@@ -224,6 +225,27 @@ def test_a_token_that_hangs_is_not_waited_for(adapters, uri, monkeypatch):
     late = pkcs11_module.get_module(uri.find_module())._late
     assert late.exception(20) is not None  # no registers: of no use to anybody any more
     assert adapters.list_info()[0].problem == ""
+
+
+def test_without_python_pkcs11_it_is_said_what_is_missing(adapters, monkeypatch):
+    for name in [name for name in sys.modules if "drivers.pkcs11" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("pkcs11", "pkcs11.exceptions"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert "pip install 'fusecrypt[pkcs11]'" in adapters.list_info()[0].problem
+    with pytest.raises(CoprocessorError, match="no python-pkcs11"):
+        adapters.generate(KEY, 256, is_xts=True, apqns=[APQN])
+
+
+def test_a_module_that_was_uninstalled_is_that_adapters_problem_alone(adapters, softhsm, uri):
+    with adapters._store.opened(APQN) as adapter:
+        gone = replace(uri, module_path="", module_name="no-such-module")
+        adapters._store.replace(replace(adapter, info=replace(adapter.info, uri=str(gone))))
+    adapters.create(Apqn(6, 0))
+    token, soft = adapters.list_info()
+    assert "PKCS#11 module no-such-module" in token.problem
+    assert soft.is_usable
+    assert softhsm.tokens.exists()
 
 
 def test_a_lost_session_is_opened_again(adapters, uri, engine):
