@@ -39,6 +39,7 @@ from ..dmcrypt.units import SECTOR_SIZE
 from ..keystore.errors import ConfigError, UnlockError
 from .backing import DataArea, check_descriptor, get_data_area, lock_data_area
 from .control.messages import KeyInput, VolumeKeyInput
+from .live_key import NO_LEASE, Lease, make_live_key
 from .registry import Description, Registry, Volume
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ class Recipe:
     plain: PlainParams | LoopaesParams | None = None  # None: LUKS
     luks: str = "luks"  # or only luks1, luks2
     allow_discards: bool = False
+    lease: int | None = None  # seconds, 0: none; None: as the settings say
+    idle: int | None = None  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,17 @@ Unlock = Callable[[Prepared], Awaitable[OpenedVolume]]
 class Activator:
     """Opens volumes with one engine into one registry."""
 
-    def __init__(self, engine: Engine, registry: Registry, key_service: KeyService) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        key_service: KeyService,
+        *,
+        default_lease: Lease = NO_LEASE,
+    ) -> None:
         self.engine = engine
         self.key_service = key_service
+        self._default_lease = default_lease
         self._registry = registry
         self._kdf_memory = trio.CapacityLimiter(_count_kdfs())
         # Reading a header or key file is short, but a slow disk must not stop the others.
@@ -118,6 +129,13 @@ class Activator:
             for note in opened.notes:
                 log.warning("%s: %s", recipe.name, note)
             assert opened.table.size == prepared.area.end - prepared.area.start
+            key = make_live_key(
+                opened.effective,
+                lease=recipe.lease,
+                idle=recipe.idle,
+                default=self._default_lease,
+                now=trio.current_time(),
+            )
             return await self._registry.add(
                 recipe.name,
                 dataclasses.replace(opened.table, discards=_allows_discards(prepared)),
@@ -125,6 +143,7 @@ class Activator:
                 prepared.area,
                 _describe(recipe, opened),
                 prepared.header,
+                key,
             )
 
     async def unlock_with_secret(self, prepared: Prepared, key: KeyInput) -> OpenedVolume:
@@ -273,7 +292,6 @@ def _describe(recipe: Recipe, opened: OpenedVolume) -> Description:
         label=opened.label or None,
         header=recipe.header.path if recipe.header else None,
         keyslot=opened.keyslot,
-        key_origin=opened.key_origin,
     )
 
 

@@ -10,6 +10,8 @@ is `/etc/fusecrypt/fusecrypt.toml` for root, `$XDG_CONFIG_HOME/fusecrypt/fusecry
     engine-threads = 4                      # I/O threads; without it, one for each processor
     keystore-socket = "/run/keystore"       # where fusecrypt-keystored listens
     host-key = "/etc/fusecrypt/host.key"    # seals the adapters' state
+    key-lease = 3600                        # seconds after which a secure key is derived anew
+    key-idle = 300                          # seconds without I/O after which it is forgotten
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from ..keystore.errors import AccessError, ConfigError
+from .live_key import LEASE_MAX, NO_LEASE, Lease
 
 RUNTIME_DIR_VARIABLE: Final = "FUSECRYPT_RUNTIME_DIR"
 STATE_DIR_VARIABLE: Final = "FUSECRYPT_STATE_DIR"
@@ -41,7 +44,12 @@ _MAX_SOCKET_PATH: Final = 107
 _TEXT_SETTINGS: Final = (
     "runtime-dir", "state-dir", "crypttab", "zkey-repository", "keystore-socket", "host-key"
 )  # fmt: skip
-_MAX_THREADS: Final = 256
+#: The least and the most that each may be.
+_NUMBER_SETTINGS: Final = {
+    "engine-threads": (1, 256),
+    "key-lease": (0, LEASE_MAX),
+    "key-idle": (0, LEASE_MAX),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,8 @@ class Settings:
     zkey_repository: Path
     crypttabs: tuple[CrypttabSource, ...]
     engine_threads: int | None  # None: one for each processor
+    #: Of secure keys, where a volume says nothing else.
+    lease: Lease = NO_LEASE
     #: Where another user, or a service, runs fusecrypt-keystored; None: we start one ourselves.
     named_keystore_socket: Path | None = None
     named_host_key: Path | None = None
@@ -155,6 +165,7 @@ def load_settings(
     runtime = choose(runtime_dir, RUNTIME_DIR_VARIABLE, "runtime-dir")
     named_crypttab = choose(crypttab, CRYPTTAB_VARIABLE, "crypttab")
     threads = file.get("engine-threads")
+    lease = Lease(int(file.get("key-lease", "0")), int(file.get("key-idle", "0")))
     settings = Settings(
         runtime_place=runtime or _find_default_runtime_dir(env, user, is_system=is_system),
         state_dir=choose(None, STATE_DIR_VARIABLE, "state-dir")
@@ -163,6 +174,7 @@ def load_settings(
         or (Path("/etc/zkey/repository") if is_system else config_dir / "zkey"),
         crypttabs=_find_crypttabs(named_crypttab, config_dir, is_system=is_system),
         engine_threads=int(threads) if threads else None,
+        lease=lease,
         named_keystore_socket=choose(None, KEYSTORE_VARIABLE, "keystore-socket"),
         named_host_key=choose(None, HOST_KEY_VARIABLE, "host-key"),
         # Not in the file: which file is read depends on it.
@@ -296,11 +308,12 @@ def _load_file(path: Path) -> dict[str, str]:
             if not isinstance(value, str) or not os.path.isabs(value):  # noqa: PTH117
                 raise ConfigError(f"{path}: {key}: got {value!r}; wanted: an absolute path")
             settings[key] = value
-        elif key == "engine-threads":
-            if type(value) is not int or not 1 <= value <= _MAX_THREADS:
-                raise ConfigError(f"{path}: {key}: got {value!r}; wanted: 1 to {_MAX_THREADS}")
+        elif key in _NUMBER_SETTINGS:
+            least, most = _NUMBER_SETTINGS[key]
+            if type(value) is not int or not least <= value <= most:
+                raise ConfigError(f"{path}: {key}: got {value!r}; wanted: {least} to {most}")
             settings[key] = str(value)
         else:
-            known = ", ".join((*_TEXT_SETTINGS, "engine-threads"))
+            known = ", ".join((*_TEXT_SETTINGS, *_NUMBER_SETTINGS))
             raise ConfigError(f"{path}: unknown setting {key!r}; known: {known}")
     return settings

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-from .crypttab_values import parse_boolean, parse_time_span, parse_unsigned
+from .crypttab_values import parse_boolean, parse_lease, parse_time_span, parse_unsigned
 from .device_spec import is_device_spec
 
 MIN_SECTOR_SIZE: Final = 512
@@ -59,6 +59,8 @@ class CrypttabOptions:
     tries: int = 3  # 0: for ever
     timeout: float | None = None  # seconds for each question; None: for ever
     headless: bool = False  # never ask
+    lease: int | None = None  # seconds, 0: none; None: as the settings say
+    idle: int | None = None  # likewise
     claim: Literal["start", "noauto"] | None = None  # x-fusecrypt, x-fusecrypt=noauto
 
 
@@ -118,6 +120,8 @@ def _apply(options: CrypttabOptions, word: str) -> Remark | None:
         return Remark(word, Verdict.UNSUPPORTED, f"not supported: {_REFUSED[name]}")
     if name.startswith(_REFUSED_PREFIXES):
         return Remark(word, Verdict.UNSUPPORTED, "not supported: hardware tokens")
+    if name.startswith("x-fusecrypt"):
+        return Remark(word, Verdict.WRONG, "unknown; wanted: x-fusecrypt, …-lease= or …-idle=")
     if name in _WITHOUT_EFFECT or name.startswith("x-"):
         return None
     return Remark(word, Verdict.WARNING, "unknown option, ignored")
@@ -276,6 +280,21 @@ def _set_claim_value(o: CrypttabOptions, value: str) -> None:
         raise _RefusedError("wanted: x-fusecrypt or x-fusecrypt=noauto")
 
 
+def _set_lease(o: CrypttabOptions, value: str) -> None:
+    o.lease = _lease_seconds(value)
+
+
+def _set_idle(o: CrypttabOptions, value: str) -> None:
+    o.idle = _lease_seconds(value)
+
+
+def _lease_seconds(value: str) -> int:
+    try:
+        return parse_lease(value)
+    except ValueError as error:  # a line that asks for a lease is not opened without one
+        raise _RefusedError(str(error)) from None
+
+
 def _refuse_when_true(_o: CrypttabOptions, value: str) -> None:
     if _boolean(value):
         raise _RefusedError("not supported", Verdict.UNSUPPORTED)
@@ -323,6 +342,8 @@ _VALUES: Final[dict[str, Callable[[CrypttabOptions, str], None]]] = {
     "timeout": _set_timeout,
     "headless": _set_headless_value,
     "x-fusecrypt": _set_claim_value,
+    "x-fusecrypt-lease": _set_lease,
+    "x-fusecrypt-idle": _set_idle,
     # The value that asks for nothing is taken, the others are refused.
     "keyfile-erase": _refuse_when_true,
     "try-empty-password": _refuse_when_true,

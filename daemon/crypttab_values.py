@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from .live_key import LEASE_MAX
+
 
 def parse_unsigned(text: str, *, bits: int = 32) -> int:
     """A number as systemd reads it: decimal, 0x…, 0o…, 0b…, or octal with a leading zero.
@@ -57,6 +59,18 @@ def parse_time_span(text: str) -> float | None:
     if not text or position != len(text):
         raise ValueError(f"{text[:40]!r} is not a time span")
     return total or None
+
+
+def parse_lease(text: str) -> int:
+    """Whole seconds of a time span; 0 for ``infinity``, too: no lease.
+
+    Raises:
+        ValueError: not a time span, parts of a second, or more than a year.
+    """
+    seconds = parse_time_span(text) or 0.0
+    if not seconds.is_integer() or seconds > LEASE_MAX:
+        raise ValueError(f"{text[:40]!r}; wanted: whole seconds, at most {LEASE_MAX}")
+    return int(seconds)
 
 
 def parse_boolean(text: str) -> bool:

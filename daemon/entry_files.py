@@ -69,6 +69,8 @@ def make_recipe(entry: CrypttabEntry, source: OpenFile, header: OpenFile | None)
         options.key_slot,
         plain,
         allow_discards=options.discard,
+        lease=options.lease,
+        idle=options.idle,
     )
 
 

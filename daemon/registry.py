@@ -22,6 +22,7 @@ from ..dmcrypt.engine.messages import DeviceSpec
 from ..dmcrypt.engine.reports import DeviceStats
 from ..keystore.errors import BusyError, EngineError, NotFoundError
 from .backing import BackingFile, DataArea
+from .live_key import LiveKey
 from .tree import Device, Times, Tree
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ class Description:
     label: str | None = None
     header: str | None = None
     keyslot: int | None = None
-    key_origin: str = "engine"
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +73,7 @@ class Volume:
     description: Description
     area: DataArea
     backing: BackingFile
+    key: LiveKey = field(default_factory=LiveKey)
     links: list[tuple[int, bytes]] = field(default_factory=list[tuple[int, bytes]])
     header: LuksHeader | None = None  # as it was when the volume was opened; None: not LUKS
     discards: bool = False
@@ -106,6 +107,7 @@ class Registry:
         self._disk = trio.CapacityLimiter(4)
         # Bound: one wake-up is enough, however many volumes became idle meanwhile.
         self._wake, self._woken = trio.open_memory_channel[None](1)
+        self._changed = trio.Event()
 
     def __len__(self) -> int:
         return len(self._volumes)
@@ -124,6 +126,19 @@ class Registry:
         if volume is None:
             raise NotFoundError(f"{name}: no such volume is open")
         return volume
+
+    def find(self, node: int) -> Volume | None:
+        """The open volume whose device has this node number."""
+        return next((v for v in self._volumes.values() if v.device.number == node), None)
+
+    def note_changed(self) -> None:
+        """A volume came, or has a key again: `wait_changed` comes back."""
+        self._changed.set()
+
+    async def wait_changed(self) -> None:
+        """Come back when a volume came, or has a key again; for one waiter."""
+        await self._changed.wait()
+        self._changed = trio.Event()
 
     def is_open(self, name: str) -> bool:
         """Whether a volume of this name is open."""
@@ -183,6 +198,7 @@ class Registry:
         area: DataArea,
         description: Description,
         header: LuksHeader | None = None,
+        key: LiveKey | None = None,
     ) -> Volume:
         """Have the engine serve a table under a reserved and claimed name, and show it.
 
@@ -210,13 +226,14 @@ class Registry:
         )
         minor = self._find_free_minor()
         volume = Volume(
-            name, minor, device, slot, description, area, backing,
+            name, minor, device, slot, description, area, backing, key or LiveKey(),
             header=header, discards=spec.discards,
             iv_large_sectors=any(s.iv_large_sectors for s in spec.segments),
         )  # fmt: skip
         self._volumes[name] = volume
         self.tree.add_device(device, name, minor)
         self._add_links(volume)
+        self.note_changed()
         log.info(
             "%s: open, %d bytes of %s%s",
             name,

@@ -35,6 +35,7 @@ from .device_mount import DeviceMount, open_device_mount
 from .entries import Entries, Failure, summarize
 from .exitcodes import ExitCode
 from .fuse import Operations
+from .key_renewal import KeyRenewal
 from .key_service import KeyService
 from .notify import notify
 from .pkey import OwnFiles, PkeyTokens
@@ -181,15 +182,18 @@ async def _run(plan: Plan, serving: Serving) -> ExitCode:
     registry = Registry(process.engine, tree, _get_ownership(settings))
     key_service = KeyService(settings)
     tokens = PkeyTokens(settings.device_dir, process.engine, key_service)
-    _watch_events(process, end)
+    renewal = KeyRenewal(process.engine, registry, key_service)
+    _watch_events(process, end, renewal)
     async with trio.open_nursery() as outer:
         outer.start_soon(_watch_engine, process, end)
         # Until all is closed: a second signal must not cut the end short.
         outer.start_soon(_watch_signals, end)
         await outer.start(_serve_fuse, registry, tokens, serving.session, end)
+        # To the end, too: what is written back then may need a key.
+        outer.start_soon(renewal.serve)
         async with trio.open_nursery() as inner:
             inner.start_soon(registry.close_deferred)
-            inner.start_soon(_serve, plan, serving, registry, key_service, tokens, end)
+            inner.start_soon(_serve, plan, serving, registry, key_service, tokens, renewal, end)
             await end.event.wait()
             inner.cancel_scope.cancel()
         notify("STOPPING=1", f"STATUS=closing {len(registry)} volumes")
@@ -210,6 +214,7 @@ async def _serve(
     registry: Registry,
     key_service: KeyService,
     tokens: PkeyTokens,
+    renewal: KeyRenewal,
     end: End,
 ) -> None:
     """Answer on the control socket, open the entries, tell that we are ready."""
@@ -221,9 +226,11 @@ async def _serve(
         end.come("", error)
         return
     read_ahead_kb = await trio.to_thread.run_sync(serving.mount.set_read_ahead)
-    activator = Activator(process.engine, registry, key_service)
+    activator = Activator(process.engine, registry, key_service, default_lease=settings.lease)
     entries = Entries(plan.crypttab, plan.files, activator, registry, tokens, own_device=own_device)
-    methods = Methods(settings, process, registry, activator, entries, read_ahead_kb=read_ahead_kb)
+    methods = Methods(
+        settings, process, registry, activator, entries, renewal, read_ahead_kb=read_ahead_kb
+    )
     status = summarize(0, 0)
 
     def note_progress(open_count: int, wanted: int) -> None:
@@ -316,13 +323,16 @@ async def _watch_engine(process: EngineProcess, end: End) -> None:
     end.come("", EngineError(f"the engine (pid {process.pid}) ended unasked, with {how}"))
 
 
-def _watch_events(process: EngineProcess, end: End) -> None:
+def _watch_events(process: EngineProcess, end: End, renewal: KeyRenewal) -> None:
     token = trio.lowlevel.current_trio_token()
 
     def note(event: Event) -> None:
-        if event.kind is EventKind.UNMOUNTED:
-            with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(end.come, "unmounted from outside")
+        with contextlib.suppress(trio.RunFinishedError):
+            match event.kind:
+                case EventKind.UNMOUNTED:
+                    token.run_sync_soon(end.come, "unmounted from outside")
+                case EventKind.KEY_WANTED:
+                    token.run_sync_soon(renewal.note_wanted, event.node)
 
     process.engine.set_event_handler(note)
 

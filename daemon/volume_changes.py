@@ -19,11 +19,13 @@ from .activation import keeps_discards
 from .backing import check_descriptor
 
 if TYPE_CHECKING:
+    from ..dmcrypt.effective_key import EffectiveKey
     from ..dmcrypt.engine.client import Engine, Secret
     from ..dmcrypt.luks_header import LuksHeader
     from ..keystore.keys import ProtectedKey
     from .activation import Activator, OpenFile
     from .control.messages import KeyInput
+    from .key_renewal import KeyRenewal
     from .registry import Registry, Volume
 
 log = logging.getLogger(__name__)
@@ -34,10 +36,13 @@ _LUKS_ONLY = "this operation is supported only for LUKS device"
 class VolumeChanges:
     """Changes volumes of one registry; of each volume one thing at a time."""
 
-    def __init__(self, engine: Engine, registry: Registry, activator: Activator) -> None:
+    def __init__(
+        self, engine: Engine, registry: Registry, activator: Activator, renewal: KeyRenewal
+    ) -> None:
         self._engine = engine
         self._registry = registry
         self._activator = activator
+        self._renewal = renewal
 
     async def suspend(self, name: str, *, fail_io: bool) -> Volume:
         """Finish what runs, have the engine forget the key, and let I/O wait, or fail.
@@ -88,8 +93,10 @@ class VolumeChanges:
                 _find_key, self._activator, header, volume, volume.header, key_slot
             )
             found = await self._activator.use_secret(key, work)
-            await _finish(functools.partial(self._resume, volume.device.number, found))
+            await _finish(functools.partial(self._resume, volume.device.number, found.key))
             volume.is_suspended = False
+            volume.key.note_derived(found, trio.current_time())
+            self._registry.note_changed()
         log.info("%s: resumed", name)
         return volume
 
@@ -105,6 +112,7 @@ class VolumeChanges:
         if volume.is_suspended:
             raise ConfigError(f"{name}: is suspended")
         with self._changing(volume):
+            await self._renewal.wake(volume)
             old = volume.area
             room = await trio.to_thread.run_sync(volume.backing.get_size) - old.start
             unit = volume.device.sector_size
@@ -145,6 +153,7 @@ class VolumeChanges:
             discards = (
                 allow_discards or keeps_discards(volume.header)
             ) and not volume.device.is_read_only
+            await self._renewal.wake(volume)
             number = volume.device.number
             await _finish(functools.partial(self._engine.refresh, number, discards=discards))
             volume.discards = discards
@@ -188,7 +197,7 @@ def _find_key(
     was: LuksHeader,
     key_slot: int | None,
     secret: Secret,
-) -> ProtectedKey:
+) -> EffectiveKey:
     """Blocks."""
     size = check_descriptor(file.fd, file.path, is_read_only=True)
     with locked(file.fd, exclusive=False, lock_fd=file.lock_fd):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from ..keystore.coprocessor import Transport
+from ..keystore.coprocessor import Apqn, Transport
 from ..keystore.errors import ConfigError, PolicyError, UnlockError
 from ..keystore.key_type import KeyType
 from ..keystore.keys import ProtectedKey, SecureKey
@@ -41,12 +41,23 @@ class KeyService(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Derivation:
+    """A secure key, which is no secret, and who turned it into a key for an engine."""
+
+    secure: SecureKey
+    pattern: str  # of the effective key
+    apqn: Apqn
+
+
+@dataclass(frozen=True, slots=True)
 class EffectiveKey:
     """A key for the engine, and where it came from."""
 
     key: ProtectedKey
     origin: str = "engine"  # for people: what guards it at rest
     notes: tuple[str, ...] = ()
+    derivation: Derivation | None = None  # None: nobody but its user can bring it again
+    is_random: bool = False  # a protected key of this session of the engine, and of no other
 
 
 def get_public_key(engine: Engine, secure: SecureKey) -> bytes:
@@ -82,7 +93,7 @@ def get_effective_key(
         return EffectiveKey(volume_key)
     exported = engine.export_key(volume_key)
     if exported.kind is KeyKind.PROTECTED and exported.protected is not None:
-        return EffectiveKey(exported.protected, "protected key of this session")
+        return EffectiveKey(exported.protected, "protected key of this session", is_random=True)
     if exported.kind is KeyKind.CLEAR:
         note = "paes with a clear key: no coprocessor guards this volume"
         return EffectiveKey(volume_key, "engine", (note,))
@@ -95,14 +106,31 @@ def get_effective_key(
         raise ConfigError(f"cipher {spec.dm_name}: takes one secure key, not a pair for XTS")
     if service is None:
         raise UnlockError("a secure key, and no keystored to turn it into a protected one")
+    return derive_key(engine, secure, service, pattern=pattern)
+
+
+def derive_key(
+    engine: Engine, secure: SecureKey, service: KeyService, *, pattern: str | None
+) -> EffectiveKey:
+    """The effective key of a secure key, for the engine's session as it is now.
+
+    ``pattern`` is the verification pattern that it must have, where it is known.
+
+    Raises:
+        UnlockError: it has another verification pattern, or another session began meanwhile.
+        CoprocessorError: no coprocessor turns the secure key into a protected one.
+    """
     transport = service.make_transport(secure, get_public_key(engine, secure))
     if pattern is not None and pattern != transport.pattern:
         raise UnlockError(
             f"secure key: its verification pattern {transport.pattern} is not the one in the "
             f"header, {pattern}; it is the key of another volume"
         )
-    key = engine.import_key(transport.blob, key_size=transport.key_size)
-    return EffectiveKey(key, _say_origin(secure, transport))
+    return EffectiveKey(
+        engine.import_key(transport.blob, key_size=transport.key_size),
+        _say_origin(secure, transport),
+        derivation=Derivation(secure, transport.pattern, transport.apqn),
+    )
 
 
 def _say_origin(secure: SecureKey, transport: Transport) -> str:

@@ -46,7 +46,7 @@ class OpenedVolume:
     label: str = ""
     subsystem: str = ""
     keyslot: int | None = None
-    key_origin: str = "engine"  # what guards the key at rest, beside the passphrase
+    effective: EffectiveKey | None = None  # None: a clear key, of loop-AES
     notes: tuple[str, ...] = ()  # what a user should know of
 
 
@@ -240,7 +240,7 @@ def open_plain(
         sector_size=params.sector_size,
         offset=params.offset * SECTOR_SIZE,
         iv_offset=Sector(params.skip),
-        key_origin=effective.origin,
+        effective=effective,
         notes=(effective.notes if keyfile else _note_zero_key(params.hash))
         + _note_null_cipher(params.spec),
     )
@@ -322,7 +322,7 @@ def _opened_luks(
         label=header.label,
         subsystem=header.subsystem,
         keyslot=number,
-        key_origin=effective.origin,
+        effective=effective,
         notes=plan.notes + effective.notes,
     )
 

@@ -6,8 +6,7 @@ Blocks, and changes nothing on disk.
 from __future__ import annotations
 
 from ..keystore.errors import DigestMismatchError
-from ..keystore.keys import ProtectedKey
-from .effective_key import KeyService
+from .effective_key import EffectiveKey, KeyService
 from .engine.client import Engine, Secret
 from .luks_header import LuksHeader
 from .open_volume import open_luks
@@ -23,7 +22,7 @@ def find_key_again(
     key_slot: int | None,
     data_size: int,
     key_service: KeyService | None,
-) -> ProtectedKey:
+) -> EffectiveKey:
     """The key for the sectors of a volume that was opened with the header ``was``.
 
     Raises:
@@ -42,9 +41,8 @@ def find_key_again(
         read_only=True,
         key_service=key_service,
     )
-    key = opened.table.segments[0].key
-    assert key is not None
-    return key
+    assert opened.effective is not None
+    return opened.effective
 
 
 def _is_same_key(header: LuksHeader, was: LuksHeader) -> bool:

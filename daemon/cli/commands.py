@@ -92,6 +92,8 @@ COMMANDS: Final[dict[str, Command]] = {
             "type",
             "readonly",
             "allow-discards",
+            "lease",
+            "idle",
             "persistent",
             "key-slot",
             "header",

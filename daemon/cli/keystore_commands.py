@@ -129,6 +129,12 @@ def _load_lock() -> Action:
     return run_lock
 
 
+def _load_bump_session() -> Action:
+    from .bump_session import run
+
+    return run
+
+
 def _load_check() -> Action:
     from .adapter_check import run
 
@@ -274,6 +280,11 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         _load_recover,
         minimum=1,
         maximum=256,
+    ),
+    "adapter bump-session": Command(
+        "adapter bump-session",
+        "Void all protected keys, as an IPL does; volumes have theirs derived again",
+        _load_bump_session,
     ),
     "adapter check": Command(
         "adapter check [CARD.DOMAIN…]",

@@ -53,6 +53,9 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     if args.has("test-passphrase"):
         from .try_passphrase import run as run_trial
 
+        for option in ("lease", "idle"):
+            if args.has(option):
+                raise ConfigError(f"--{option}: not with --test-passphrase, which opens nothing")
         return run_trial(args, output)
     if len(args.positionals) == 1:
         return _open_entry(args, settings, output)
@@ -76,6 +79,8 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
                 read_only=source.is_read_only,
                 plain=pack_params(params),
                 allow_discards=args.has("allow-discards"),
+                lease=args.number("lease"),
+                idle=args.number("idle"),
             )
             return _open(args, settings, output, request, key)
     check_luks_options(args)
@@ -97,6 +102,8 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             key_slot=parse_key_slot(args, luks, source),
             read_only=read_only,
             allow_discards=args.has("allow-discards"),
+            lease=args.number("lease"),
+            idle=args.number("idle"),
         )
         if (volume_key := args.text("volume-key-file")) is not None:
             file = stack.enter_context(open_for_reading(volume_key, "volume key file"))

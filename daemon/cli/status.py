@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..config import Settings
-from ..control.answers import Info, Listing, Volume
+from ..control.answers import Info, KeyStatus, Listing, Volume
 from ..control.client import ControlClient, NoDaemonError
 from ..control.volume_requests import StatusRequest
 from ..exitcodes import ExitCode, ReportedError
@@ -71,6 +71,8 @@ def format_volume(volume: Volume) -> list[str]:
     use = " and is in use" if volume.in_use else ""
     state = f"active{use}" if volume.state != "closing" else volume.state
     suspended = " (suspended)" if volume.state == "suspended" else ""
+    if volume.state == "lost":
+        state += ", but its key is lost"
     lines = [
         f"{volume.path} is {state}.",
         f"  type:    {volume.type}",
@@ -79,6 +81,7 @@ def format_volume(volume: Volume) -> list[str]:
         f"  key location: {volume.key_location}",
         f"  device:  {volume.source}{' (deleted)' if volume.deleted else ''}",
     ]
+    lines += format_key(volume.key)
     if volume.header is not None:
         lines.append(f"  header:  {volume.header}")
     lines += [
@@ -102,6 +105,27 @@ def format_volume(volume: Volume) -> list[str]:
     ]
     if stats.errors:
         lines.append(f"  errors:  {stats.errors}, the last with errno {stats.last_error}")
+    return lines
+
+
+def format_key(key: KeyStatus) -> list[str]:
+    """What there is to say of the key of a ``paes`` volume; of a clear one nothing."""
+    if key.kind == "clear":
+        return []
+    if key.kind == "random":
+        reason = f": {key.reason}; I/O fails" if key.state == "lost" else ""
+        return [f"  key:     random protected key, {key.state}{reason}"]
+    reason = f": {key.reason}" if key.reason else ""
+    times = "once" if key.derivations == 1 else f"{key.derivations} times"
+    lines = [
+        f"  key:     {key.type}, master key {key.mkvp}, adapter {key.adapter}",
+        f"  key state:    {key.state}{reason}",
+        f"  key derived:  {times}, {key.age} [seconds] ago",
+    ]
+    if key.lease:
+        lines.append(f"  key lease:    {key.lease} [seconds]")
+    if key.idle:
+        lines.append(f"  key idle:     {key.idle} [seconds]")
     return lines
 
 

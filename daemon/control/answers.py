@@ -31,11 +31,58 @@ class VolumeStats:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """The key of an opened volume."""
+
+    kind: str = "clear"  # "secure"; "random": a protected key of one session
+    state: str = "present"  # in the engine; else "forgotten", "unavailable", "lost", "suspended"
+    reason: str | None = None  # why it is not there
+    type: str | None = None  # of a secure key, as "CCA-AESDATA"
+    mkvp: str | None = None  # of the master key that wraps it
+    adapter: str | None = None  # who derived it last
+    age: int = 0  # seconds since then, or since the volume was opened or resumed
+    derivations: int = 1  # how often the engine got it
+    lease: int = 0  # seconds; 0: none
+    idle: int = 0  # likewise
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Self:
+        return cls(
+            kind=fields.choice("kind", ("secure", "random", "clear")),
+            state=fields.text("state"),
+            reason=fields.optional_text("reason"),
+            type=fields.optional_text("type"),
+            mkvp=fields.optional_text("mkvp"),
+            adapter=fields.optional_text("adapter"),
+            age=fields.integer("age"),
+            derivations=fields.integer("derivations"),
+            lease=fields.integer("lease"),
+            idle=fields.integer("idle"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAnswer:
+    """``BumpSession``: what became of the volumes, by name."""
+
+    derived_again: tuple[str, ...]  # at their next I/O
+    lost: tuple[str, ...]  # their keys were random ones of the session before
+
+    def pack(self) -> dict[str, object]:
+        return pack_value(self)
+
+    @classmethod
+    def parse(cls, parameters: Mapping[str, object]) -> Self:
+        fields = Fields("parameters", parameters)
+        return cls(tuple(fields.texts("derived_again")), tuple(fields.texts("lost")))
+
+
+@dataclass(frozen=True, slots=True)
 class Volume:
     """One opened volume."""
 
     name: str
-    state: str  # "active"; "suspended" after luksSuspend; "closing" after close --deferred
+    state: str  # "active"; "suspended" after luksSuspend; "lost": its key is; "closing"
     path: str  # RUNTIME/dev/mapper/NAME
     dm_path: str  # RUNTIME/dev/dm-N
     type: str  # "LUKS2" or "PLAIN"
@@ -56,6 +103,7 @@ class Volume:
     keyslot: int | None = None
     flags: tuple[str, ...] = ()  # "discards"
     stats: VolumeStats = VolumeStats()
+    key: KeyStatus = KeyStatus()
 
     def pack(self) -> dict[str, object]:
         return pack_value(self)
@@ -67,6 +115,7 @@ class Volume:
     @classmethod
     def parse_fields(cls, fields: Fields) -> Self:
         stats = fields.optional_object("stats")
+        key = fields.optional_object("key")
         return cls(
             name=fields.text("name"),
             state=fields.text("state"),
@@ -90,6 +139,7 @@ class Volume:
             keyslot=fields.optional_integer("keyslot"),
             flags=tuple(fields.texts("flags")),
             stats=VolumeStats() if stats is None else VolumeStats.parse(stats),
+            key=KeyStatus() if key is None else KeyStatus.parse(key),
         )
 
 

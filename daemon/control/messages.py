@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, cast, get_args
 
+from ..live_key import LEASE_MAX
 from ..volume_name import check_volume_name
 from .fields import Fields, ParameterError, PassedFds, pack_value
 
@@ -127,6 +128,8 @@ class OpenRequest:
     read_only: bool = False
     plain: PlainOptions | None = None
     allow_discards: bool = False
+    lease: int | None = None  # seconds, 0: none; None: as the settings say
+    idle: int | None = None  # likewise
 
     def pack(self, fds: PassedFds) -> dict[str, object]:
         """The parameters; the descriptors are added to ``fds``."""
@@ -147,6 +150,10 @@ class OpenRequest:
             content["key_slot"] = self.key_slot
         if self.plain is not None:
             content["plain"] = pack_value(self.plain)
+        if self.lease is not None:
+            content["lease"] = self.lease
+        if self.idle is not None:
+            content["idle"] = self.idle
         return content
 
     @classmethod
@@ -166,6 +173,8 @@ class OpenRequest:
             read_only=fields.flag("read_only"),
             plain=None if plain is None else PlainOptions.parse(plain),
             allow_discards=fields.flag("allow_discards"),
+            lease=_parse_lease(fields, "lease"),
+            idle=_parse_lease(fields, "idle"),
         )
         if (request.type in ("plain", "loopaes")) != (request.plain is not None):
             raise ParameterError("plain", "given exactly when type is plain or loopaes")
@@ -210,6 +219,13 @@ def parse_optional_file(fields: Fields, name: str) -> PassedFile | None:
     """A file that need not be there."""
     inner = fields.optional_object(name)
     return None if inner is None else parse_file(inner)
+
+
+def _parse_lease(fields: Fields, name: str) -> int | None:
+    seconds = fields.optional_integer(name)
+    if seconds is not None and seconds > LEASE_MAX:
+        raise ParameterError(name, f"at most {LEASE_MAX} seconds")
+    return seconds
 
 
 def _parse_volume_key(fields: Fields) -> VolumeKeyInput | None:

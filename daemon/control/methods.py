@@ -17,7 +17,7 @@ from ..registry import Registry
 from ..table_volumes import TableVolumes
 from ..version import VERSION
 from ..volume_changes import VolumeChanges
-from .answers import Arena, Info, Listing, Volume, VolumeStats
+from .answers import Arena, Info, KeyStatus, Listing, SessionAnswer, Volume, VolumeStats
 from .messages import OpenEntryRequest, OpenRequest
 from .protocol import INTERFACE, PASSPHRASE_REQUIRED, Request
 from .server import Method, RefusedError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ...dmcrypt.engine.process import EngineProcess
     from ...dmcrypt.open_volume import OpenedVolume
     from ..config import Settings
+    from ..key_renewal import KeyRenewal
     from ..registry import Volume as OpenVolume
 
 # wire.h: the bits of wire_hello.sandbox.
@@ -51,6 +52,7 @@ class Methods:
         registry: Registry,
         activator: Activator,
         entries: Entries,
+        renewal: KeyRenewal,
         *,
         read_ahead_kb: int,
     ) -> None:
@@ -58,9 +60,10 @@ class Methods:
         self._process = process
         self._registry = registry
         self._activator = activator
-        self._changes = VolumeChanges(process.engine, registry, activator)
+        self._changes = VolumeChanges(process.engine, registry, activator, renewal)
         self._tables = TableVolumes(process.engine, registry, activator)
         self._entries = entries
+        self._renewal = renewal
         self._read_ahead_kb = read_ahead_kb
 
     def get_table(self) -> dict[str, Method]:
@@ -77,6 +80,7 @@ class Methods:
             f"{INTERFACE}.OpenTable": self.open_table,
             f"{INTERFACE}.Table": self.table,
             f"{INTERFACE}.ShowKey": self.show_key,
+            f"{INTERFACE}.BumpSession": self.bump_session,
             f"{INTERFACE}.List": self.list,
             f"{INTERFACE}.Status": self.status,
         }
@@ -119,6 +123,8 @@ class Methods:
             _make_params(request),
             luks=request.type,
             allow_discards=request.allow_discards,
+            lease=request.lease,
+            idle=request.idle,
         )
 
         async def unlock(prepared: Prepared) -> OpenedVolume:
@@ -165,6 +171,10 @@ class Methods:
         return await self._describe_one(
             await self._changes.refresh(request.name, allow_discards=request.allow_discards)
         )
+
+    async def bump_session(self, _request: Request) -> Mapping[str, object]:
+        bumped = await self._renewal.bump_session()
+        return SessionAnswer(bumped.derived_again, bumped.lost).pack()
 
     async def list(self, _request: Request) -> Mapping[str, object]:
         volumes = await self._describe(self._registry.list_volumes())
@@ -214,6 +224,8 @@ class Methods:
         device_dir = self._settings.device_dir
         is_leaving = volume.is_deferred or volume.device.is_closing
         state = "suspended" if volume.is_suspended else "active"
+        if volume.key.state == "lost":
+            state = "lost"
         return Volume(
             name=volume.name,
             state="closing" if is_leaving else state,
@@ -222,7 +234,7 @@ class Methods:
             type=description.type,
             cipher=description.cipher,
             key_bits=description.key_bits,
-            key_location=description.key_origin,
+            key_location=volume.key.origin,
             source=description.source,
             sector_size=volume.device.sector_size,
             offset=description.offset,
@@ -240,7 +252,25 @@ class Methods:
                 stats.reads, stats.writes, stats.flushes, stats.read_bytes, stats.write_bytes,
                 stats.partial, stats.zeroed_bytes, stats.errors, stats.last_error, stats.in_flight,
             ),
+            key=_describe_key(volume),
         )  # fmt: skip
+
+
+def _describe_key(volume: OpenVolume) -> KeyStatus:
+    key = volume.key
+    derivation = key.derivation
+    return KeyStatus(
+        kind=key.kind,
+        state="suspended" if volume.is_suspended else key.state,
+        reason=key.reason or None,
+        type=None if derivation is None else str(derivation.secure.key_type),
+        mkvp=None if derivation is None else derivation.secure.mkvp.hex(),
+        adapter=None if derivation is None else str(derivation.apqn),
+        age=int(trio.current_time() - key.derived_at),
+        derivations=key.derivations,
+        lease=key.lease.lifetime,
+        idle=key.lease.idle,
+    )
 
 
 def _make_params(request: OpenRequest) -> PlainParams | LoopaesParams | None:

@@ -122,6 +122,8 @@ def test_a_runtime_directory_too_long_for_a_socket_is_refused() -> None:
         ('crypttab = "rel"', "wanted: an absolute path"),
         ("engine-threads = 0", "wanted: 1 to 256"),
         ("engine-threads = true", "wanted: 1 to 256"),
+        ("key-idle = -1", "wanted: 0 to 31622400"),
+        ('key-lease = "1h"', "wanted: 0 to 31622400"),
         ("colour = 1", "unknown setting 'colour'"),
         ("not toml", "wanted: TOML"),
     ],

@@ -11,7 +11,9 @@ from fusecrypt.daemon.control.answers import (
     Arena,
     EntryState,
     Info,
+    KeyStatus,
     Listing,
+    SessionAnswer,
     Volume,
     VolumeStats,
 )
@@ -52,13 +54,19 @@ PLAIN = OpenRequest(
     plain=PlainOptions("aes-xts-plain64", 512, "sha256", 8, 16, 24, 4096, True, 20),
 )
 WITH_KEY = OpenRequest(
-    name="vol", type="luks", source=PassedFile(10, "/img"), volume_key=VolumeKeyInput(11, 64)
+    name="vol",
+    type="luks",
+    source=PassedFile(10, "/img"),
+    volume_key=VolumeKeyInput(11, 64),
+    lease=60,
+    idle=0,
 )
 VOLUME = Volume(
     name="vol", state="active", path="/p", dm_path="/d", type="LUKS2", cipher="aes-xts-plain64",
     key_bits=512, key_location="engine", source="/img", sector_size=4096, offset=32768,
     iv_offset=0, size=1 << 40, read_only=False, in_use=2, deleted=True, uuid="u", keyslot=0,
     stats=VolumeStats(reads=5),
+    key=KeyStatus("secure", "forgotten", "why", "CCA-AESDATA", "ab", "03.0039", 9, 2, 60, 7),
 )  # fmt: skip
 
 
@@ -95,6 +103,8 @@ def test_answers_come_back() -> None:
     assert Listing.parse(json.loads(json.dumps(listing.pack()))) == listing
     info = Info("1", 1, 2, "/r", "/m", Arena("mlock", 5, 3), "seccomp", 4, 4, 128, "1.10", 0)
     assert Info.parse(info.pack()) == info
+    session = SessionAnswer(("a", "b"), ("c",))
+    assert SessionAnswer.parse(json.loads(json.dumps(session.pack()))) == session
 
 
 @pytest.mark.parametrize(
@@ -103,6 +113,8 @@ def test_answers_come_back() -> None:
         ({"name": None}, "parameters.name"),
         ({"name": "a\0b"}, "parameters.name"),
         ({"type": "luks3"}, "parameters.type"),
+        ({"lease": -1}, "parameters.lease"),
+        ({"idle": 1 << 32}, "idle"),
         ({"source": "x"}, "parameters.source"),
         ({"source": {"fd": 9, "path": "/x"}}, "parameters.source.fd"),
         ({"source": {"fd": -1, "path": "/x"}}, "parameters.source.fd"),

@@ -1,5 +1,6 @@
 """The crypttab reader: lines, options, whose line it is, and a problem for each kind of mistake."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -133,6 +134,18 @@ def test_every_honoured_option_is_read() -> None:
     o = parse_with(f"{PLAIN},hash=sha256,sector-size=4096,offset=8,skip=16").options
     assert (o.cipher, o.key_bits, o.hash) == ("aes-xts-plain64", 512, "sha256")
     assert (o.sector_size, o.offset, o.skip) == (4096, 8, 16)
+    assert (o.lease, o.idle) == (None, None)
+    o = parse_with("x-fusecrypt,x-fusecrypt-lease=1h,x-fusecrypt-idle=0").options
+    assert (o.lease, o.idle) == (3600, 0)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["x-fusecrypt-lease=soon", "x-fusecrypt-lease", "x-fusecrypt-idle=0.5", "x-fusecrypt-iddle=5"],
+)
+def test_a_lease_that_is_none_costs_the_line(option: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(option)):
+        parse_with(f"luks,{option}").check()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from fusecrypt.daemon.config import load_settings
 from fusecrypt.daemon.exitcodes import ExitCode
 from fusecrypt.daemon.keystored import __main__ as keystored_main
 from fusecrypt.daemon.keystored import client
+from fusecrypt.daemon.live_key import Lease
 
 MANUAL = Path(__file__).resolve().parents[3] / "docs/manual"
 COMMAND = (MANUAL / "fusecrypt.8.md").read_text()
@@ -89,10 +90,12 @@ def test_every_crypttab_option_is_described() -> None:
 
 
 def test_the_settings_shown_can_be_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    example = DAEMON.partition("paths absolute:\n")[2].partition("## ENV")[0]
+    example = DAEMON.partition("paths absolute:\n")[2].partition("\n`key-lease`")[0]
     (tmp_path / "fusecrypt.toml").write_text(example)
     monkeypatch.setattr("fusecrypt.daemon.config.SYSTEM_CONFIG_DIR", tmp_path)
-    assert load_settings(environment={}, uid=0).engine_threads == 4
+    settings = load_settings(environment={}, uid=0)
+    assert settings.engine_threads == 4
+    assert settings.lease == Lease(3600, 300)
 
 
 def test_every_option_of_the_daemon_is_described() -> None:
