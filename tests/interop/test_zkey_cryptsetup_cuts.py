@@ -25,10 +25,10 @@ pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="strace(1) sees the engine's files as root only"),
 ]
 
-ONE, TWO = master_key(0), master_key(1)
-SIZE = 3 << 20
-#: Two keyslots of 512000 bytes, and room for two more.
-LAYOUT = ("--luks2-metadata-size", "16k", "--luks2-keyslots-size", "2032k", "--offset", "4352")
+ONE, TWO, THREE = master_key(0), master_key(1), master_key(2)
+SIZE = 4 << 20
+#: Two keyslots of 512000 bytes, and room for four more.
+LAYOUT = ("--luks2-metadata-size", "16k", "--luks2-keyslots-size", "3072k", "--offset", "6208")
 PASSPHRASES = ("a", "b")
 
 
@@ -94,21 +94,13 @@ def judge():
     process.close()
 
 
-def test_every_state_of_a_staged_change_opens_with_every_passphrase(place, judge):
-    image = place.directory / "image"
-    shutil.copyfile(place.directory / "base", image)
-    registers = place.directory / "state/keystore"
+def check_all(place, judge, image, cases) -> None:
+    """Run the commands one after the other; what is on the disk meanwhile is the old or the new."""
     files = ["-d", place.directory / "a", "-d", place.directory / "b"]
-    both = {(0, "a"), (1, "b")}
-    waiting = both | {(2, "a"), (3, "b")}
-    for words, content, before, after in (
-        (["--staged", *files], {"current": ONE, "new": TWO}, both, waiting),
-        (["--complete", "-d", place.directory / "b"], {"current": TWO, "old": ONE}, waiting, both),
-        (["--in-place", "--to-new", *files], {"current": TWO, "new": ONE}, both, both),
-    ):
-        put_adapter(registers, FIRST, **content)
+    for words, content, before, after in cases:
+        put_adapter(place.directory / "state/keystore", FIRST, **content)
         place.cli("lszcrypt")  # the keystored runs, and is not traced
-        run = [*command("fusecrypt"), "zkey-cryptsetup", "reencipher", *words, image]
+        run = [*command("fusecrypt"), "zkey-cryptsetup", *words, *files, image]
         log = record(image, list(map(str, run)), place.environment)
         assert not log.epochs[-1], "what was written last was not synced"
         states = list(log.states())
@@ -121,3 +113,51 @@ def test_every_state_of_a_staged_change_opens_with_every_passphrase(place, judge
             tried.add(seen)
             assert judge(state) in (old, new), (words, name)
         assert len(tried) > 5
+
+
+BOTH = {(0, "a"), (1, "b")}
+
+
+def test_every_state_of_a_staged_change_opens_with_every_passphrase(place, judge):
+    image = place.directory / "image"
+    shutil.copyfile(place.directory / "base", image)
+    waiting = BOTH | {(2, "a"), (3, "b")}
+    staged = ["reencipher", "--staged"]
+    check_all(place, judge, image, (
+        (staged, {"current": ONE, "new": TWO}, BOTH, waiting),
+        ([*staged, "-q"], {"current": ONE, "new": THREE}, waiting, waiting),  # instead of the first
+        (["reencipher", "--complete"], {"current": THREE, "old": ONE}, waiting, BOTH),
+        (["reencipher", "--in-place", "--to-new"], {"current": THREE, "new": ONE}, BOTH, BOTH),
+    ))  # fmt: skip
+
+
+def test_every_state_while_a_key_is_set_opens_with_every_passphrase(place, judge):
+    image = place.directory / "image"
+    shutil.copyfile(place.directory / "base", image)
+    put_adapter(place.directory / "state/keystore", FIRST, current=ONE, new=TWO)
+    copy = place.directory / "copy"
+    copy.unlink(missing_ok=True)
+    place.cli("zkey", "reencipher", "--to-new", "--output", copy, "skey")
+    check_all(place, judge, image, (
+        (["setvp"], {"current": ONE}, BOTH, BOTH),
+        (["setkey", "-m", copy], {"current": TWO}, BOTH, BOTH),  # ONE is lost
+    ))  # fmt: skip
+
+
+def test_every_state_while_a_clear_key_becomes_a_secure_one_opens(place, judge):
+    image = place.directory / "image"
+    image.unlink(missing_ok=True)
+    image.touch()
+    os.truncate(image, SIZE)
+    clear, (one, two) = (
+        place.write_file("clear", bytes(range(64))),
+        (place.directory / n for n in "ab"),
+    )
+    cryptsetup("luksFormat", "-q", "--type", "luks2", *LAYOUT, *QUICK_PBKDF, "-c",
+               "aes-xts-plain64", "-s", "512", "--volume-key-file", clear, "-d", one,
+               image)  # fmt: skip
+    cryptsetup("luksAddKey", "-q", *QUICK_PBKDF, "-d", one, image, two)
+    put_adapter(place.directory / "state/keystore", FIRST, current=ONE)
+    place.cli("zkey", "generate", "secure", "-x", "-c", clear)
+    words = ["convert", "-q", "-m", place.directory / "secure"]
+    check_all(place, judge, image, ((words, {"current": ONE}, BOTH, BOTH),))
