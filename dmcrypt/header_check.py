@@ -329,7 +329,7 @@ def _check_keyslot(subject: Subject, number: int, *, is_last: bool) -> Iterator[
 
 def _judge_kdf(kdf: Kdf) -> str:
     if kdf.type is KdfType.PBKDF2:
-        least = _PBKDF2_ITERATIONS.get(kdf.hash_name, _PBKDF2_OTHER)
+        least = _PBKDF2_ITERATIONS.get(kdf.hash_name.lower(), _PBKDF2_OTHER)
         if kdf.iterations < least:
             return (
                 f"PBKDF2-{kdf.hash_name} of {kdf.iterations} iterations: passphrases are guessed "

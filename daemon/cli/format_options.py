@@ -95,7 +95,7 @@ def _make_luks2(args: Arguments) -> Luks2Params:
 def _make_pbkdf(args: Arguments, default: str) -> PbkdfParams:
     return PbkdfParams(
         type=args.text("pbkdf") or default,
-        hash_name=args.text("hash") or _DEFAULT_PBKDF.hash_name,
+        hash_name=(args.text("hash") or _DEFAULT_PBKDF.hash_name).lower(),
         milliseconds=args.number("iter-time") or _DEFAULT_PBKDF.milliseconds,
         iterations=args.number("pbkdf-force-iterations"),
         memory_kib=args.number("pbkdf-memory"),

@@ -23,7 +23,7 @@ from .output import Output
 from .own_engine import load_secret, run_engine
 from .source import check_length, open_for_reading
 
-_KEY_MIN, _KEY_MAX = 16, 272  # bytes that the engine can wrap
+_KEY_MIN, _KEY_MAX = 16, 672  # bytes that the engine can wrap
 
 
 def run_add(args: Arguments, settings: Settings, output: Output) -> ExitCode:
@@ -245,11 +245,11 @@ def _make_new(args: Arguments, header: AnyHeader, number: int | None) -> NewKeys
     own_type, own_hash = defaults.type, defaults.hash_name
     if isinstance(header, Luks1Header):
         own_type, own_hash = "pbkdf2", header.hash_name
-        if args.text("hash") not in {None, own_hash}:
+        if (args.text("hash") or own_hash).lower() != own_hash.lower():
             raise ConfigError(f"--hash: all of a LUKS1 header has one hash; wanted: {own_hash}")
     pbkdf = PbkdfParams(
         type=args.text("pbkdf") or own_type,
-        hash_name=args.text("hash") or own_hash,
+        hash_name=(args.text("hash") or own_hash).lower(),
         milliseconds=args.number("iter-time") or defaults.milliseconds,
         iterations=args.number("pbkdf-force-iterations"),
         memory_kib=args.number("pbkdf-memory"),

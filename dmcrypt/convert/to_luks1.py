@@ -70,7 +70,7 @@ def plan_luks1(header: Luks2Header) -> Luks1Header:
     made = Luks1Header(
         cipher_name=name,
         cipher_mode=mode,
-        hash_name=digest.hash or "",
+        hash_name=(digest.hash or "").lower(),
         payload_offset=segment.offset,
         key_size=key_size,
         # Of PBKDF2's first block the beginning is what a shorter result would be (RFC 8018, 5.2).
@@ -147,7 +147,8 @@ def _get_segment(metadata: luks2.Metadata) -> luks2.Segment:
 
 def _get_digest(metadata: luks2.Metadata) -> luks2.Digest:
     digests = metadata.digests
-    if len(digests) != 1 or digests[0].type != "pbkdf2" or digests[0].hash not in HASHES:
+    names = {(digest.hash or "").lower() for digest in digests}
+    if len(digests) != 1 or digests[0].type != "pbkdf2" or not names <= set(HASHES):
         raise _refuse("there is not one PBKDF2 digest with a hash that LUKS1 has")
     bound = find_bound(metadata, metadata.segments[0].id)
     for slot in metadata.keyslots:
@@ -167,7 +168,7 @@ def _check_keyslot(
         wrong = f"its type is {slot.type}"
     elif kdf.type != "pbkdf2":
         wrong = f"its KDF is {kdf.type}"
-    elif {kdf.hash, af.hash} != {digest.hash}:
+    elif len({(name or "").lower() for name in (kdf.hash, af.hash, digest.hash)}) != 1:
         wrong = f"its hash is not the digest's, {digest.hash}"
     elif (area.encryption, area.key_size) != (segment.encryption, key_size):
         wrong = "its key material is not enciphered as the data are"

@@ -112,7 +112,7 @@ class Engine(Devices):
         if reply.status == -errno.ENODATA:
             end = keyslot.area_offset + keyslot.area_length
             raise FormatError(f"keyslot area: ends at byte {end}, beyond the end of the header")
-        check_keyslot(reply, keyslot, secret, "opening the keyslot")
+        check_keyslot(reply, keyslot, "opening the keyslot")
         return messages.parse_token(reply.body)
 
     def create_keyslot(
@@ -125,7 +125,7 @@ class Engine(Devices):
         """
         body = messages.CREATE_KEYSLOT.pack(secret.handle, messages.pack_token(key), keyslot.pack())
         reply = self._channel.call(Type.CREATE_KEYSLOT, body, [fd])
-        check_keyslot(reply, keyslot, secret, "creating the keyslot")
+        check_keyslot(reply, keyslot, "creating the keyslot")
 
     def generate_key(self, size: int, *, xts: bool) -> ProtectedKey:
         """A random volume key of ``size`` bytes; for XTS one whose halves differ."""

@@ -16,8 +16,7 @@ from ...keystore.errors import (
     UnsupportedError,
 )
 from .channel import Reply
-from .messages import KdfType, KeyslotSpec, SegmentSpec
-from .secret import Secret
+from .messages import KeyslotSpec, SegmentSpec
 
 
 def check(reply: Reply, what: str) -> None:
@@ -46,12 +45,10 @@ def check_greeting(reply: Reply) -> None:
         raise EngineError(f"engine's greeting: {len(reply.fds)} descriptors, wanted 1")
 
 
-def check_keyslot(reply: Reply, keyslot: KeyslotSpec, secret: Secret, what: str) -> None:
+def check_keyslot(reply: Reply, keyslot: KeyslotSpec, what: str) -> None:
     """As `check`, of a request with a keyslot."""
     if reply.status == -errno.EOPNOTSUPP:
         kdf = keyslot.kdf
-        if kdf.type is not KdfType.PBKDF2 and secret.length == 0:
-            raise UnsupportedError(f"{what}: {kdf.type.name.lower()} of an empty passphrase")
         raise UnsupportedError(
             f"{what}: area cipher {keyslot.area_cipher}, AF hash {keyslot.af_hash} or "
             f"KDF {kdf.type.name.lower()} {kdf.hash_name}".rstrip()

@@ -39,6 +39,8 @@ DISABLED: Final = 0x0000DEAD
 ENABLED: Final = 0x00AC71F3
 #: The hashes that have enough bytes for the digest.
 HASHES: Final = tuple(name for name, size in HASH_SIZES.items() if size >= DIGEST_SIZE)
+#: Those that no header of ours names, but others' may: cryptsetup leaves them to its library.
+_OLD_HASHES: Final = ("sha512-224", "sha512-256", "rmd160", "tiger", "stribog256", "stribog512")
 
 _LAYOUT: Final = struct.Struct(f">6sH32s32s32sII{DIGEST_SIZE}s{SALT_SIZE}sI40s")
 _KEYSLOT: Final = struct.Struct(f">II{SALT_SIZE}sII")
@@ -303,7 +305,7 @@ def get_area_size(key_size: int, stripes: int = STRIPES) -> int:
 
 
 def _check(header: Luks1Header) -> None:
-    if header.hash_name not in HASHES:
+    if header.hash_name.lower() not in (*HASHES, *_OLD_HASHES):
         raise UnsupportedError(
             f"hash at byte {_HASH_AT}: {header.hash_name!r} is not supported, wanted one of "
             f"{', '.join(HASHES)}"

@@ -231,7 +231,7 @@ def _unlock_one_of(
 
 def _make_kdf(engine: Engine, header: Luks1Header, pbkdf: PbkdfParams) -> Kdf:
     """All of a LUKS1 header has one hash."""
-    return make_kdf(engine, replace(pbkdf, hash_name=header.hash_name), header.key_size)
+    return make_kdf(engine, replace(pbkdf, hash_name=header.hash_name.lower()), header.key_size)
 
 
 def _add(

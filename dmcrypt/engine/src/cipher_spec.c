@@ -274,6 +274,8 @@ static int resolve(struct cipher_spec *s, const struct words *w, size_t key_size
         error = find_algorithm("aes", s->iv_key_size, &ignored);
     if (!error && w->essiv_hash) {
         int hash = hash_find(w->essiv_hash);
+        if (strpbrk(w->essiv_hash, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+            return -EOPNOTSUPP; /* the kernel's names are lower case */
         if (hash == GCRY_MD_NONE || strlen(w->essiv_hash) >= sizeof(s->essiv_hash))
             return -EOPNOTSUPP;
         memcpy(s->essiv_hash, w->essiv_hash, strlen(w->essiv_hash) + 1);

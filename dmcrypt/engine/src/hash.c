@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 
 #include "arena.h"
 
@@ -43,7 +44,7 @@ static const struct {
 int hash_find(const char *name)
 {
     for (size_t i = 0; i < sizeof(HASHES) / sizeof(HASHES[0]); i++) {
-        if (strncmp(name, HASHES[i].name, strlen(HASHES[i].name) + 1) == 0)
+        if (strncasecmp(name, HASHES[i].name, strlen(HASHES[i].name) + 1) == 0)
             return HASHES[i].algorithm;
     }
     return GCRY_MD_NONE;

@@ -16,8 +16,8 @@ struct hash {
     size_t size; /* bytes of a digest */
 };
 
-/** @return libgcrypt's number of a hash; 0 when there is none of that name. Names are lower case;
- *  one that lacks its NUL is found to be none. */
+/** @return libgcrypt's number of a hash; 0 when there is none of that name, in whatever case: cryptsetup writes
+ *  "SHA256" into a LUKS2 header as it was typed. A name that lacks its NUL is found to be none. */
 int hash_find(const char *name);
 
 /** Open. Until hash_close, which takes place in the same thread, libgcrypt has the arena's reserve.

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "argon2_empty.h"
 #include "hash.h"
 #include "keyslot.h"
 #include "worker_pool.h"
@@ -59,10 +60,13 @@ static int argon2(const struct wire_kdf *kdf, const uint8_t *secret, size_t secr
         return -EINVAL; /* RFC 9106 section 3.1: at least 8 blocks a lane */
     if (kdf->memory > atomic_load(&kdf_state.memory_limit))
         return -E2BIG;
-    if (secret_length == 0)
-        return -EOPNOTSUPP; /* gcry_kdf_open refuses an empty passphrase */
 
     pthread_mutex_lock(&kdf_state.argon2);
+    if (secret_length == 0) { /* gcry_kdf_open refuses it */
+        int failure = argon2_of_nothing(kdf, out, size);
+        pthread_mutex_unlock(&kdf_state.argon2);
+        return failure;
+    }
     arena_use_reserve(true);
     gcry_error_t error = gcry_kdf_open(&handle, GCRY_KDF_ARGON2, kind, parameters, 4, secret, secret_length,
                                        kdf->salt, kdf->salt_length, NULL, 0, NULL, 0);

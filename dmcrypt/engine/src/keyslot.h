@@ -33,8 +33,7 @@ void secret_free(struct secret *s);
 
 /** Derive `size` bytes (arena memory, at most KDF_OUTPUT_MAX) from a secret. One Argon2 runs at a time.
  *
- * @return 0; -EOPNOTSUPP: hash, kind of KDF, or Argon2 of an empty secret (libgcrypt has none); -EINVAL:
- *         parameters; -ENOMEM: Argon2's matrix; -E2BIG: more memory than kdf_init allows, and 4 GiB always;
+ * @return 0; -EOPNOTSUPP: hash, or kind of KDF; -EINVAL: parameters; -ENOMEM: Argon2's matrix; -E2BIG: more memory than kdf_init allows, and 4 GiB always;
  *         -ENOSPC: the arena is full
  */
 int kdf_derive(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_length, uint8_t *out,
