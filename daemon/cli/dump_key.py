@@ -88,9 +88,12 @@ def _make(args: Arguments, header: AnyHeader, file: SourceFile) -> _Dump:
     if args.has("dump-json-metadata"):
         raise ConfigError("--dump-volume-key: not with --dump-json-metadata")
     name, _, mode = segment.cipher.partition("-")
+    number = args.number("key-slot")
+    is_unbound = number in header.list_keyslots() and number not in luks_change.list_bound(header)
+    if is_unbound:
+        raise ConfigError(f"{file.path}: keyslot {number}: holds another key; wanted: --unbound")
 
     def unlock(engine: Engine, secret: Secret) -> tuple[ProtectedKey, int]:
-        number = args.number("key-slot")
         unlocked = luks_change.unlock(engine, header, file.fd, secret, number=number)
         return unlocked.key, unlocked.size
 

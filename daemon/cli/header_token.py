@@ -124,6 +124,7 @@ def _add(action: HeaderAction, add: token_edit.Add) -> ExitCode:
         return changed
 
     if run_edit(action, change) is not None:
+        action.output.note(f"Token {numbers[-1]} created.")
         action.finish({"token": numbers[-1]})
     return ExitCode.OK
 

@@ -32,6 +32,8 @@ CASES = [
     ("cbc", "--dump-volume-key -d key-p1", 0),
     ("one", "--dump-volume-key -d key-p1", 0),
     ("cbc", "--dump-volume-key -d key-bad", 2),
+    ("two", "--dump-volume-key -S 0 -d key-p1", 0),
+    ("two", "--dump-volume-key -S 1 -d key-p3", 1),
     ("two", "--unbound -S 1 -d key-p3", 0),
     ("two", "--unbound -S 1 -d key-p1", 2),
     ("two", "--unbound -S 0 -d key-p1", 1),
