@@ -16,6 +16,7 @@
 #include "arena.h"
 #include "cipher.h"
 #include "keyslot.h"
+#include "rsa.h"
 #include "secure_key.h"
 #include "selftest.h"
 #include "session.h"
@@ -235,10 +236,12 @@ static void try_foreign_tokens(struct input *in)
             memcpy(bytes + size, token.bytes, token.length);
             size += token.length;
         } else {
-            size_t part = take_byte(in) & 1 ? 64 : 136;
+            static const size_t parts[] = {64, 136, 96};
+            const unsigned kind = take_byte(in) % 3;
+            size_t part = parts[kind];
             take(in, bytes + size, part);
-            bytes[size] = 1;
-            bytes[size + 4] = (uint8_t)(4 + take_byte(in) % 2);
+            bytes[size] = kind == 2 ? 0x46 : 1;
+            bytes[size + 4] = (uint8_t)(kind == 2 ? 1 : 4 + take_byte(in) % 2);
             size += part;
         }
     }
@@ -253,6 +256,24 @@ static void try_foreign_tokens(struct input *in)
         CHECK(session_unwrap(&token, &key, &key_size) == 0 && key_size <= 64);
     }
     arena_free(key);
+}
+
+/* Blobs of kind 2: nearly right ones. Few are deciphered, which takes a hundredth of a second. */
+static void try_enciphered(struct input *in)
+{
+    uint8_t blob[3 + 2 * RSA_SIZE + 2];
+    struct wire_token token;
+    memset(blob, 0, sizeof(blob));
+    blob[0] = 2;
+    blob[1] = (uint8_t)take_near(in, 2);
+    blob[2] = (uint8_t)take_near(in, 1 + take_byte(in) % 2);
+    for (unsigned i = 3; i < sizeof(blob); i += 16)
+        blob[i] = take_byte(in);
+    if (take_byte(in) % 128 != 0)
+        blob[3] = blob[3 + RSA_SIZE] = 0xff; /* beyond most moduli */
+    const size_t size = take_near(in, 3 + blob[2] % 3 * RSA_SIZE) % (sizeof(blob) + 1);
+    const int error = session_import(blob, size, 0, &token);
+    CHECK(error == -EKEYREJECTED || (size == 0 && error == -EINVAL));
 }
 
 static void try_secret(struct input *in, int fd)
@@ -290,13 +311,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         const char *failed;
         CHECK(arena_init(512 << 10, 4 << 20, false) == 0 && arena_init_gcrypt() == 0);
         CHECK(kdf_init(1024, 1) == 0 && selftest_run(&failed) == 0 && session_init() == 0);
+        uint8_t modulus[RSA_SIZE];
+        CHECK(rsa_modulus(modulus) == 0);
         fd = memfd_create("area", MFD_CLOEXEC);
         CHECK(fd >= 0 && ftruncate(fd, 128 << 10) == 0);
     }
     struct input in = {.bytes = bytes, .left = size};
     uint64_t used = arena_info().used;
     while (in.left > 0) {
-        switch (take_byte(&in) % 9) {
+        switch (take_byte(&in) % 10) {
         case 0: try_cipher(&in); break;
         case 1: try_keyslot(&in, fd); break;
         case 2: try_kdf(&in); break;
@@ -305,6 +328,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         case 5: try_secret(&in, fd); break;
         case 6: try_foreign_tokens(&in); break;
         case 7: try_loopaes_key(&in); break;
+        case 8: try_enciphered(&in); break;
         default: try_af(&in); break;
         }
         CHECK(ftruncate(fd, 128 << 10) == 0);
