@@ -199,6 +199,7 @@ def _find_key(
     secret: Secret,
 ) -> EffectiveKey:
     """Blocks."""
+    derivation = volume.key.derivation
     size = check_descriptor(file.fd, file.path, is_read_only=True)
     with locked(file.fd, exclusive=False, lock_fd=file.lock_fd):
         header = read_luks_header(pread_from(file.fd), size)
@@ -208,6 +209,7 @@ def _find_key(
         file.fd,
         secret,
         was=was,
+        pattern=None if derivation is None else derivation.pattern,
         key_slot=key_slot,
         data_size=volume.area.end,
         key_service=activator.key_service,

@@ -5,11 +5,15 @@ Blocks, and changes nothing on disk.
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..keystore.errors import DigestMismatchError
 from .effective_key import EffectiveKey, KeyService
 from .engine.client import Engine, Secret
 from .luks_header import LuksHeader
 from .open_volume import open_luks
+
+_OTHER: Final = "volume key does not match the volume: the header is another's"
 
 
 def find_key_again(
@@ -19,18 +23,22 @@ def find_key_again(
     secret: Secret,
     *,
     was: LuksHeader,
+    pattern: str | None,
     key_slot: int | None,
     data_size: int,
     key_service: KeyService | None,
 ) -> EffectiveKey:
     """The key for the sectors of a volume that was opened with the header ``was``.
 
+    ``pattern`` is the verification pattern that its effective key had, if that was a secure key's.
+
     Raises:
         DigestMismatchError: ``header`` vouches for the key of another volume.
         MapperError: as `open_luks`.
     """
-    if not _is_same_key(header, was):
-        raise DigestMismatchError("volume key does not match the volume: the header is another's")
+    # A secure key is another one after a change of the master key, and so is its digest.
+    if pattern is None and header.make_digest_spec() != was.make_digest_spec():
+        raise DigestMismatchError(_OTHER)
     opened = open_luks(
         engine,
         header,
@@ -41,17 +49,10 @@ def find_key_again(
         read_only=True,
         key_service=key_service,
     )
-    assert opened.effective is not None
-    return opened.effective
-
-
-def _is_same_key(header: LuksHeader, was: LuksHeader) -> bool:
-    """Whether both headers let the same key pass.
-
-    A secure key is another one after a change of the master key, and so is its digest; the
-    verification pattern is the effective key's.
-    """
-    pattern = was.find_verification_pattern()
-    if pattern is not None and pattern == header.find_verification_pattern():
-        return True
-    return header.make_digest_spec() == was.make_digest_spec()
+    effective = opened.effective
+    assert effective is not None
+    if pattern is not None and (
+        effective.derivation is None or effective.derivation.pattern != pattern
+    ):
+        raise DigestMismatchError(_OTHER)
+    return effective

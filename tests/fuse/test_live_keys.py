@@ -202,6 +202,12 @@ def test_random_keys_are_lost_with_their_session_and_that_is_said(paes):
     assert paes.cli("adapter", "bump-session", "--json").json["lost"] == []
     paes.cli("close", "swap")
     paes.cli("open", "swap")
+    header = paes.write_file("header", bytes(20 << 20))
+    words = ["luksFormat", "-q", "--cipher", "paes-xts-plain64", "--key-size", "1280"]
+    copy = paes.write_file("token", token.read_bytes())
+    result = paes.run(*words, "--volume-key-file", copy, header, paes.directory / "passphrase")
+    assert result.status == 6, result
+    assert not any(header.read_bytes())
     assert len(read(paes, name="swap")) == 4096
     assert paes.stop() == 0
 
@@ -216,7 +222,22 @@ def test_changes_of_a_volume_whose_key_was_forgotten(paes, passphrase):
     paes.cli("luksSuspend", "v")
     assert key_of(paes)["state"] == "suspended"
     assert paes.cli("adapter", "bump-session", "--json").json["derived_again"] == []
-    paes.cli("luksResume", "v", "--key-file", passphrase)
+    # The volume key is another one meanwhile, and the master key that it was under before is gone.
+    for number in range(2):
+        paes.cli("adapter", "master-key", "generate", "03.0039")
+        paes.cli("adapter", "master-key", "set", "-q", "03.0039")
+        if number == 0:
+            words = ["zkey-cryptsetup", "reencipher", "--from-old", "--key-file", passphrase]
+            paes.cli(*words, paes.directory / "image")
+    mkvp = key_of(paes)["mkvp"]
+    key = make_key(paes, "other", os.urandom(64))
+    real_format(paes.directory / "other", passphrase, key, 1024)
+    words = ["luksResume", "v", "--key-file", passphrase]
+    result = paes.run(*words, "--header", paes.directory / "other")
+    assert (result.status, "the header is another's" in result.stderr) == (2, True)
+    paes.cli(*words)
+    assert key_of(paes)["mkvp"] != mkvp
+    paes.cli("adapter", "bump-session")
     assert read(paes) == text
     paes.cli("chzcrypt", "-d", "03.0039")
     paes.cli("adapter", "bump-session")

@@ -19,13 +19,9 @@ class LookedAtError(UnlockError):
 @dataclass
 class Header:
     digest: DigestSpec
-    pattern: str | None = None
 
     def make_digest_spec(self):
         return self.digest
-
-    def find_verification_pattern(self):
-        return self.pattern
 
     def get_segment(self, *, read_only):
         assert read_only
@@ -33,22 +29,20 @@ class Header:
 
 
 @pytest.mark.parametrize(
-    ("header", "was", "is_taken"),
+    ("header", "pattern", "is_taken"),
     [
-        (Header(ONE), Header(ONE), True),
-        (Header(OTHER), Header(ONE), False),
-        # A secure key enciphered anew has another digest, and the same pattern.
-        (Header(OTHER, "aa"), Header(ONE, "aa"), True),
-        (Header(OTHER, "bb"), Header(ONE, "aa"), False),
-        (Header(OTHER), Header(ONE, "aa"), False),
-        (Header(OTHER, "aa"), Header(ONE), False),
+        (Header(ONE), None, True),
+        (Header(OTHER), None, False),
+        # A secure key enciphered anew has another digest: the effective key is compared.
+        (Header(OTHER), "aa", True),
     ],
 )
-def test_a_header_is_taken_if_it_vouches_for_the_same_key(header, was, is_taken):
+def test_a_header_is_taken_if_it_may_have_the_same_key(header, pattern, is_taken):
     with pytest.raises(LookedAtError if is_taken else DigestMismatchError):
         find_key_again(
             *(None, header, -1, None),
-            was=was,
+            was=Header(ONE),
+            pattern=pattern,
             key_slot=None,
             data_size=0,
             key_service=None,
