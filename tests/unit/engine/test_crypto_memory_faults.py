@@ -111,6 +111,12 @@ def load():
         os.close(fd)
 
 
+def prepare_session():
+    session = ffi.new("struct session *")
+    check(lib.session_prepare(session))
+    lib.session_discard(session)
+
+
 @contextmanager
 def shortage():
     """A full arena, and the pieces of one window in it that may be freed one after the other."""
@@ -148,6 +154,7 @@ WITHIN_RESERVE = (pbkdf2, split)
         import_enciphered,
         make_plain_key,
         load,
+        prepare_session,
     ],
 )
 def test_an_operation_fails_cleanly_until_there_is_enough(operation):
