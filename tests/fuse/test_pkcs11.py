@@ -89,6 +89,8 @@ def test_a_volume_of_the_real_cryptsetup_opens_with_the_key_of_a_token(adapter, 
     assert (status["cipher"], status["key_bits"]) == ("paes-xts-plain64", BITS)
     assert status["key_location"] == f"PKCS11-AES by adapter {APQN}"
     check_data(adapter, image, "v", clear, offset=OFFSET)
+    adapter.cli("adapter", "bump-session")  # with another RSA key
+    check_writes(adapter, image, "v", clear, offset=OFFSET)
     result = adapter.run("table", "--show-keys", "v")
     assert result.status != 0
     assert clear.hex()[:32] not in result.stdout
