@@ -20,6 +20,7 @@ chmod -R 770 "$place/state"
 mount --bind "$place/etc" /etc/opencryptoki
 mount --bind "$place/state" /var/lib/opencryptoki
 mount -t tmpfs none /run
+mount -t tmpfs -o mode=1777 none /dev/shm # the token keeps its state there, too
 mkdir -p /run/lock/opencryptoki/swtok /run/lock/opencryptoki/lite
 chgrp -R pkcs11 /run/lock/opencryptoki
 chmod -R 770 /run/lock/opencryptoki
