@@ -113,7 +113,8 @@ static const unsigned allowed[] = {
 #ifdef SYS_newfstatat
     SYS_newfstatat,
 #endif
-    SYS_lseek, SYS_close, SYS_recvmsg, SYS_recvfrom, SYS_sendmsg, SYS_sendto, SYS_shutdown, SYS_ppoll,
+    SYS_lseek, SYS_close, SYS_pipe2, SYS_splice, SYS_recvmsg, SYS_recvfrom, SYS_sendmsg, SYS_sendto, SYS_shutdown,
+    SYS_ppoll,
 #ifdef SYS_poll
     SYS_poll,
 #endif

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,11 +18,31 @@ static void wait_readable(int fd)
     poll(&p, 1, -1);
 }
 
+/* The same where the kernel would write into the reader's pages itself, and cannot into those of memfd_secret: files that
+ * are read past the page cache, as those of FUSE with direct_io (dev/pkey). What it reads waits in a pipe instead. */
+static ssize_t read_through_pipe(int fd, void *buf, size_t size, const uint64_t *offset)
+{
+    off64_t at = offset ? (off64_t)*offset : 0;
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return -1;
+    ssize_t n = splice(fd, offset ? &at : NULL, ends[1], NULL, size, 0);
+    if (n > 0)
+        n = read(ends[0], buf, (size_t)n);
+    const int error = errno;
+    close(ends[0]);
+    close(ends[1]);
+    errno = error;
+    return n;
+}
+
 /* read(2) or, from an offset, pread(2), that waits, and that a signal does not end. */
 static ssize_t read_some(int fd, void *buf, size_t size, const uint64_t *offset)
 {
     for (;;) {
         ssize_t n = offset ? pread(fd, buf, size, (off_t)*offset) : read(fd, buf, size);
+        if (n < 0 && errno == EFAULT)
+            n = read_through_pipe(fd, buf, size, offset);
         if (n >= 0)
             return n;
         if (errno == EAGAIN)
