@@ -1,4 +1,4 @@
-"""Files that are read past the page cache, as those of dev/pkey, as what an engine reads keys from."""
+"""Files that are read past the page cache, as those of dev/pkey, as files that keys come from."""
 
 import pytest
 
