@@ -14,7 +14,7 @@ from ...dmcrypt.engine.messages import KeyForm
 from ...dmcrypt.luks2 import Luks2Header, key_change
 from ...dmcrypt.luks_change import AnyHeader
 from ...dmcrypt.units import SECTOR_SIZE
-from ...keystore.errors import AccessError, ConfigError, PolicyError, UnsupportedError
+from ...keystore.errors import ConfigError, PolicyError, UnsupportedError
 from ...keystore.keys import ProtectedKey
 from ..exitcodes import ExitCode
 from .arguments import Arguments
@@ -153,8 +153,7 @@ def _new_key_file(path: str) -> Generator[int, None, None]:
     """A file (0400) that was not there, durable at the end; none if the key does not get there.
 
     Raises:
-        ConfigError: there is one already.
-        AccessError: it cannot be made.
+        ConfigError: there is one already, or it cannot be made.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
@@ -162,7 +161,7 @@ def _new_key_file(path: str) -> Generator[int, None, None]:
     except FileExistsError:
         raise ConfigError(f"volume key file {path}: exists, and is not overwritten") from None
     except OSError as error:
-        raise AccessError(f"volume key file {path}: cannot make it: {error.strerror}") from None
+        raise ConfigError(f"volume key file {path}: cannot make it: {error.strerror}") from None
     try:
         yield fd
         os.fsync(fd)

@@ -23,7 +23,7 @@ from .key_input import KeyOptions, make_key_options, make_prompt, provide_key
 from .output import Output
 from .own_engine import load_secret, run_engine
 from .passphrase import ask_terminal, is_terminal
-from .source import SourceFile, check_length, open_for_reading, open_source
+from .source import SourceFile, check_length, open_parameter, open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ def _format(
     with contextlib.ExitStack() as stack:
         volume_key_file: SourceFile | None = None
         if (path := args.text("volume-key-file")) is not None:
-            volume_key_file = stack.enter_context(open_for_reading(path, "volume key file"))
+            volume_key_file = stack.enter_context(open_parameter(path, "volume key file"))
             check_length(volume_key_file, "volume key file", offset=0, size=params.key_size)
         given = stack.enter_context(provide_key(key, make_prompt(args.positionals[0])))
         engine = stack.enter_context(run_engine())

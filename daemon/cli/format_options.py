@@ -12,7 +12,7 @@ from ...dmcrypt.units import SECTOR_SIZE
 from ...keystore.errors import ConfigError, PolicyError
 from .arguments import Arguments
 from .open_options import parse_type
-from .source import open_for_reading
+from .source import open_parameter
 
 Params = Luks1Params | Luks2Params
 
@@ -112,5 +112,5 @@ def _get_secure_key_bits(cipher: str, args: Arguments) -> int | None:
         raise ConfigError(
             f"--cipher {cipher}: wanted --volume-key-file, a secure key (fusecrypt zkey generate)"
         )
-    with open_for_reading(path, "volume key file") as file:
+    with open_parameter(path, "volume key file") as file:
         return file.size * 8

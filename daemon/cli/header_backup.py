@@ -23,7 +23,7 @@ from .header_luks1 import repair as repair_luks1
 from .header_luks1 import restore_from as restore_luks1
 from .new_file import write_new_file
 from .output import Output
-from .source import SourceFile, open_for_reading
+from .source import SourceFile, open_parameter
 
 
 def run_backup(args: Arguments, settings: Settings, output: Output) -> ExitCode:
@@ -57,7 +57,7 @@ def run_restore(args: Arguments, settings: Settings, output: Output) -> ExitCode
         MapperError: why not; then the header is as it was.
     """
     with (
-        open_for_reading(_get_backup_path(args), "header backup file") as file,
+        open_parameter(_get_backup_path(args), "header backup file") as file,
         open_header(args, settings, output) as action,
     ):
         try:

@@ -21,7 +21,7 @@ from .header_change import HeaderAction, locating, open_header
 from .key_input import KeyOptions, make_key_options, provide_key
 from .output import Output
 from .own_engine import load_secret, run_engine
-from .source import check_length, open_for_reading
+from .source import check_length, open_parameter
 
 _KEY_MIN, _KEY_MAX = 16, 672  # bytes that the engine can wrap
 
@@ -184,7 +184,7 @@ def _add_unbound(
             return None
         engine = stack.enter_context(run_engine())
         if (path := args.text("volume-key-file")) is not None:
-            with open_for_reading(path, "volume key file") as file:
+            with open_parameter(path, "volume key file") as file:
                 check_length(file, "volume key file", offset=0, size=size)
                 key = engine.load_key(file.fd, size, xts=False)
         else:
@@ -203,7 +203,7 @@ def _load_volume_key(
 ) -> AnyUnlocked:
     if size is None:
         raise ConfigError("--volume-key-file: no keyslot tells its size; wanted: --key-size")
-    with open_for_reading(path, "volume key file") as file:
+    with open_parameter(path, "volume key file") as file:
         check_length(file, "volume key file", offset=0, size=size)
         key = engine.load_key(file.fd, size, xts=False)
     with locating(action.file.path):

@@ -7,14 +7,14 @@ from typing import Final
 
 from ...dmcrypt.luks2 import Luks2Header, token_edit
 from ...dmcrypt.luks2.change import read_locked
-from ...keystore.errors import AccessError, ConfigError
+from ...keystore.errors import ConfigError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
 from .header_change import HeaderAction, locating, open_header, run_edit
 from .output import Output
 from .passphrase import read_stream
-from .source import open_for_reading
+from .source import open_parameter
 
 _SIZE_MAX: Final = 4 << 20  # bytes; more than any JSON area holds
 
@@ -146,7 +146,7 @@ def _read_json(path: str | None) -> bytes:
     if path is None or path == "-":
         with read_stream(0, "standard input", to_newline=False, offset=0, size=0) as text:
             return _check_size(text.get_bytes())
-    with open_for_reading(path, "token") as file:
+    with open_parameter(path, "token") as file:
         return _check_size(file.pread(0, _SIZE_MAX + 1))
 
 
@@ -163,4 +163,4 @@ def _write_json(path: str, text: str) -> None:
         with os.fdopen(fd, "wb") as file:
             file.write(text.encode("utf-8"))
     except OSError as error:
-        raise AccessError(f"token {path}: cannot write it: {error.strerror}") from None
+        raise ConfigError(f"token {path}: cannot write it: {error.strerror}") from None

@@ -20,7 +20,7 @@ from .passphrase import (
     read_verified,
     write_terminal,
 )
-from .source import check_length, open_for_reading
+from .source import check_length, open_parameter
 
 DEFAULT_TRIES: Final = 3
 
@@ -88,7 +88,7 @@ def provide_key(
     """
     size = exact_size or options.size
     if options.key_file is not None and options.is_file:
-        with open_for_reading(options.key_file, "key file") as file:
+        with open_parameter(options.key_file, "key file") as file:
             check_length(file, "key file", offset=options.offset, size=size)
             if is_handed_on(file.fd):
                 yield KeyInput(file.fd, "all", keyfile=True, offset=options.offset, size=size)

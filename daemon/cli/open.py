@@ -35,7 +35,7 @@ from .open_options import (
 from .options import COMMON
 from .output import Output
 from .persistent_flags import check_persistent, keep_flags
-from .source import SourceFile, check_length, open_for_reading, open_source
+from .source import SourceFile, check_length, open_for_reading, open_parameter, open_source
 from .start import connect_or_start
 
 _ENTRY_OPTIONS = COMMON | {
@@ -106,7 +106,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             idle=args.number("idle"),
         )
         if (volume_key := args.text("volume-key-file")) is not None:
-            file = stack.enter_context(open_for_reading(volume_key, "volume key file"))
+            file = stack.enter_context(open_parameter(volume_key, "volume key file"))
             check_length(file, "volume key file", offset=0, size=get_key_size(luks))
             request = dataclasses.replace(request, volume_key=VolumeKeyInput(file.fd, 0))
             with connect_or_start(settings) as client:

@@ -73,7 +73,7 @@ def open_source(
 
 @contextlib.contextmanager
 def open_for_reading(spec: str, what: str) -> Generator[SourceFile, None, None]:
-    """Open a file that is only read: a header, a key file, a volume to be looked at.
+    """Open a file that is only read: a header, a volume to be looked at.
 
     Raises:
         NotFoundError, AccessError: as `open_source`.
@@ -90,6 +90,21 @@ def open_for_reading(spec: str, what: str) -> Generator[SourceFile, None, None]:
         yield SourceFile(fd, _show(path), is_read_only=True)
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def open_parameter(spec: str, what: str) -> Generator[SourceFile, None, None]:
+    """Open a key file, a backup, a token: a file that says how, not what is worked on.
+
+    Raises:
+        ConfigError: it cannot be opened. cryptsetup ends with 1 then, and with 4 for a device.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_for_reading(spec, what))
+        except (NotFoundError, AccessError) as error:
+            raise ConfigError(str(error)) from None
+        yield file
 
 
 def check_length(file: SourceFile, what: str, *, offset: int, size: int) -> None:

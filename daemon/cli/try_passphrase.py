@@ -18,7 +18,7 @@ from .luks_source import parse_key_slot, read_luks
 from .open_options import check_luks_options, parse_type
 from .output import Output
 from .own_engine import load_secret, run_engine
-from .source import check_length, open_for_reading, open_volume_file
+from .source import check_length, open_for_reading, open_parameter, open_volume_file
 
 
 def run(args: Arguments, output: Output) -> ExitCode:
@@ -41,7 +41,7 @@ def run(args: Arguments, output: Output) -> ExitCode:
         key_slot = parse_key_slot(args, header, source)
         engine = stack.enter_context(run_engine())
         if (volume_key := args.text("volume-key-file")) is not None:
-            key_file = stack.enter_context(open_for_reading(volume_key, "volume key file"))
+            key_file = stack.enter_context(open_parameter(volume_key, "volume key file"))
             key_size = get_key_size(header)
             check_length(key_file, "volume key file", offset=0, size=key_size)
             key = engine.load_key(key_file.fd, key_size, xts=False)

@@ -194,7 +194,6 @@ def test_missing_files(daemon, image, key, tmp_path):
     gone = tmp_path / "gone"
     for words in (
         ["open", "--key-file", key, gone, "v"],
-        ["open", "--key-file", gone, image, "v"],
         ["open", "--key-file", key, "--header", gone, image, "v"],
         ["open", *PLAIN, "--key-file", key, gone, "v"],
         ["luksDump", gone],
@@ -203,15 +202,22 @@ def test_missing_files(daemon, image, key, tmp_path):
         ["luksFormat", "-q", "--key-file", key, gone],
     ):
         refuse(daemon, WRONG_DEVICE, *words, names=[gone])
+    for words in (  # cryptsetup has 4 for devices only
+        ["open", "--key-file", gone, image, "v"],
+        ["open", "--volume-key-file", gone, image, "v"],
+        ["luksHeaderRestore", "-q", "--header-backup-file", gone, image],
+        ["token", "import", "--json-file", gone, image],
+        ["luksFormat", "-q", image, gone],
+    ):
+        refuse(daemon, WRONG_PARAMETERS, *words, names=[gone], unchanged=[image])
     assert not gone.exists()
 
 
 def test_a_directory_is_no_image_and_no_key_file(daemon, image, key, tmp_path):
-    for words in (
-        ["open", "--key-file", key, tmp_path, "v"],
-        ["open", "--key-file", tmp_path, image, "v"],
-    ):
-        refuse(daemon, WRONG_DEVICE, *words, names=[tmp_path])
+    image_words = ["open", "--key-file", key, tmp_path, "v"]
+    refuse(daemon, WRONG_DEVICE, *image_words, names=[tmp_path])
+    key_words = ["open", "--key-file", tmp_path, image, "v"]
+    refuse(daemon, WRONG_PARAMETERS, *key_words, names=[tmp_path])
 
 
 @pytest.mark.parametrize("size", ["0", "256", "1000", "513", "8192", "-512", "big"])
@@ -376,7 +382,7 @@ def test_an_unreadable_key_file_and_image(user_instance):
     user_instance.own(image)
     user_instance.start()
     key.chmod(0)
-    refuse(user_instance, WRONG_DEVICE, "open", "--key-file", key, image, "v", names=[key])
+    refuse(user_instance, WRONG_PARAMETERS, "open", "--key-file", key, image, "v", names=[key])
     key.chmod(0o600)
     image.chmod(0)
     refuse(user_instance, WRONG_DEVICE, "open", "--key-file", key, image, "v", names=[image])
