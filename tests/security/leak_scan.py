@@ -174,8 +174,11 @@ class Search:
                     at = data.find(pattern, at + 1)
             tail = data[-self._overlap :] if self._overlap else b""
 
-    def process(self, pid: int) -> Findings:
-        """Search everything that ``/proc/PID/mem`` gives of a living process."""
+    def process(self, pid: int, *, but_files: bool = False) -> Findings:
+        """Search everything that ``/proc/PID/mem`` gives of a living process.
+
+        ``but_files`` leaves out what is mapped from files and cannot be written: code, mostly.
+        """
         findings = Findings()
         maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
         with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
@@ -183,6 +186,8 @@ class Search:
                 words = line.split(maxsplit=5)
                 name = words[5] if len(words) > 5 else "anonymous memory"
                 if words[1][0] != "r" or name in SKIPPED:
+                    continue
+                if but_files and words[1][1] != "w" and name.startswith("/"):
                     continue
                 low, high = (int(word, 16) for word in words[0].split("-"))
                 readable = _read(memory.fileno(), low, high, name, findings)
