@@ -20,7 +20,6 @@ from .ciphers import (
     CLEAR_KEY_SIZES,
     DATA_IVS,
     DIGEST_SIZES,
-    EP11_SIZES,
     IVS,
     MODES,
     NO_IV_MODES,
@@ -47,7 +46,7 @@ _TCW_WHITENING: Final = 16  # iv.TCW_WHITENING_SIZE, and the engine's
 _LMK_SEED_MIN: Final = 16
 _ELEPHANT_SIZES: Final = CIPHERS["aes"].key_sizes
 #: Sizes to be listed one by one in a message.
-_LISTED_MAX: Final = 8
+_LISTED_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +199,8 @@ class CipherSpec:
         """Refuse a size (bytes) that is none of `key_sizes`.
 
         Raises:
-            UnsupportedError: the size of an EP11 secure key.
-            ConfigError: any other.
+            ConfigError: it is none.
         """
-        if self.takes_secure_keys and key_size in EP11_SIZES:
-            raise UnsupportedError(
-                f"cipher {self.dm_name}: a key of {key_size * 8} bits is an EP11-AES secure key, "
-                "which is not supported; wanted CCA-AESDATA or CCA-AESCIPHER"
-            )
         if key_size not in self.key_sizes and not self.is_null:
             raise ConfigError(
                 f"cipher {self.dm_name}: a key of {key_size * 8} bits, wanted {self._wanted_bits}"

@@ -91,16 +91,15 @@ DIGEST_SIZES: Final = {
     "tiger": 24,
 }
 
-#: What paes takes, by mode: tokens of CCA-AESDATA, CCA-AESCIPHER, PKCS11-AES, protected keys
-#: (pkey.h), and the sizes of clear keys, as the kernel does but for PKCS11-AES.
+#: What paes takes, by mode: tokens of CCA-AESDATA, CCA-AESCIPHER, EP11-AES, PKCS11-AES,
+#: protected keys (pkey.h), and the sizes of clear keys, as the kernel does but for PKCS11-AES.
 SECURE_KEY_SIZES: Final = {
-    "xts": (128, 272, 192, 80, 112, 160, 32, 64),
-    "cbc": (64, 136, 96, 80, 16, 24, 32),
+    "xts": (128, 272, 640, 672, 192, 80, 112, 160, 32, 64),
+    "cbc": (64, 136, 320, 336, 96, 80, 16, 24, 32),
 }
 #: Those of them that are clear keys: what a forgotten --key-size leaves of a token has such a size.
 CLEAR_KEY_SIZES: Final = {"xts": (32, 64), "cbc": (16, 24, 32)}
 SECURE_KEY_IVS: Final = ("plain", "plain64", "plain64be", "benbi", "null", "eboiv")
-EP11_SIZES: Final = (320, 336, 640, 672)
 
 SUPPORTED: Final = (
     "aes, serpent, twofish, camellia, des3_ede, blowfish, cast5 or des in xts, cbc, "

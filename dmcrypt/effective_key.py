@@ -22,9 +22,9 @@ from .engine.messages import KeyKind
 
 _TRAP: Final = (
     "the volume was made with only the beginning of a secure key, as if that were a clear key; "
-    "this happens without --key-size (XTS: 1024 for CCA-AESDATA, 2176 for CCA-AESCIPHER, 1536 for "
-    "PKCS11-AES), and "
-    "whoever has the secure key's file reads the volume. Wanted: a volume made with the whole key"
+    "this happens without --key-size (XTS: 1024 for CCA-AESDATA, 2176 for CCA-AESCIPHER, 5376 or "
+    "5120 for EP11-AES, 1536 for PKCS11-AES), and whoever has the secure key's file reads the "
+    "volume. Wanted: a volume made with the whole key"
 )
 
 

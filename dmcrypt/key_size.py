@@ -11,8 +11,7 @@ def choose_key_size(spec: CipherSpec, key_bits: int | None) -> int:
 
     Raises:
         ConfigError: no whole bytes, or a size that the cipher does not take.
-        UnsupportedError: the size of an EP11 secure key, or a cipher that cryptsetup formats no
-            LUKS volume with.
+        UnsupportedError: a cipher that cryptsetup formats no LUKS volume with.
     """
     if spec.is_luks_alien:
         raise UnsupportedError(

@@ -18,6 +18,8 @@ from .units import UINT32_MAX
 
 #: Of keyslots and digests, of LUKS1 and of LUKS2.
 SALT_SIZE: Final = 32
+#: Bytes: no digest and no key of a keyslot's area is longer, though a secure key is.
+_DERIVED_MAX: Final = 64
 _DIGEST_MILLISECONDS: Final = 125
 _DIGEST_ITERATIONS_MIN: Final = 1000
 KDF_TYPES: Final = {
@@ -117,7 +119,8 @@ def make_kdf(engine: Engine, pbkdf: PbkdfParams, key_size: int) -> Kdf:
         kdf = Kdf(kind, salt, pbkdf.iterations or 0, pbkdf.memory, pbkdf.lanes)
     if pbkdf.iterations is not None:
         return kdf
-    return engine.benchmark_kdf(kdf, key_size=key_size, milliseconds=pbkdf.milliseconds)
+    size = min(key_size, _DERIVED_MAX)
+    return engine.benchmark_kdf(kdf, key_size=size, milliseconds=pbkdf.milliseconds)
 
 
 def make_digest(
@@ -139,7 +142,7 @@ def make_digest(
     if pbkdf.iterations is None:
         iterations = engine.benchmark_kdf(
             Kdf(KdfType.PBKDF2, salt, 0, hash_name=name),
-            key_size=key_size,
+            key_size=min(key_size, _DERIVED_MAX),
             milliseconds=_DIGEST_MILLISECONDS,
         ).iterations
     blank = DigestSpec(name, iterations, salt, b"", length or HASH_SIZES[name])

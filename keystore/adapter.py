@@ -10,6 +10,7 @@ from .cca import MASTER_KEY_SIZE
 from .clear_bytes import wipe
 from .coprocessor import (
     MODE_CCA,
+    MODE_EP11,
     MODE_LETTERS,
     MODE_PKCS11,
     PKCS11_TYPE,
@@ -19,10 +20,11 @@ from .coprocessor import (
     Register,
     RegisterState,
 )
+from .ep11_token import WKVP_SIZE
 from .errors import FormatError
 from .json_object import JsonObject
 from .tokens import MKVP_SIZE
-from .verification import make_mkvp
+from .verification import make_mkvp, make_wkvp
 
 #: Of what files tell of an adapter; version 1 had no state of its card. It is read, never written.
 VERSION: Final = 2
@@ -30,11 +32,19 @@ VERSION: Final = 2
 _ORDER: Final = (Register.NEW, Register.CURRENT, Register.OLD)
 MASTER_KEYS_SIZE: Final = len(_ORDER) * MASTER_KEY_SIZE
 _FILLS: Final = {
-    Register.NEW: (Fill.EMPTY, Fill.PARTIAL, Fill.FULL),
-    Register.CURRENT: (Fill.INVALID, Fill.VALID),
-    Register.OLD: (Fill.INVALID, Fill.VALID),
+    MODE_CCA: {
+        Register.NEW: (Fill.EMPTY, Fill.PARTIAL, Fill.FULL),
+        Register.CURRENT: (Fill.INVALID, Fill.VALID),
+        Register.OLD: (Fill.INVALID, Fill.VALID),
+    },
+    MODE_EP11: {
+        Register.NEW: (Fill.EMPTY, Fill.PARTIAL, Fill.UNCOMMITTED, Fill.COMMITTED),
+        Register.CURRENT: (Fill.INVALID, Fill.VALID),
+        Register.OLD: (Fill.INVALID,),
+    },
 }
-_WHOLE: Final = (Fill.FULL, Fill.VALID)  # these have an MKVP
+#: These have an MKVP.
+_WHOLE: Final = (Fill.FULL, Fill.UNCOMMITTED, Fill.COMMITTED, Fill.VALID)
 _NOTHING: Final = (Fill.EMPTY, Fill.INVALID)
 _SERIAL: Final = re.compile("[0-9A-Z]{8}(?:[0-9A-Z]{8})?")  # 16 of real EP11 coprocessors
 _CREATED: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
@@ -72,6 +82,11 @@ class MasterKeys:
         wipe(self.content)
 
 
+def make_master_key_pattern(mode: str, master_key: bytearray) -> bytes:
+    """The MKVP of a master key, of an EP11 adapter the WKVP of its wrapping key."""
+    return make_wkvp(master_key) if mode == MODE_EP11 else make_mkvp(master_key)
+
+
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """An adapter as it is stored, and its master keys while they are unsealed."""
@@ -91,7 +106,8 @@ class Adapter:
         for register in _ORDER:
             state = self.info.get_register(register)
             key = self.master_keys.copy(register)
-            is_right = make_mkvp(key) == state.mkvp if state.mkvp else True
+            made = make_master_key_pattern(self.info.mode, key)
+            is_right = made == state.mkvp if state.mkvp else True
             if state.state in _NOTHING and any(key):
                 is_right = False
             wipe(key)
@@ -124,6 +140,8 @@ def pack_public(info: AdapterInfo, driver: str, version: int = VERSION) -> dict[
             "checkstop": info.is_checkstopped,
             "control_only": info.is_control_only,
         }
+    if info.mode == MODE_EP11:
+        members["imprint"] = info.is_imprint
     if info.mode == MODE_PKCS11:
         members["token"] = {"uri": info.uri, "clear_allowed": info.is_clear_allowed}
     return members
@@ -135,15 +153,15 @@ def take_public(json: JsonObject, where: str, version: int = VERSION) -> tuple[A
     Raises:
         FormatError: a member is missing, or has a value that it cannot have.
     """
+    text, mode, card_type = json.take_str("apqn"), json.take_str("mode"), json.take_str("type")
     registers = json.take_object("registers")
-    states = {register: _take_register(registers, register, where) for register in _ORDER}
+    states = {register: _take_register(registers, register, mode, where) for register in _ORDER}
     registers.finish()
     driver = json.take_str("driver")
-    text, mode, card_type = json.take_str("apqn"), json.take_str("mode"), json.take_str("type")
     serial, created = json.take_str("serial"), json.take_str("created")
     if card_type not in CARD_TYPES.get(mode, ()):
         raise FormatError(f"{where}: mode {mode!r} and type {card_type!r}, wanted like CEX8C, cca")
-    if mode != MODE_CCA and any(state.state not in _NOTHING for state in states.values()):
+    if mode not in _FILLS and any(state.state not in _NOTHING for state in states.values()):
         what = "a token" if mode == MODE_PKCS11 else "an accelerator"
         raise FormatError(f"{where}: {what} with master keys")
     if not _SERIAL.fullmatch(serial) or not _CREATED.fullmatch(created):
@@ -166,6 +184,10 @@ def take_public(json: JsonObject, where: str, version: int = VERSION) -> tuple[A
             is_checkstopped=json.take_bool("checkstop"),
             is_control_only=json.take_bool("control_only"),
         )
+    if mode == MODE_EP11:
+        info = replace(info, is_imprint=json.take_bool("imprint"))
+        if info.is_imprint and any(state.state not in _NOTHING for state in states.values()):
+            raise FormatError(f"{where}: in imprint mode, and with wrapping keys")
     if mode == MODE_PKCS11:
         token = json.take_object("token")
         info = replace(
@@ -186,13 +208,16 @@ def parse_canonical_apqn(text: str, where: str) -> Apqn:
     return Apqn.parse(text)
 
 
-def _take_register(registers: JsonObject, register: Register, where: str) -> RegisterState:
+def _take_register(
+    registers: JsonObject, register: Register, mode: str, where: str
+) -> RegisterState:
     json = registers.take_object(register.lower())
     text, mkvp = json.take_str("state"), json.take_hex("mkvp")
     json.finish()
-    fills = [fill for fill in _FILLS[register] if fill == text]
+    fills = [fill for fill in _FILLS.get(mode, _FILLS[MODE_CCA])[register] if fill == text]
     if not fills:
         raise FormatError(f"{where}: register {register} is {text!r}")
-    if len(mkvp) != (MKVP_SIZE if fills[0] in _WHOLE else 0):
+    size = WKVP_SIZE if mode == MODE_EP11 else MKVP_SIZE
+    if len(mkvp) != (size if fills[0] in _WHOLE else 0):
         raise FormatError(f"{where}: register {register} is {text} and has MKVP {mkvp.hex()!r}")
     return RegisterState(fills[0], mkvp or None)

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Final
 
 from . import backup, registers
-from .adapter import CARD_TYPES, Adapter, MasterKeys
+from .adapter import CARD_TYPES, Adapter, MasterKeys, make_master_key_pattern
 from .adapter_store import AdapterStore
 from .cca import MASTER_KEY_SIZE
 from .choice import CREATE_HINT
 from .clear_bytes import make_random, wiped
 from .coprocessor import (
+    MODE_ACCEL,
     MODE_CCA,
+    MODE_EP11,
     MODE_LETTERS,
     AdapterInfo,
     Apqn,
@@ -34,7 +36,6 @@ from .envelope import SealMethod
 from .errors import BusyError, CoprocessorError, NotFoundError, UnsupportedError
 from .registers import Part
 from .sealing import ENVELOPE_SUFFIX, HostKey
-from .verification import make_mkvp
 
 HOST_KEY_NAME: Final = "host.key"
 _SERIAL_SIZE: Final = 8
@@ -67,8 +68,7 @@ _OF_DOMAINS: Final = (Change.ONLINE, Change.OFFLINE)
 class Adapters:
     """The adapters whose files lie in ``directory``; several processes may use it at once.
 
-    Nothing but the number of requests is kept between calls: each reads what it needs, and wipes
-    it.
+    Only the number of requests is kept between calls: each reads what it needs, and wipes it.
     """
 
     def __init__(
@@ -117,14 +117,14 @@ class Adapters:
         level: int | None = None,
         is_control_only: bool = False,
     ) -> AdapterInfo:
-        """A new adapter, its CURRENT master key random, or no master key at all.
+        """A new adapter, its CURRENT master key random, or none: then EP11 is in imprint mode.
 
         All domains of a card are of one ``mode`` and ``level`` (of a CEX8, 8); without ``level`` it
         is that of the card, or 8. An accelerator has no master key.
 
         Raises:
             BusyError: there is one with this APQN.
-            UnsupportedError: another mode than cca and accel, or no such card.
+            UnsupportedError: another mode than cca, ep11 and accel, or no such card.
             CoprocessorError: the card is of another type.
             AccessError, FormatError: the file or the host key cannot be had.
         """
@@ -143,9 +143,9 @@ class Adapters:
                 raise CoprocessorError(f"adapter {apqn}: {card_type}, but the card is {card.type}")
             keys = MasterKeys()
             current = RegisterState(Fill.INVALID)
-            if with_master_key and mode == MODE_CCA:
+            if with_master_key and mode != MODE_ACCEL:
                 keys.put(Register.CURRENT, master_key)
-                current = RegisterState(Fill.VALID, make_mkvp(master_key))
+                current = RegisterState(Fill.VALID, make_master_key_pattern(mode, master_key))
             info = AdapterInfo(
                 apqn=apqn,
                 serial=card.serial if card else make_serial(),
@@ -159,6 +159,7 @@ class Adapters:
                 is_configured=card.is_configured if card else True,
                 is_checkstopped=card.is_checkstopped if card else False,
                 is_control_only=is_control_only,
+                is_imprint=mode == MODE_EP11 and not with_master_key,
             )
             try:
                 self._store.create(Adapter(info, SOFT_DRIVER, keys))

@@ -56,7 +56,7 @@ def wrap_key(
         FormatError: no AES key, or an XTS key whose halves are equal.
         UnsupportedError: ``is_exportable`` for a type that says nothing of exports, or no CCA type.
     """
-    if key_type is KeyType.PKCS11_AES:
+    if key_type not in (KeyType.CCA_AESDATA, KeyType.CCA_AESCIPHER):
         raise UnsupportedError(f"{key_type}: no key of CCA's")
     check_clear_key(len(clear), is_xts=is_xts)
     check_exportable(key_type, is_exportable=is_exportable)

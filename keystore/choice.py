@@ -15,6 +15,7 @@ from .tokens import KeyType
 _MAKERS: Final = {
     KeyType.CCA_AESDATA: "a CCA card",
     KeyType.CCA_AESCIPHER: "a card from CEX6C on",
+    KeyType.EP11_AES: "an EP11 card from CEX7 on",
     KeyType.PKCS11_AES: "a PKCS#11 token",
 }
 CREATE_HINT: Final = "'fusecrypt adapter create' makes one"
@@ -54,7 +55,8 @@ class Seen:
         """What a register holds, if the adapter can be used."""
         if self.info is None or not self.info.is_usable:
             return None
-        return self.info.get_register(register).mkvp
+        state = self.info.get_register(register)
+        return state.mkvp if state.is_usable else None
 
 
 def find_named(seen: Sequence[Seen], apqns: Sequence[Apqn]) -> list[Seen]:

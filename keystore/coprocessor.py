@@ -12,6 +12,7 @@ from .keys import SecureKey
 from .tokens import KeyType
 
 MODE_CCA: Final = "cca"
+MODE_EP11: Final = "ep11"
 MODE_ACCEL: Final = "accel"
 #: A PKCS#11 token: no card, though it has a number as one.
 MODE_PKCS11: Final = "pkcs11"
@@ -19,9 +20,14 @@ PKCS11_TYPE: Final = "PKCS11"
 #: What drives the adapters of an IBM Z machine.
 PKEY_DRIVER: Final = "pkey"
 #: Modes of cards and the letters that end a card's type.
-MODE_LETTERS: Final = {MODE_CCA: "C", MODE_ACCEL: "A"}
-#: The first card that has CCA-AESCIPHER keys which become protected keys.
-_AESCIPHER_LEVEL: Final = 6
+MODE_LETTERS: Final = {MODE_CCA: "C", MODE_EP11: "P", MODE_ACCEL: "A"}
+#: Where keys of a type are made and used: mode, and the first card that has them.
+_KEY_MAKERS: Final = {
+    KeyType.CCA_AESDATA: (MODE_CCA, 0),
+    KeyType.CCA_AESCIPHER: (MODE_CCA, 6),
+    KeyType.EP11_AES: (MODE_EP11, 7),
+    KeyType.PKCS11_AES: (MODE_PKCS11, 0),
+}
 _APQN: Final = re.compile(r"([0-9a-fA-F]{1,2})\.([0-9a-fA-F]{1,4})")
 
 
@@ -57,11 +63,13 @@ class Register(StrEnum):
 
 
 class Fill(StrEnum):
-    """How a register is filled: NEW takes the first three values, the others the last two."""
+    """How a register is filled: CURRENT and OLD take the last two values, NEW the others."""
 
     EMPTY = "empty"
     PARTIAL = "partial"  # some key parts are loaded
     FULL = "full"
+    UNCOMMITTED = "uncommitted"  # of EP11: full, and still to be approved
+    COMMITTED = "committed"  # of EP11: what FULL is of CCA
     VALID = "valid"
     INVALID = "invalid"
 
@@ -71,12 +79,12 @@ class RegisterState:
     """What may be told of a master-key register."""
 
     state: Fill
-    mkvp: bytes | None = None  # 8 bytes when FULL or VALID
+    mkvp: bytes | None = None  # 8 bytes, of EP11 16, when there is a whole master key
 
     @property
     def is_usable(self) -> bool:
-        """The register holds a whole master key."""
-        return self.mkvp is not None
+        """The register holds a whole master key, which keys may be wrapped by."""
+        return self.mkvp is not None and self.state is not Fill.UNCOMMITTED
 
     def __str__(self) -> str:
         return self.mkvp.hex() if self.mkvp else "-"
@@ -107,8 +115,9 @@ class AdapterInfo:
     is_configured: bool = True  # the card is given to this machine
     is_checkstopped: bool = False  # the card failed, or is said to have, for a drill
     is_control_only: bool = False  # the domain is administered here, and used elsewhere
+    is_imprint: bool = False  # of EP11: not taken into use yet; it has no wrapping keys
     requests: int = field(default=0, compare=False)  # since the start of the process that counts
-    driver: str = "soft"  # or PKEY_DRIVER: the adapter is the machine's own
+    driver: str = field(default="soft", compare=False)  # or PKEY_DRIVER: the machine's own
     uri: str = ""  # of a PKCS#11 token
     is_clear_allowed: bool = False  # a token's keys may be clear in this process for a moment
     limits: tuple[str, ...] = field(default=(), compare=False)  # what a token cannot do
@@ -131,14 +140,16 @@ class AdapterInfo:
     @property
     def is_usable(self) -> bool:
         """Keys can be used with it, if it has their master key."""
-        has_keys = self.mode != MODE_ACCEL and not self.is_control_only
+        has_keys = self.mode != MODE_ACCEL and not self.is_control_only and not self.is_imprint
         return has_keys and self.status is Status.ONLINE
 
     def supports(self, key_type: KeyType) -> bool:
         """The card, or token, knows keys of this type."""
-        if KeyType.PKCS11_AES is key_type or self.mode == MODE_PKCS11:
-            return self.mode == MODE_PKCS11 and key_type is KeyType.PKCS11_AES
-        return key_type is not KeyType.CCA_AESCIPHER or self.level >= _AESCIPHER_LEVEL
+        return self.is_kind_for(key_type) and self.level >= _KEY_MAKERS[key_type][1]
+
+    def is_kind_for(self, key_type: KeyType) -> bool:
+        """Such an adapter, if it is not too old, knows keys of this type."""
+        return self.mode == _KEY_MAKERS[key_type][0]
 
     def get_register(self, register: Register) -> RegisterState:
         """The state of one register."""

@@ -16,6 +16,7 @@ from .choice import (
     find_holders,
 )
 from .coprocessor import Apqn, Coprocessor, Register, Transport, Validation
+from .ep11_adapters import Ep11Adapters
 from .errors import CoprocessorError, MapperError
 from .keys import SecureKey
 from .machine_adapters import MachineAdapters
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class Coprocessors(TokenAdapters, MachineAdapters):
+class Coprocessors(TokenAdapters, MachineAdapters, Ep11Adapters):
     """The same adapters, with what they do for keys."""
 
     #: Which one was asked last; whoever wants to know clears it before.

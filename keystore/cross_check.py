@@ -40,7 +40,7 @@ def cross_check(
     present = {adapter.apqn: adapter for adapter in adapters}
     chosen = [present[apqn] for apqn in apqns if apqn in present and present[apqn].is_usable]
     if not apqns:
-        chosen = [adapter for adapter in adapters if adapter.is_usable]
+        chosen = [a for a in adapters if a.is_usable and a.is_kind_for(key_type)]
     notes: list[str] = []
     warnings: list[str] = []
     for apqn in apqns:
@@ -50,15 +50,15 @@ def cross_check(
             warnings.append(f"APQN {apqn}: {_say_unusable(present[apqn])}")
     for adapter in chosen:
         if not adapter.supports(key_type):
-            is_old = adapter.level and key_type is KeyType.CCA_AESCIPHER
-            lack = "is too old for" if is_old else "has no"
+            lack = "is too old for" if adapter.is_kind_for(key_type) else "has no"
             warnings.append(f"APQN {adapter.apqn}: a {adapter.type} {lack} {key_type} keys")
         notes += [f"APQN {adapter.apqn}: {text}" for text in _list_notes(adapter, mkvp)]
         warnings += [f"APQN {adapter.apqn}: {text}" for text in _list_warnings(adapter, mkvp)]
     warnings += _compare(chosen)
     if not chosen:
         warnings.append("None of the adapters can be used")
-    return CrossCheck(tuple(notes), tuple(warnings), tuple(_format_table(chosen)))
+    table = _format_table(chosen, has_old=key_type is not KeyType.EP11_AES)
+    return CrossCheck(tuple(notes), tuple(warnings), tuple(table))
 
 
 def _say_unusable(adapter: AdapterInfo) -> str:
@@ -68,6 +68,8 @@ def _say_unusable(adapter: AdapterInfo) -> str:
         return f"cannot be used: {adapter.problem}"
     if adapter.is_control_only:
         return "is administered here, and used elsewhere"
+    if adapter.is_imprint:
+        return "is in imprint mode"
     return f"is {adapter.status}"
 
 
@@ -75,6 +77,8 @@ def _list_notes(adapter: AdapterInfo, mkvp: bytes | None) -> list[str]:
     found: list[str] = []
     if adapter.new.state is Fill.PARTIAL:
         found.append("the NEW master key is loaded only in part")
+    if adapter.new.state is Fill.UNCOMMITTED:
+        found.append("the NEW master key is loaded, and not committed yet")
     pairs = (
         (Register.OLD, Register.CURRENT),
         (Register.NEW, Register.CURRENT),
@@ -109,15 +113,24 @@ def _compare(adapters: Sequence[AdapterInfo]) -> list[str]:
     return found
 
 
-def _format_table(adapters: Sequence[AdapterInfo]) -> list[str]:
-    rows = [
-        f"{adapter.apqn!s:<11} {_cell(adapter.new):<16} {_cell(adapter.current):<16} "
-        f"{_cell(adapter.old):<16} {adapter.type:<6}"
-        for adapter in adapters
+def _format_table(adapters: Sequence[AdapterInfo], *, has_old: bool) -> list[str]:
+    """As zkey's: the patterns of EP11's wrapping keys are longer, and there is no OLD."""
+    registers = (Register.NEW, Register.CURRENT, Register.OLD)[: 3 if has_old else 2]
+    width = 16 if has_old else 32
+    lines = [
+        (str(a.apqn), *(_cell(a.get_register(register)) for register in registers), a.type)
+        for a in adapters
     ]
-    head = f"{'CARD.DOMAIN':<11} {'NEW MK':<16} {'CURRENT MK':<16} {'OLD MK':<16} {'TYPE':<6}"
-    return [head, "-" * 69, *rows]
+    head = ("CARD.DOMAIN", *(f"{register} MK" for register in registers), "TYPE")
+    widths = (11, *(width for _ in registers), 6)
+    rows = [
+        " ".join(cell.ljust(wide) for cell, wide in zip(line, widths, strict=True))
+        for line in (head, *lines)
+    ]
+    return [rows[0], "-" * len(rows[0]), *rows[1:]]
 
 
 def _cell(register: RegisterState) -> str:
+    if register.state is Fill.UNCOMMITTED:
+        return "uncommitted"
     return "partially loaded" if register.state is Fill.PARTIAL else str(register)

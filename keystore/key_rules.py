@@ -1,4 +1,4 @@
-"""What the rules in a CCA-AESCIPHER token allow that a volume key should not allow.
+"""What the rules in a CCA-AESCIPHER or EP11-AES token allow that a volume key should not allow.
 
 Source: CCA Programmer's Guide, "AES CIPHER variable-length symmetric key token", key-usage and
 key-management fields; which of them zkey warns of: check_aes_cipher_key in zkey/pkey.c.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from .ep11_token import DECRYPT, ENCRYPT, EXTRACTABLE, PROTKEY_EXTRACTABLE, Ep11Token
 from .keys import SecureKey
 from .tokens import (
     KMF1_EXPORT_CPACF,
@@ -42,7 +43,9 @@ _CONVERTED: Final = 0x12
 
 
 def find_weaknesses(key: SecureKey, *, may_export: bool = False) -> list[str]:
-    """Why the key might not be as secure as it should, each once; CCA-AESDATA has no such rules.
+    """Why the key might not be as secure as it should, each once.
+
+    CCA-AESDATA and PKCS11-AES keys have no such rules.
 
     ``may_export``: exports are meant to be allowed.
     """
@@ -51,7 +54,22 @@ def find_weaknesses(key: SecureKey, *, may_export: bool = False) -> list[str]:
         if isinstance(half, AesCipherToken):
             exports = [] if may_export else _list_exports(half)
             found.update(dict.fromkeys(_list_usage(half) + exports + _list_history(half)))
+        elif isinstance(half, Ep11Token):
+            found.update(dict.fromkeys(_list_attributes(half, may_export=may_export)))
     return list(found)
+
+
+def _list_attributes(token: Ep11Token, *, may_export: bool) -> list[str]:
+    """What the attributes of an EP11 key allow, and do not."""
+    wanted = {
+        ENCRYPT: "cannot be used to encrypt",
+        DECRYPT: "cannot be used to decrypt",
+        PROTKEY_EXTRACTABLE: "cannot become a protected key",
+    }
+    found = [what for bit, what in wanted.items() if not token.attributes & bit]
+    if token.attributes & EXTRACTABLE and not may_export:
+        found.append("can be exported with another key")
+    return found
 
 
 def _list_usage(token: AesCipherToken) -> list[str]:

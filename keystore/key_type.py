@@ -12,17 +12,19 @@ XTS_KEY_BITS: Final = (128, 256)
 
 
 class KeyType(StrEnum):
-    """The kinds of secure key: two spelt as zkey spells them, and that of a PKCS#11 token."""
+    """The kinds of secure key: three spelt as zkey spells them, and that of a PKCS#11 token."""
 
     CCA_AESDATA = "CCA-AESDATA"
     CCA_AESCIPHER = "CCA-AESCIPHER"
+    EP11_AES = "EP11-AES"
     PKCS11_AES = "PKCS11-AES"
 
 
-#: Bytes of one token in a file; an XTS key is two of them.
+#: Bytes of one token in a file as it is made here; an XTS key is two of them.
 TOKEN_SIZES: Final = {
     KeyType.CCA_AESDATA: 64,
     KeyType.CCA_AESCIPHER: 136,
+    KeyType.EP11_AES: 336,
     KeyType.PKCS11_AES: 96,
 }
 #: What CCA coprocessors make.

@@ -1,8 +1,9 @@
-"""The three AES master-key registers of an adapter: how they are filled, set and cleared.
+"""The master-key registers of an adapter: how they are filled, set and cleared.
 
 Source: CCA Programmer's Guide, "Master-key process" (parts are combined by exclusive or; SET moves
 CURRENT to OLD and NEW to CURRENT) and "Master-key verification pattern" (a NEW master key with the
-pattern of CURRENT or OLD is refused). Each function changes the unsealed adapter and returns what
+pattern of CURRENT or OLD is refused); of EP11, whose wrapping keys they are: zcrypt_ep11misc.h of
+Linux, the states of a domain. Each function changes the unsealed adapter and returns what
 is told of it then; storing it is the caller's.
 """
 
@@ -11,12 +12,19 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 
-from .adapter import Adapter
+from .adapter import Adapter, make_master_key_pattern
 from .cca import MASTER_KEY_SIZE
 from .clear_bytes import make_random, wiped
-from .coprocessor import MODE_CCA, MODE_PKCS11, PKEY_DRIVER, Fill, Register, RegisterState
+from .coprocessor import (
+    MODE_CCA,
+    MODE_EP11,
+    MODE_PKCS11,
+    PKEY_DRIVER,
+    Fill,
+    Register,
+    RegisterState,
+)
 from .errors import ConfigError, CoprocessorError, PolicyError, UnsupportedError
-from .verification import make_mkvp
 
 
 class Part(StrEnum):
@@ -80,22 +88,58 @@ def clear_new(adapter: Adapter) -> Adapter:
     return replace(adapter, info=replace(adapter.info, new=RegisterState(Fill.EMPTY)))
 
 
+def commit_new(adapter: Adapter) -> Adapter:
+    """Approve the NEW wrapping key of an EP11 adapter: only then keys are re-enciphered to it.
+
+    Raises:
+        CoprocessorError: NEW is not full, or is committed already.
+        UnsupportedError: no EP11 adapter.
+    """
+    check_has_registers(adapter)
+    if adapter.info.mode != MODE_EP11:
+        raise UnsupportedError(
+            f"adapter {adapter.info.apqn}: a {adapter.info.type} commits nothing; wanted: EP11 mode"
+        )
+    _check_new_is(adapter, Fill.UNCOMMITTED, "to be committed")
+    state = RegisterState(Fill.COMMITTED, adapter.info.new.mkvp)
+    return replace(adapter, info=replace(adapter.info, new=state))
+
+
+def leave_imprint(adapter: Adapter) -> Adapter:
+    """Take an EP11 adapter into use, so that it may have wrapping keys.
+
+    Raises:
+        CoprocessorError: it is in use already.
+        UnsupportedError: no EP11 adapter.
+    """
+    info = adapter.info
+    if info.mode != MODE_EP11 or adapter.driver == PKEY_DRIVER:
+        raise UnsupportedError(f"adapter {info.apqn}: no virtual adapter in EP11 mode")
+    if not info.is_imprint:
+        raise CoprocessorError(f"adapter {info.apqn}: has left imprint mode already")
+    return replace(adapter, info=replace(info, is_imprint=False))
+
+
 def set_new(adapter: Adapter) -> Adapter:
     """Make NEW the CURRENT master key, CURRENT the OLD one; what was OLD is gone.
 
+    EP11 has no OLD: what was CURRENT is gone.
+
     Raises:
-        CoprocessorError: NEW is not full.
+        CoprocessorError: NEW is not full, or of EP11 not committed.
     """
     check_has_registers(adapter)
-    _check_new_is(adapter, Fill.FULL, "to be set")
+    has_old = adapter.info.mode == MODE_CCA
+    _check_new_is(adapter, Fill.FULL if has_old else Fill.COMMITTED, "to be set")
     keys, info = adapter.master_keys, adapter.info
     with wiped(keys.copy(Register.CURRENT)) as current, wiped(keys.copy(Register.NEW)) as new:
-        keys.put(Register.OLD, current)
+        if has_old:
+            keys.put(Register.OLD, current)
         keys.put(Register.CURRENT, new)
     keys.put(Register.NEW, bytearray(MASTER_KEY_SIZE))
     states = replace(
         info,
-        old=info.current,
+        old=info.current if has_old else info.old,
         current=RegisterState(Fill.VALID, info.new.mkvp),
         new=RegisterState(Fill.EMPTY),
     )
@@ -106,7 +150,7 @@ def check_has_registers(adapter: Adapter) -> None:
     """That the adapter is of a kind that has master keys which can be put into it.
 
     Raises:
-        CoprocessorError: it is an accelerator.
+        CoprocessorError: it is an accelerator, or in imprint mode.
         UnsupportedError: a PKCS#11 token, or an adapter of the machine.
     """
     if adapter.info.mode == MODE_PKCS11:
@@ -119,8 +163,13 @@ def check_has_registers(adapter: Adapter) -> None:
             f"adapter {adapter.info.apqn}: the machine's own: its master keys are loaded with "
             "panel.exe or a Trusted Key Entry workstation"
         )
-    if adapter.info.mode != MODE_CCA:
+    if adapter.info.mode not in (MODE_CCA, MODE_EP11):
         raise CoprocessorError(f"adapter {adapter.info.apqn}: an accelerator has no master keys")
+    if adapter.info.is_imprint:
+        raise CoprocessorError(
+            f"adapter {adapter.info.apqn}: is in imprint mode, without wrapping keys; 'adapter "
+            "leave-imprint' ends it"
+        )
 
 
 def _check_new_is(adapter: Adapter, wanted: Fill, purpose: str) -> None:
@@ -136,14 +185,15 @@ def _fill_new(adapter: Adapter, master_key: bytearray) -> Adapter:
     apqn = adapter.info.apqn
     if _is_uniform(master_key):
         raise PolicyError(f"adapter {apqn}: the parts make a weak master key, all bytes the same")
-    mkvp = make_mkvp(master_key)
+    mkvp = make_master_key_pattern(adapter.info.mode, master_key)
     for register in (Register.CURRENT, Register.OLD):
         if adapter.info.get_register(register).mkvp == mkvp:
             raise PolicyError(
                 f"adapter {apqn}: the NEW master key would be its {register} one, MKVP {mkvp.hex()}"
             )
     adapter.master_keys.put(Register.NEW, master_key)
-    return replace(adapter, info=replace(adapter.info, new=RegisterState(Fill.FULL, mkvp)))
+    fill = Fill.FULL if adapter.info.mode == MODE_CCA else Fill.UNCOMMITTED
+    return replace(adapter, info=replace(adapter.info, new=RegisterState(fill, mkvp)))
 
 
 def _is_uniform(content: bytearray) -> bool:

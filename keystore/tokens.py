@@ -1,4 +1,6 @@
-"""Key tokens of CCA coprocessors: bytes to values and back. No I/O, no cryptography.
+"""Key tokens, those of CCA coprocessors and all of them: bytes to values and back.
+
+No I/O, no cryptography.
 
 Source: CCA Programmer's Guide, "AES internal fixed-length key token" (X'04'), "AES CIPHER
 variable-length symmetric key token" (X'05') and "Token validation value"; zkey/pkey.h of
@@ -11,7 +13,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final, NoReturn, Self
 
-from . import pkcs11_token
+from . import ep11_token, pkcs11_token
+from .ep11_token import Ep11Token as Ep11Token
 from .errors import FormatError
 from .key_type import KEY_BITS as KEY_BITS
 from .key_type import MKVP_SIZE as MKVP_SIZE
@@ -28,8 +31,6 @@ _VERSION_AESCIPHER: Final = 0x05
 _OTHER_KINDS: Final = {
     (0x00, 0x01): "a protected key",
     (0x00, 0x02): "a clear key",
-    (0x00, 0x03): "EP11-AES",
-    (0x00, 0x06): "EP11-AES",
     (0x00, 0x07): "EP11-ECC",
     (0x00, 0x09): "PVSECRET",
     (0x1F, 0x05): "a CCA PKA key",
@@ -261,12 +262,13 @@ def _parse_associated_data(buf: bytes) -> tuple[int, int, int, int, int, int]:
     return bits, usage1, usage2, management1, management2, management3
 
 
-Token = AesDataToken | AesCipherToken | Pkcs11Token
-#: By type and version.
-_TOKENS: Final[dict[tuple[int, int], tuple[KeyType, type[Token]]]] = {
-    (_TYPE_CCA, _VERSION_AESDATA): (KeyType.CCA_AESDATA, AesDataToken),
-    (_TYPE_CCA, _VERSION_AESCIPHER): (KeyType.CCA_AESCIPHER, AesCipherToken),
-    (pkcs11_token.TYPE, pkcs11_token.VERSION): (KeyType.PKCS11_AES, Pkcs11Token),
+Token = AesDataToken | AesCipherToken | Ep11Token | Pkcs11Token
+#: By type and version: bytes, and what parses them.
+_TOKENS: Final[dict[tuple[int, int], tuple[int, type[Token]]]] = {
+    (_TYPE_CCA, _VERSION_AESDATA): (TOKEN_SIZES[KeyType.CCA_AESDATA], AesDataToken),
+    (_TYPE_CCA, _VERSION_AESCIPHER): (TOKEN_SIZES[KeyType.CCA_AESCIPHER], AesCipherToken),
+    **{(ep11_token.TYPE, version): (size, Ep11Token) for version, size in ep11_token.SIZES.items()},
+    (pkcs11_token.TYPE, pkcs11_token.VERSION): (TOKEN_SIZES[KeyType.PKCS11_AES], Pkcs11Token),
 }
 
 
@@ -287,14 +289,14 @@ def parse_tokens(buf: bytes) -> tuple[Token, ...]:
     if kind not in _TOKENS:
         raise FormatError(
             f"key token: type {buf[0]:02x} and version {buf[4]:02x} at bytes 0 and 4, "
-            "wanted 01 and 04 or 05, or 46 and 01"
+            "wanted 01 and 04 or 05, 00 and 03 or 06, or 46 and 01"
         )
-    key_type, token_class = _TOKENS[kind]
-    size = TOKEN_SIZES[key_type]
+    size, token_class = _TOKENS[kind]
     if len(buf) == size:
         return (token_class.parse(buf),)
     if len(buf) != 2 * size:
-        raise FormatError(f"key token: {len(buf)} bytes, wanted {size}, or {2 * size} for XTS")
+        name = f"{KeyType.EP11_AES} token" if token_class is Ep11Token else "key token"
+        raise FormatError(f"{name}: {len(buf)} bytes, wanted {size}, or {2 * size} for XTS")
     first, second = token_class.parse(buf[:size]), token_class.parse(buf[size:])
     _check_pair(first, second, size)
     return first, second

@@ -12,8 +12,9 @@ from typing import Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from .ep11_token import WKVP_SIZE
 from .errors import FormatError
-from .tokens import MKVP_SIZE
+from .key_type import MKVP_SIZE
 
 _PLAINTEXT: Final = bytes(32)
 _NO_IV: Final = bytes(16)
@@ -24,6 +25,16 @@ def make_mkvp(master_key: bytearray) -> bytes:
     digest = hashlib.sha256(b"\x01")
     digest.update(master_key)
     return digest.digest()[:MKVP_SIZE]
+
+
+def make_wkvp(wrapping_key: bytearray) -> bytes:
+    """The 16 bytes by which the wrapping key of a virtual EP11 adapter is told from others.
+
+    Of real ones nobody knows how they are made; of ours: see ep11.py.
+    """
+    digest = hashlib.sha256(b"\x02")
+    digest.update(wrapping_key)
+    return digest.digest()[:WKVP_SIZE]
 
 
 def make_pattern(clear: bytearray, *, is_xts: bool) -> str:

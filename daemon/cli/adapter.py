@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from ...keystore.coprocessor import MODE_CCA, MODE_LETTERS, MODE_PKCS11, Apqn
-from ...keystore.errors import ConfigError, CoprocessorError, NotFoundError, UnsupportedError
+from ...keystore.coprocessor import (
+    MODE_ACCEL,
+    MODE_CCA,
+    MODE_EP11,
+    MODE_LETTERS,
+    MODE_PKCS11,
+    PKEY_DRIVER,
+    AdapterInfo,
+    Apqn,
+)
+from ...keystore.errors import ConfigError, CoprocessorError, NotFoundError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from ..keystored.client import Keystore
@@ -28,8 +37,6 @@ def run_create(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     for option in ("uri", "allow-clear-in-keystored"):
         if args.has(option) or args.text(option):
             raise ConfigError(f"--{option}: wanted: --mode {MODE_PKCS11}")
-    if mode == "ep11":
-        raise UnsupportedError(f"--mode {mode}: not supported")
     if mode not in MODE_LETTERS:
         raise ConfigError(
             f"--mode: got {mode!r}; wanted: {', '.join((*MODE_LETTERS, MODE_PKCS11))}"
@@ -38,7 +45,7 @@ def run_create(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     level = None if card_type is None else _CARD_TYPES.get(card_type.upper())
     if card_type is not None and level is None:
         raise ConfigError(f"--card-type: got {card_type!r}; wanted: {', '.join(_CARD_TYPES)}")
-    has_master_key = not args.has("no-master-key") and mode == MODE_CCA
+    has_master_key = not args.has("no-master-key") and mode != MODE_ACCEL
     adapter = Keystore(settings).create_adapter(
         apqn,
         mode,
@@ -54,10 +61,37 @@ def run_create(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             " volumes under it is lost. Make a copy now, and keep it elsewhere: fusecrypt adapter"
             " backup FILE"
         )
-    elif mode != MODE_CCA:
+    elif mode == MODE_ACCEL:
         output.line(f"Adapter {apqn} is an accelerator: it has no master key and serves no keys.")
+    elif adapter.is_imprint:
+        output.line(
+            f"Adapter {apqn} is in imprint mode: 'adapter leave-imprint' comes before its master "
+            "key."
+        )
     else:
         output.line(f"Adapter {apqn} has no master key yet: it cannot make or use keys.")
+    return ExitCode.OK
+
+
+def run_add(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Have an adapter of an IBM Z machine used."""
+    adapter = Keystore(settings).add_adapter(Apqn.parse(args.positionals[0]))
+    output.json(describe_adapter(adapter))
+    output.line(
+        f"Adapter {adapter.apqn} is the machine's {adapter.type}, CURRENT {adapter.current}."
+    )
+    output.warn(
+        f"keys under {adapter.apqn} are made and validated here; volumes under them are opened by "
+        "the kernel's paes (cryptsetup open), not by fusecrypt. This was never tried on hardware"
+    )
+    return ExitCode.OK
+
+
+def run_leave_imprint(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Take an EP11 adapter into use."""
+    adapter = Keystore(settings).leave_imprint(Apqn.parse(args.positionals[0]))
+    output.json(describe_adapter(adapter))
+    output.line(f"Adapter {adapter.apqn} has left imprint mode, and has no master key yet.")
     return ExitCode.OK
 
 
@@ -97,20 +131,27 @@ def run_show(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     for line in (
         f"Adapter {apqn}",
         f"  mode:        {adapter.mode}",
-        f"  type:        {'a PKCS#11 token' if adapter.uri else f'{adapter.type}, in software'}",
+        f"  type:        {_describe_type(adapter)}",
         f"  serial:      {adapter.serial}",
         f"  status:      {adapter.status}",
         f"  domain:      {'administered only' if adapter.is_control_only else 'used here'}",
         f"  requests:    {adapter.requests} since fusecrypt-keystored started",
         f"  created:     {adapter.created}",
         *(describe_token(adapter) if adapter.uri else ()),
-        "  AES master key registers:",
+        *(["  imprint:     yes, without master keys"] if adapter.is_imprint else ()),
+        f"  {'WK' if adapter.mode == MODE_EP11 else 'AES'} master key registers:",
         f"    NEW:       {adapter.new.state} {adapter.new}",
         f"    CURRENT:   {adapter.current.state} {adapter.current}",
-        f"    OLD:       {adapter.old.state} {adapter.old}",
+        *([f"    OLD:       {adapter.old.state} {adapter.old}"] * (adapter.mode != MODE_EP11)),
     ):
         output.line(line)
     return ExitCode.OK
+
+
+def _describe_type(adapter: AdapterInfo) -> str:
+    if adapter.uri:
+        return "a PKCS#11 token"
+    return f"{adapter.type}, {'of the machine' if adapter.driver == PKEY_DRIVER else 'in software'}"
 
 
 def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import Final
 
 from ...keystore.cca import MASTER_KEY_SIZE
-from ...keystore.coprocessor import AdapterInfo, Apqn, Register
+from ...keystore.coprocessor import MODE_EP11, AdapterInfo, Apqn, Register
 from ...keystore.errors import ConfigError, MapperError, NotFoundError
 from ...keystore.registers import Part
 from ..config import Settings
@@ -63,12 +63,19 @@ def run_clear_new(args: Arguments, settings: Settings, output: Output) -> ExitCo
     )
 
 
+def run_commit(args: Arguments, settings: Settings, output: Output) -> ExitCode:
+    """Approve the NEW wrapping key of an EP11 adapter."""
+    return _tell_new(output, Keystore(settings).commit_master_key(Apqn.parse(args.positionals[0])))
+
+
 def run_set(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """Make NEW the CURRENT master key, and say which keys that concerns."""
     apqn = Apqn.parse(args.positionals[0])
     keystore = Keystore(settings)
-    lost = _get(keystore, apqn).old.mkvp
-    _warn_of_unstaged(settings, output)
+    before = _get(keystore, apqn)
+    has_old = before.mode != MODE_EP11
+    lost = before.old.mkvp if has_old else before.current.mkvp
+    _warn_of_unstaged(settings, output, has_old=has_old)
     info = keystore.set_master_key(apqn)
     if lost is not None:
         output.warn(
@@ -81,11 +88,12 @@ def run_set(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             " with the next one that is set: re-encipher them, and complete what was staged"
         )
     output.json(describe_adapter(info))
-    output.line(f"Adapter {apqn}: CURRENT {info.current}, OLD {info.old}.")
+    old = f", OLD {info.old}" if has_old else ""
+    output.line(f"Adapter {apqn}: CURRENT {info.current}{old}.")
     return ExitCode.OK
 
 
-def _warn_of_unstaged(settings: Settings, output: Output) -> None:
+def _warn_of_unstaged(settings: Settings, output: Output, *, has_old: bool) -> None:
     try:
         names = list_unstaged(settings)
     except MapperError as error:
@@ -93,9 +101,13 @@ def _warn_of_unstaged(settings: Settings, output: Output) -> None:
         return
     if names:
         shown = ", ".join(names[:_NAMES_MAX]) + (", …" if len(names) > _NAMES_MAX else "")
+        helps = (
+            "until the next SET 'fusecrypt master-key stage' still helps"
+            if has_old
+            else "EP11 has no OLD master key: those under this adapter's need another one with it"
+        )
         output.warn(
-            f"{len(names)} keys or volumes are not staged for the NEW master key: {shown}; until "
-            "the next SET 'fusecrypt master-key stage' still helps"
+            f"{len(names)} keys or volumes are not staged for the NEW master key: {shown}; {helps}"
         )
 
 
@@ -103,10 +115,14 @@ def run_query(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """The state of the registers."""
     info = _get(Keystore(settings), Apqn.parse(args.positionals[0]))
     output.json(describe_adapter(info))
+    is_ep11 = info.mode == MODE_EP11
     for register in Register:
         state = info.get_register(register)
         mkvp = f"0x{state}" if state.mkvp else "-"
-        output.line(f"AES {register + ':':<9}{state.state:<8} {mkvp}")
+        if is_ep11 and register is not Register.OLD:  # it has none
+            output.line(f"WK {register + ':':<9}{state.state:<11} {mkvp}")
+        elif not is_ep11:
+            output.line(f"AES {register + ':':<9}{state.state:<8} {mkvp}")
     return ExitCode.OK
 
 

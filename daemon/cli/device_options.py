@@ -24,13 +24,13 @@ LSZCRYPT: Final = Vocabulary(
         "cardonly": make_flag("Show cards only"),
         "queueonly": make_flag("Show domains only"),
         "ccaonly": make_flag("Show CCA coprocessors only"),
+        "ep11only": make_flag("Show EP11 coprocessors only"),
         "accelonly": make_flag("Show accelerators only"),
         "serial": make_flag("Show the serial numbers of the cards", "s"),
         "domains": make_flag("Show which domains are used and administered", "d"),
         "bus": make_flag("Show what concerns all cards", "b"),
         "capability": make_flag("Show what the cards can do", "c"),
     },
-    unsupported=frozenset({"ep11only"}),
 )
 
 CHZCRYPT: Final = Vocabulary(

@@ -69,6 +69,24 @@ def _load_master_key_clear() -> Action:
     return run_clear_new
 
 
+def _load_add() -> Action:
+    from .adapter import run_add
+
+    return run_add
+
+
+def _load_leave_imprint() -> Action:
+    from .adapter import run_leave_imprint
+
+    return run_leave_imprint
+
+
+def _load_master_key_commit() -> Action:
+    from .adapter_master_key import run_commit
+
+    return run_commit
+
+
 def _load_master_key_set() -> Action:
     from .adapter_master_key import run_set
 
@@ -163,7 +181,7 @@ _BACKUP_OPTIONS: Final = frozenset({"key-file", "keyfile-offset", "keyfile-size"
 
 KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
     "adapter create": Command(
-        "adapter create [--mode cca|accel|pkcs11] [--card-type TYPE] [--uri URI]"
+        "adapter create [--mode cca|ep11|accel|pkcs11] [--card-type TYPE] [--uri URI]"
         " [--no-master-key] CARD.DOMAIN",
         "Make a virtual adapter with a random master key, or an adapter of a PKCS#11 token",
         _load_create,
@@ -173,6 +191,20 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
                 *("uri", "allow-clear-in-keystored"),
             }
         ),
+        minimum=1,
+        maximum=1,
+    ),
+    "adapter add": Command(
+        "adapter add CARD.DOMAIN",
+        "Use an adapter of this IBM Z machine",
+        _load_add,
+        minimum=1,
+        maximum=1,
+    ),
+    "adapter leave-imprint": Command(
+        "adapter leave-imprint CARD.DOMAIN",
+        "Take an adapter in EP11 mode into use, so that it may have a master key",
+        _load_leave_imprint,
         minimum=1,
         maximum=1,
     ),
@@ -234,6 +266,13 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         "adapter master-key clear-new CARD.DOMAIN",
         "Empty the NEW register",
         _load_master_key_clear,
+        minimum=1,
+        maximum=1,
+    ),
+    "adapter master-key commit": Command(
+        "adapter master-key commit CARD.DOMAIN",
+        "Approve the NEW master key of an adapter in EP11 mode",
+        _load_master_key_commit,
         minimum=1,
         maximum=1,
     ),
@@ -342,6 +381,7 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
                 "cardonly",
                 "ccaonly",
                 "domains",
+                "ep11only",
                 "queueonly",
                 "serial",
             }

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ...keystore.coprocessor import MODE_ACCEL, MODE_CCA, MODE_PKCS11, AdapterInfo, Status
+from ...keystore.coprocessor import (
+    MODE_ACCEL,
+    MODE_CCA,
+    MODE_EP11,
+    MODE_PKCS11,
+    AdapterInfo,
+    Status,
+)
 from ...keystore.errors import ConfigError, CoprocessorError
 from ...keystore.tokens import KeyType
 from ..config import Settings
@@ -32,7 +39,12 @@ _MORE_COLUMNS: Final = (
     ("DRIVER", 11, False),
 )
 _SERIAL_COLUMNS: Final = (*_COLUMNS[:4], ("SERIALNR", 8, False))
-_MODES: Final = {MODE_CCA: "CCA-Coproc", MODE_ACCEL: "Accelerator", MODE_PKCS11: "Token"}
+_MODES: Final = {
+    MODE_CCA: "CCA-Coproc",
+    MODE_EP11: "EP11-Coproc",
+    MODE_ACCEL: "Accelerator",
+    MODE_PKCS11: "Token",
+}
 #: Hardware type of a CEX5; each later card has the next number (arch/s390, ap.h).
 _FIRST_LEVEL, _FIRST_HARDWARE_TYPE = 5, 11
 _ROW: Final = 16  # domains in one line of the grid
@@ -101,7 +113,7 @@ def _make_cells(
         "REQUESTS": str(sum(domain.requests for domain in domains)),
         "SERIALNR": first.serial,
         "HWTYPE": str(first.level - _FIRST_LEVEL + _FIRST_HARDWARE_TYPE) if first.level else "-",
-        "DRIVER": "pkcs11" if first.mode == MODE_PKCS11 else "soft",
+        "DRIVER": "pkcs11" if first.mode == MODE_PKCS11 else first.driver,
     }
     return [cells.get(column, "-") for column, _, _ in columns]
 
@@ -156,6 +168,6 @@ def _show_capability(chosen: Sequence[AdapterInfo]) -> tuple[list[str], dict[str
 
 
 def _is_of_mode(adapter: AdapterInfo, args: Arguments) -> bool:
-    modes = [mode for mode, name in ((MODE_CCA, "ccaonly"), (MODE_ACCEL, "accelonly"))
-             if args.has(name)]  # fmt: skip
+    names = {"ccaonly": MODE_CCA, "ep11only": MODE_EP11, "accelonly": MODE_ACCEL}
+    modes = [mode for name, mode in names.items() if args.has(name)]
     return not modes or adapter.mode in modes

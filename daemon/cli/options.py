@@ -140,7 +140,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "show-keys": make_flag("Show the keys in a table"),
     "fail-io": make_flag("Let I/O fail instead of wait"),
     "dump-json-metadata": make_flag("Print the JSON area of the header"),
-    "mode": Option("Kind of an adapter: cca or accel", "MODE"),
+    "mode": Option("Kind of an adapter: cca, ep11, accel or pkcs11", "MODE"),
     "card-type": Option("Card of an adapter: CEX5 to CEX8", "TYPE"),
     "control-only": make_flag("The adapter is administered here and not used"),
     "part": Option("Which part of the master key: first, middle or last", "PART"),

@@ -29,7 +29,7 @@ _OF_REPOSITORY: Final = (
     "gen-dummy-passphrase", "set-dummy-passphrase",
 )  # fmt: skip
 _OTHER_KEY_TYPES: Final = (
-    "EP11-AES", "PVSECRET-AES", "PVSECRET-AES-XTS", "PVSECRET-HMAC"
+    "PVSECRET-AES", "PVSECRET-AES-XTS", "PVSECRET-HMAC"
 )  # fmt: skip
 _DEFAULT_KEY_BITS: Final = 256
 _DEVICE_SPECS: Final = ("UUID", "LABEL", "PARTUUID", "PARTLABEL")
@@ -51,7 +51,7 @@ def _generate_file(
             raise ConfigError(f"--{name}: only for a key of the repository, without a file name")
     (path,) = args.positionals
     keystore = Keystore(settings)
-    choose_adapters(keystore, ())
+    choose_adapters(keystore, (), key_type)
     key = _generate(args, keystore, key_type, ())
     write_new_file(path, key.token, "secure key")
     _report(output, args, key, {"file": path})
@@ -69,7 +69,8 @@ def _generate_in_repository(
     if args.has("no-apqn-check") and not apqns:
         raise ConfigError("--no-apqn-check: only with --apqns")
     keystore = Keystore(settings)
-    chosen = choose_adapters(keystore, apqns, is_checked=not args.has("no-apqn-check"))
+    is_checked = not args.has("no-apqn-check")
+    chosen = choose_adapters(keystore, apqns, key_type, is_checked=is_checked)
     with provide_dummy_passphrase(args) as passphrase:
         key = _generate(args, keystore, key_type, chosen if apqns else ())
         stored = Repository(settings.zkey_repository).add(
@@ -133,9 +134,15 @@ def _open_clear_key(
 
 
 def choose_adapters(
-    keystore: Keystore, apqns: Sequence[Apqn], *, is_checked: bool = True
+    keystore: Keystore,
+    apqns: Sequence[Apqn],
+    key_type: KeyType | None = None,
+    *,
+    is_checked: bool = True,
 ) -> list[Apqn]:
     """The adapters to use: the named ones that there are, or all that are online.
+
+    Of those that are not named only the kind counts that has keys of ``key_type``.
 
     Raises:
         CoprocessorError: there is none; or one of them cannot use what another one makes.
@@ -151,7 +158,9 @@ def choose_adapters(
         missing = [str(apqn) for apqn in apqns if apqn not in present]
         if missing:
             raise CoprocessorError(f"adapter {', '.join(missing)}: does not exist")
-        chosen = [present[apqn] for apqn in apqns] or [a for a in adapters if a.is_usable]
+        chosen = [present[apqn] for apqn in apqns] or [
+            a for a in adapters if a.is_usable and (key_type is None or a.is_kind_for(key_type))
+        ]
         _check_alike(chosen)
     return [apqn for apqn in apqns if apqn in present]
 

@@ -45,6 +45,8 @@ class AdapterMethods:
         return {
             "CreateAdapter": self.create_adapter,
             "CreateToken": self.create_token,
+            "AddAdapter": self.add_adapter,
+            "LeaveImprint": self.leave_imprint,
             "RemoveAdapter": self.remove_adapter,
             "BackupAdapters": self.backup_adapters,
             "RestoreAdapters": self.restore_adapters,
@@ -53,6 +55,7 @@ class AdapterMethods:
             "GenerateMasterKey": self.generate_master_key,
             "CloneMasterKey": self.clone_master_key,
             "ClearNewMasterKey": self.clear_new,
+            "CommitMasterKey": self.commit_new,
             "SetMasterKey": self.set_new,
             "SplitMasterKey": self.split,
             "CombineMasterKey": self.combine,
@@ -100,6 +103,16 @@ class AdapterMethods:
         info = await self._work.run(work, apqn=str(apqn), uri=str(uri))
         log.info("%s: created, %s, MKVP %s", apqn, uri, info.current)
         return pack_adapters([info])
+
+    async def add_adapter(self, call: Request) -> Mapping[str, object]:
+        apqn = parse_apqn(Fields("parameters", call.parameters))
+        return await self._alter(apqn, "added", lambda: self._coprocessors.add(apqn))
+
+    async def leave_imprint(self, call: Request) -> Mapping[str, object]:
+        apqn = parse_apqn(Fields("parameters", call.parameters))
+        return await self._alter(
+            apqn, "imprint mode left", lambda: self._coprocessors.leave_imprint(apqn)
+        )
 
     async def remove_adapter(self, call: Request) -> Mapping[str, object]:
         apqn = parse_apqn(Fields("parameters", call.parameters))
@@ -171,6 +184,10 @@ class AdapterMethods:
         apqn = parse_apqn(Fields("parameters", call.parameters))
         return await self._alter(apqn, "NEW cleared", lambda: self._coprocessors.clear_new(apqn))
 
+    async def commit_new(self, call: Request) -> Mapping[str, object]:
+        apqn = parse_apqn(Fields("parameters", call.parameters))
+        return await self._alter(apqn, "NEW committed", lambda: self._coprocessors.commit_new(apqn))
+
     async def set_new(self, call: Request) -> Mapping[str, object]:
         apqn = parse_apqn(Fields("parameters", call.parameters))
         return await self._alter(apqn, "master key set", lambda: self._coprocessors.set_new(apqn))
@@ -185,7 +202,7 @@ class AdapterMethods:
             check_counts(threshold, len(fds))
             with self._coprocessors.copied(apqn, register) as master_key:
                 split_in_process(master_key, threshold, fds)
-                return make_mkvp(master_key).hex()
+            return str(self._coprocessors.get(apqn).info().get_register(register))
 
         step = f"{register} master key in {len(fds)} shares, {threshold} wanted"
         mkvp = await self._work.run(work, apqn=str(apqn), step=step)
@@ -200,7 +217,7 @@ class AdapterMethods:
         def work() -> str:
             with wiped(combine_in_process(fds)) as master_key:
                 if apqn is not None:
-                    self._coprocessors.load_whole(apqn, master_key)
+                    return str(self._coprocessors.load_whole(apqn, master_key).new)
                 return make_mkvp(master_key).hex()
 
         step = f"{len(fds)} shares put together"

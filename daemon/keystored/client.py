@@ -181,6 +181,14 @@ class Keystore:
         }
         return self._change("CreateToken", apqn, content, fds.fds)
 
+    def add_adapter(self, apqn: Apqn) -> AdapterInfo:
+        """Have an adapter of the machine itself used: IBM Z's."""
+        return self._change("AddAdapter", apqn)
+
+    def leave_imprint(self, apqn: Apqn) -> AdapterInfo:
+        """Take an EP11 adapter into use."""
+        return self._change("LeaveImprint", apqn)
+
     def change_adapters(self, apqns: Sequence[Apqn], change: Change) -> None:
         """Change the state of adapters, or of the whole cards that they are of."""
         parameters = {"apqns": [str(apqn) for apqn in apqns], "change": str(change)}
@@ -216,6 +224,10 @@ class Keystore:
     def clear_new_master_key(self, apqn: Apqn) -> AdapterInfo:
         """Empty NEW."""
         return self._change("ClearNewMasterKey", apqn)
+
+    def commit_master_key(self, apqn: Apqn) -> AdapterInfo:
+        """Approve the NEW wrapping key of an EP11 adapter."""
+        return self._change("CommitMasterKey", apqn)
 
     def set_master_key(self, apqn: Apqn) -> AdapterInfo:
         """Make NEW the CURRENT master key, CURRENT the OLD one; what was OLD is gone."""

@@ -50,7 +50,7 @@ DIGEST_MAX: Final = 512
 SEGMENTS_MAX: Final = 20
 BLOB_MAX: Final = 4096
 READ_MAX: Final = 8192
-SECURE_KEY_MAX: Final = 272
+SECURE_KEY_MAX: Final = 672
 ENTRY_NAME_MAX: Final = 255
 
 HEADER: Final = struct.Struct("=IIiI")

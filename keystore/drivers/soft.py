@@ -1,16 +1,18 @@
-"""The virtual Crypto Express adapter: CCA in software, its master keys sealed in its file."""
+"""The virtual Crypto Express adapter: CCA or EP11 in software, master keys sealed in its file."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Final, Protocol
 
-from .. import cca, transport
+from .. import cca, ep11, transport
 from ..adapter import Adapter
 from ..adapter_store import AdapterStore
 from ..clear_bytes import make_random, wiped
 from ..coprocessor import (
     MODE_CCA,
+    MODE_EP11,
     AdapterInfo,
     Apqn,
     Register,
@@ -22,6 +24,30 @@ from ..errors import CoprocessorError, MasterKeyChangedError, UnsupportedError
 from ..keys import SecureKey
 from ..tokens import KEY_BITS, XTS_KEY_BITS, KeyType
 from ..verification import make_pattern
+
+
+class _Wrapper(Protocol):
+    """What a mode does with keys: `cca` or `ep11`."""
+
+    def wrap_key(
+        self,
+        key_type: KeyType,
+        clear: bytearray,
+        master_key: bytearray,
+        *,
+        is_xts: bool,
+        is_random: bool = True,
+        is_exportable: bool = False,
+    ) -> SecureKey: ...
+
+    def unwrap_key(self, secure_key: SecureKey, master_key: bytearray) -> bytearray: ...
+
+    def rewrap_key(
+        self, secure_key: SecureKey, master_key: bytearray, target: bytearray
+    ) -> SecureKey: ...
+
+
+_WRAPPERS: Final[dict[str, _Wrapper]] = {MODE_CCA: cca, MODE_EP11: ep11}
 
 
 class SoftCoprocessor:
@@ -44,16 +70,16 @@ class SoftCoprocessor:
             kind = "half of an XTS key" if is_xts else "key"
             raise UnsupportedError(f"{key_type}: a {kind} of {key_bits} bits, wanted {sizes}")
         size = key_bits // 8 * (2 if is_xts else 1)
-        with self._current() as master_key, wiped(make_random(size)) as clear:
-            return cca.wrap_key(
+        with self._current() as (wrapper, master_key), wiped(make_random(size)) as clear:
+            return wrapper.wrap_key(
                 key_type, clear, master_key, is_xts=is_xts, is_exportable=is_exportable
             )
 
     def import_clear(
         self, key_type: KeyType, clear: bytearray, *, is_xts: bool, is_exportable: bool = False
     ) -> SecureKey:
-        with self._current() as master_key:
-            return cca.wrap_key(
+        with self._current() as (wrapper, master_key):
+            return wrapper.wrap_key(
                 key_type,
                 clear,
                 master_key,
@@ -77,7 +103,7 @@ class SoftCoprocessor:
                 wiped(adapter.master_keys.copy(register)) as master_key,
                 wiped(adapter.master_keys.copy(target)) as other,
             ):
-                return cca.rewrap_key(secure_key, master_key, other)
+                return _WRAPPERS[adapter.info.mode].rewrap_key(secure_key, master_key, other)
 
     def convert(
         self, secure_key: SecureKey, key_type: KeyType, *, is_exportable: bool = False
@@ -120,21 +146,21 @@ class SoftCoprocessor:
     def _online(self) -> Generator[Adapter, None, None]:
         with self._store.opened(self._apqn) as adapter:
             info = adapter.info
-            if info.mode != MODE_CCA or info.is_control_only:
-                what = "an accelerator" if info.mode != MODE_CCA else "administered only"
+            if info.mode not in _WRAPPERS or info.is_control_only:
+                what = "administered only" if info.mode in _WRAPPERS else "an accelerator"
                 raise CoprocessorError(f"adapter {self._apqn}: {what}, it serves no keys")
             if info.status is not Status.ONLINE:
                 raise CoprocessorError(f"adapter {self._apqn}: {info.status}")
             yield adapter
 
     @contextmanager
-    def _current(self) -> Generator[bytearray, None, None]:
-        """The CURRENT master key for the length of a block."""
+    def _current(self) -> Generator[tuple[_Wrapper, bytearray], None, None]:
+        """What wraps keys, and the CURRENT master key for the length of a block."""
         with self._online() as adapter:
             if not adapter.info.current.is_usable:
                 raise CoprocessorError(f"adapter {self._apqn}: no CURRENT master key")
             with wiped(adapter.master_keys.copy(Register.CURRENT)) as master_key:
-                yield master_key
+                yield _WRAPPERS[adapter.info.mode], master_key
 
     @contextmanager
     def _unwrapped(
@@ -145,7 +171,7 @@ class SoftCoprocessor:
             register = self._get_register(adapter, secure_key)
             with (
                 wiped(adapter.master_keys.copy(register)) as master_key,
-                wiped(cca.unwrap_key(secure_key, master_key)) as clear,
+                wiped(_WRAPPERS[adapter.info.mode].unwrap_key(secure_key, master_key)) as clear,
             ):
                 yield clear, register
 

@@ -4,9 +4,11 @@ import json
 import os
 import random
 import signal
+from dataclasses import replace
 
 import pytest
 
+from fusecrypt.keystore.keys import SecureKey
 from tests.lab import cryptsetup, sectors
 from tests.product import wait_for
 
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.fuse
 PASSPHRASE = b"a passphrase"
 DATA_SIZE = 256 * 1024
 OFFSET = 4 << 20  # a key of 2176 bits takes a mebibyte of stripes
-KEY_SIZES = {"CCA-AESDATA": 1024, "CCA-AESCIPHER": 2176}
+KEY_SIZES = {"CCA-AESDATA": 1024, "CCA-AESCIPHER": 2176, "EP11-AES": 5376}
 
 
 @pytest.fixture
@@ -23,6 +25,13 @@ def adapter(instance):
     """An instance with one adapter."""
     instance.cli("adapter", "create", "03.0039", "--mode", "cca")
     return instance
+
+
+@pytest.fixture
+def adapters(adapter):
+    """An instance with an adapter of each mode that has keys."""
+    adapter.cli("adapter", "create", "05.0011", "--mode", "ep11")
+    return adapter
 
 
 @pytest.fixture
@@ -84,18 +93,33 @@ def check_writes(instance, image, name, clear, *, offset, cipher="xts", sector_s
 @pytest.mark.parametrize("key_type", list(KEY_SIZES))
 @pytest.mark.parametrize(("key_size", "sector_size"), [(64, 512), (32, 4096)])
 def test_a_volume_of_the_real_cryptsetup_opens(
-    adapter, passphrase, key_type, key_size, sector_size
+    adapters, passphrase, key_type, key_size, sector_size
 ):
     clear = random.Random(3).randbytes(key_size)
-    key = make_key(adapter, "k", clear, key_type)
+    key = make_key(adapters, "k", clear, key_type)
     bits = KEY_SIZES[key_type]
-    image = real_format(adapter.directory / "image", passphrase, key, bits, sector_size=sector_size)
-    adapter.cli("open", "-d", passphrase, image, "v")
-    status = adapter.cli("status", "v", "--json").json
+    image = real_format(
+        adapters.directory / "image", passphrase, key, bits, sector_size=sector_size
+    )
+    adapters.cli("open", "-d", passphrase, image, "v")
+    status = adapters.cli("status", "v", "--json").json
     assert status["cipher"] == "paes-xts-plain64"
     assert status["key_bits"] == bits
-    assert status["key_location"] == f"{key_type} by adapter 03.0039"
-    check_data(adapter, image, "v", clear, offset=OFFSET, sector_size=sector_size)
+    by = "05.0011" if key_type == "EP11-AES" else "03.0039"
+    assert status["key_location"] == f"{key_type} by adapter {by}"
+    check_data(adapters, image, "v", clear, offset=OFFSET, sector_size=sector_size)
+
+
+def test_an_ep11_key_in_the_older_form_opens_a_volume_too(adapters, passphrase):
+    """The header lies over the session field: 5120 bits instead of 5376."""
+    clear = random.Random(6).randbytes(64)
+    key = make_key(adapters, "k", clear, "EP11-AES")
+    halves = SecureKey(key.read_bytes()).halves
+    key.write_bytes(b"".join(replace(half, version=3).pack() for half in halves))
+    image = real_format(adapters.directory / "image", passphrase, key, 5120)
+    adapters.cli("open", "-d", passphrase, image, "v")
+    assert adapters.cli("status", "v", "--json").json["key_bits"] == 5120
+    check_data(adapters, image, "v", clear, offset=OFFSET)
 
 
 def test_its_table_is_shown_and_its_clear_key_never(adapter, passphrase):
@@ -110,25 +134,26 @@ def test_its_table_is_shown_and_its_clear_key_never(adapter, passphrase):
     assert clear.hex()[:32] not in result.stdout
 
 
-@pytest.mark.parametrize(("key_type", "bits"), [("CCA-AESDATA", 512), ("CCA-AESCIPHER", 1088)])
-def test_cbc_takes_one_key(adapter, passphrase, key_type, bits):
+@pytest.mark.parametrize(("key_type", "bits"), [("CCA-AESDATA", 512), ("CCA-AESCIPHER", 1088),
+                                                ("EP11-AES", 2688)])  # fmt: skip
+def test_cbc_takes_one_key(adapters, passphrase, key_type, bits):
     clear = random.Random(4).randbytes(32)
-    key = make_key(adapter, "k", clear, key_type, xts=False)
+    key = make_key(adapters, "k", clear, key_type, xts=False)
     image = real_format(
-        adapter.directory / "image", passphrase, key, bits, cipher="paes-cbc-plain64"
+        adapters.directory / "image", passphrase, key, bits, cipher="paes-cbc-plain64"
     )
-    adapter.cli("open", "-d", passphrase, image, "v")
-    check_data(adapter, image, "v", clear, offset=OFFSET, cipher="cbc")
+    adapters.cli("open", "-d", passphrase, image, "v")
+    check_data(adapters, image, "v", clear, offset=OFFSET, cipher="cbc")
 
 
 @pytest.mark.parametrize("key_type", list(KEY_SIZES))
-def test_our_own_format_is_one_that_cryptsetup_reads(adapter, passphrase, key_type):
+def test_our_own_format_is_one_that_cryptsetup_reads(adapters, passphrase, key_type):
     clear = random.Random(5).randbytes(64)
-    key = make_key(adapter, "k", clear, key_type)
-    image = adapter.directory / "image"
+    key = make_key(adapters, "k", clear, key_type)
+    image = adapters.directory / "image"
     with image.open("wb") as file:
         file.truncate(OFFSET + DATA_SIZE)
-    adapter.cli(
+    adapters.cli(
         *("luksFormat", "-q", "--cipher", "paes-xts-plain64", "--volume-key-file", key),
         *("--key-size", KEY_SIZES[key_type], "--pbkdf", "pbkdf2", "--iter-time", "10"),
         *("--offset", "8192", "--sector-size", "512"),
@@ -137,8 +162,8 @@ def test_our_own_format_is_one_that_cryptsetup_reads(adapter, passphrase, key_ty
     area = cryptsetup.metadata(image)["keyslots"]["0"]["area"]
     assert (area["encryption"], area["key_size"]) == ("aes-xts-plain64", 64)
     assert cryptsetup.volume_key(image, "--key-file", passphrase) == key.read_bytes()
-    adapter.cli("open", "-d", passphrase, image, "v")
-    check_data(adapter, image, "v", clear, offset=OFFSET)
+    adapters.cli("open", "-d", passphrase, image, "v")
+    check_data(adapters, image, "v", clear, offset=OFFSET)
 
 
 def test_format_takes_the_key_size_from_the_secure_key(adapter, passphrase):
@@ -157,7 +182,7 @@ def test_format_takes_the_key_size_from_the_secure_key(adapter, passphrase):
         (["--key-size", "512"], 8, "wanted: a pair for XTS"),
         (["--key-size", "256"], 8, "only the beginning of a secure key"),
         (["--key-size", "1088"], 1, "a key of 1088 bits, wanted 1024, 2176"),
-        (["--key-size", "5376"], 9, "EP11-AES"),
+        (["--key-size", "2688"], 1, "a key of 2688 bits, wanted 1024, 2176"),
     ],
 )
 def test_format_refuses_what_could_not_be_opened_or_is_no_secret(
@@ -195,11 +220,11 @@ def test_format_without_a_key_says_how_to_make_one(adapter, passphrase):
 
 @pytest.mark.parametrize("key_type", list(KEY_SIZES))
 @pytest.mark.parametrize("bits", [256, 512])
-def test_the_trap_of_a_forgotten_key_size_is_refused(adapter, passphrase, key_type, bits):
-    key = make_key(adapter, "k", os.urandom(64), key_type)
-    image = real_format(adapter.directory / "image", passphrase, key, bits)
+def test_the_trap_of_a_forgotten_key_size_is_refused(adapters, passphrase, key_type, bits):
+    key = make_key(adapters, "k", os.urandom(64), key_type)
+    image = real_format(adapters.directory / "image", passphrase, key, bits)
     before = image.read_bytes()
-    result = adapter.run("open", "-d", passphrase, image, "v")
+    result = adapters.run("open", "-d", passphrase, image, "v")
     assert result.status == 8, result
     assert "only the beginning of a secure key" in result.stderr
     assert "1024" in result.stderr
@@ -207,15 +232,15 @@ def test_the_trap_of_a_forgotten_key_size_is_refused(adapter, passphrase, key_ty
 
 
 @pytest.mark.parametrize("key_type", list(KEY_SIZES))
-def test_plain_mode_takes_the_secure_key_as_its_key_file(adapter, key_type):
+def test_plain_mode_takes_the_secure_key_as_its_key_file(adapters, key_type):
     clear = random.Random(6).randbytes(64)
-    key = make_key(adapter, "k", clear, key_type)
-    image = adapter.write_file("image", bytes(DATA_SIZE))
+    key = make_key(adapters, "k", clear, key_type)
+    image = adapters.write_file("image", bytes(DATA_SIZE))
     plain = ("open", "--type", "plain", "--cipher", "paes-xts-plain64", "--key-file", key)
-    adapter.cli(*plain, "--key-size", KEY_SIZES[key_type], image, "v")
-    check_data(adapter, image, "v", clear, offset=0)
-    adapter.cli("close", "v")
-    result = adapter.run(*plain, "--key-size", "512", image, "w")
+    adapters.cli(*plain, "--key-size", KEY_SIZES[key_type], image, "v")
+    check_data(adapters, image, "v", clear, offset=0)
+    adapters.cli("close", "v")
+    result = adapters.run(*plain, "--key-size", "512", image, "w")
     assert result.status == 8, result
 
 

@@ -10,6 +10,15 @@
 #define AESCIPHER_HEAD 56u /* bytes before the wrapped payload */
 #define ENCRYPTED_WITH_MKVP 0xc0u
 #define MKVP_SIZE 8u
+/* keystore/ep11_token.py */
+#define NON_CCA 0x00u
+#define VERSION_EP11_OVERLAID 0x03u
+#define VERSION_EP11 0x06u
+#define EP11_HEADER 16u
+#define EP11_SESSION 32u
+#define EP11_BLOB 256u
+#define EP11_BLOB_FILED 320u
+#define WKVP_SIZE 16u
 /* keystore/pkcs11_token.py */
 #define PKCS11 0x46u
 #define VERSION_PKCS11 0x01u
@@ -84,6 +93,32 @@ static bool is_pkcs11(const uint8_t *t)
            && is_zero(t + PKCS11_WRAPPED + size, PKCS11_CHECK - PKCS11_WRAPPED - size);
 }
 
+/* Bytes before the blob; what is asked is none of EP11: any. */
+static size_t ep11_header(const uint8_t *t)
+{
+    return t[4] == VERSION_EP11 ? EP11_HEADER : 0;
+}
+
+static bool is_ep11_head(const uint8_t *t)
+{
+    const unsigned bits = get16(t + 6);
+    const size_t length = get16(t + 2), header = ep11_header(t);
+
+    return t[0] == NON_CCA && t[1] == 0 && (t[4] == VERSION_EP11 || t[4] == VERSION_EP11_OVERLAID) && t[5] == 0
+           && length >= header + EP11_BLOB && length <= header + EP11_BLOB_FILED && (bits == 0 || is_key_bits(bits));
+}
+
+/* The size of an EP11-AES token with padding; 0: it is none. */
+static size_t ep11_size(const uint8_t *t, size_t room)
+{
+    if (room < EP11_BLOB_FILED || !is_ep11_head(t))
+        return 0;
+    const size_t header = ep11_header(t), size = header + EP11_BLOB_FILED, length = get16(t + 2);
+    const bool is_one = room >= size && is_zero(t + 8, (header ? header : EP11_SESSION) - 8)
+                        && get16(t + header + 64) == 0x1234 && is_zero(t + length, size - length);
+    return is_one ? size : 0;
+}
+
 /* The size of the one token that the bytes begin with; 0: none. */
 static size_t token_size(const uint8_t *bytes, size_t room)
 {
@@ -93,7 +128,7 @@ static size_t token_size(const uint8_t *bytes, size_t room)
         return AESCIPHER_SIZE;
     if (room >= PKCS11_SIZE && is_pkcs11(bytes))
         return PKCS11_SIZE;
-    return 0;
+    return ep11_size(bytes, room);
 }
 
 bool secure_key_is_whole(const uint8_t *bytes, size_t size)
@@ -104,6 +139,11 @@ bool secure_key_is_whole(const uint8_t *bytes, size_t size)
         return first != 0;
     if (size != 2 * first || token_size(bytes + first, first) != first || bytes[0] != bytes[first])
         return false;
+    if (bytes[0] == NON_CCA) {
+        const size_t wkvp = ep11_header(bytes) + EP11_SESSION;
+        return memcmp(bytes + 4, bytes + first + 4, 4) == 0 && get16(bytes + 6) != 192
+               && memcmp(bytes + wkvp, bytes + first + wkvp, WKVP_SIZE) == 0 && memcmp(bytes, bytes + first, first) != 0;
+    }
     /* One master key wraps both, of one size that XTS has and one version; equal keys would be no XTS. */
     if (bytes[0] == PKCS11)
         return memcmp(bytes + 6, bytes + first + 6, 2 + MKVP_SIZE) == 0 && get16(bytes + 6) != 192
@@ -122,6 +162,8 @@ bool secure_key_is_fragment(const uint8_t *bytes, size_t size)
     if (bytes[0] == PKCS11)
         return is_zero(bytes + 2, 2) && bytes[4] == VERSION_PKCS11 && wrapped_size(bytes[5], get16(bytes + 6)) != 0
                && is_key_bits(get16(bytes + 6));
+    if (bytes[0] == NON_CCA) /* 16 bytes are enough, since keys of zeros have no length at byte 2 */
+        return is_ep11_head(bytes) && is_zero(bytes + 8, 8);
     if (bytes[0] != CCA_INTERNAL)
         return false;
     if (bytes[4] == VERSION_AESDATA)

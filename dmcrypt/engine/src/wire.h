@@ -316,7 +316,7 @@ struct wire_rsa_key {
     uint8_t modulus[512]; /* big-endian */
 };
 
-#define WIRE_SECURE_KEY_MAX 272u
+#define WIRE_SECURE_KEY_MAX 672u
 
 enum wire_key_kind {
     WIRE_CLEAR = 1,     /* no token: nothing of it is shown */

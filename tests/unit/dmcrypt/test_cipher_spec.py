@@ -246,17 +246,11 @@ def test_paes_is_aes_with_another_kind_of_key():
     assert spec.dm_name == "paes-xts-plain64"
     assert spec.effective.dm_name == "aes-xts-plain64"
     assert not spec.effective.takes_secure_keys
-    # The --key-size values of the tools: CCA-AESDATA, CCA-AESCIPHER, protected keys.
-    for bits in (1024, 2176, 1280, 896, 640):
+    # The --key-size values of the tools: CCA-AESDATA, CCA-AESCIPHER, EP11-AES, protected keys.
+    for bits in (1024, 2176, 5120, 5376, 1280, 896, 640):
         spec.check_key_size(bits // 8)
-    for bits in (512, 1088, 640):
+    for bits in (512, 1088, 2560, 2688, 640):
         CipherSpec.parse("paes-cbc-plain64").check_key_size(bits // 8)
-
-
-@pytest.mark.parametrize("bits", [5120, 5376])
-def test_an_ep11_key_is_named(bits):
-    with pytest.raises(UnsupportedError, match="EP11-AES secure key"):
-        CipherSpec.parse("paes-xts-plain64").check_key_size(bits // 8)
 
 
 def test_other_sizes_are_no_keys_of_paes():

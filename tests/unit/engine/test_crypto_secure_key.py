@@ -51,6 +51,20 @@ def make_pkcs11(bits=256, way=1, mkvp=b"12345678"):
     return bytes(token)
 
 
+def make_ep11(version=6, bits=256, wkvp=b"1234567812345678", blob_size=256, session=bytes(32)):
+    header = 16 if version == 6 else 0
+    head = bytes([0, 0]) + (header + blob_size).to_bytes(2, "big") + bytes([version, 0])
+    head += bits.to_bytes(2, "big")
+    token = bytearray(header + 320)
+    token[:8] = head
+    token[header : header + 32] = session if header else head + bytes(24)
+    token[header + 32 : header + 48] = wkvp
+    token[header + 48 : header + 64] = bytes.fromhex("0000000000200c000000000000000000")
+    token[header + 64 : header + 66] = b"\x12\x34"
+    token[header + 66 : header + blob_size] = RANDOM.randbytes(blob_size - 66)
+    return bytes(token)
+
+
 def is_whole(data):
     start()
     return bool(lib.secure_key_is_whole(data, len(data)))
@@ -69,6 +83,13 @@ WHOLE = {
     "AESCIPHER V0 128": make_aescipher(512, 0),
     "AESCIPHER V0 192": make_aescipher(576, 0),
     "AESCIPHER V0 256": make_aescipher(640, 0),
+    "EP11": make_ep11(),
+    "EP11 of a session": make_ep11(session=RANDOM.randbytes(32)),
+    "EP11 of unknown size": make_ep11(bits=0, blob_size=320),
+    "EP11 192": make_ep11(bits=192),
+    "EP11 overlaid": make_ep11(3),
+    "EP11 for XTS": make_ep11() + make_ep11(),
+    "EP11 overlaid for XTS": make_ep11(3, 128) + make_ep11(3, 128),
     "PKCS11": make_pkcs11(),
     "PKCS11 CBC": make_pkcs11(way=3),
     "PKCS11 192": make_pkcs11(192, 3),
@@ -104,6 +125,17 @@ def test_their_beginnings_are_fragments(name, size):
         REAL + REAL[:64],
         make_aescipher() + make_aescipher(mkvp=b"87654321"),
         REAL[64:63],
+        WHOLE["EP11"] * 2,
+        make_ep11() + make_ep11(3),
+        make_ep11(3) + make_ep11(),
+        make_ep11() + make_ep11(wkvp=b"8765432187654321"),
+        make_ep11() + make_ep11(bits=128),
+        make_ep11(bits=192) + make_ep11(bits=192),
+        make_ep11()[:320],
+        make_ep11(3)[:319],
+        make_ep11(3) + bytes(16),
+        make_ep11(7),
+        make_ep11(blob_size=255),
         WHOLE["PKCS11"] * 2,
         make_pkcs11() + make_pkcs11(mkvp=b"87654321"),
         make_pkcs11() + make_pkcs11(128),

@@ -88,8 +88,8 @@ def test_an_adapter_is_not_made_twice(coprocessors):
 
 
 def test_another_mode_is_refused_by_name(coprocessors, directory):
-    with pytest.raises(UnsupportedError, match="ep11"):
-        coprocessors.create(FIRST, "ep11")
+    with pytest.raises(UnsupportedError, match="ep12"):
+        coprocessors.create(FIRST, "ep12")
     assert not directory.exists()
 
 

@@ -1,0 +1,218 @@
+"""Secure keys of EP11 coprocessors: clear keys wrapped by a wrapping key (WK), and back.
+
+What is inside a real adapter's blob is not public. So this is a format of ours in fields of the
+same sizes, and no blob of a real adapter can be opened by a virtual one, nor the other way:
+
+- WKVP: SHA-256 of 02 and the WK; tokens have the first 16 bytes of it.
+- HKDF-SHA-256 of the WK, without salt, gives 64 bytes: an AES-256 key and a MAC key.
+- Plaintext of 144 bytes: bits of the key (2 bytes, big-endian), the key, zeros.
+- AES-256-CBC without padding. Its IV is AES-256 of the token's 14 bytes and two zeros (NIST SP
+  800-38A, appendix C: a nonce enciphered with the same key cannot be foretold).
+- MAC: HMAC-SHA-256 of the blob's first 224 bytes, with zeros where version 3 has its header.
+
+Nothing here keeps a clear key or a wrapping key.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from .clear_bytes import wipe, wiped
+from .ep11_token import (
+    DECRYPT,
+    ENCRYPT,
+    ENCRYPTED_SIZE,
+    EXTRACTABLE,
+    IV_SIZE,
+    MAC_SIZE,
+    PROTKEY_EXTRACTABLE,
+    USUAL_ATTRIBUTES,
+    VERSION_WITH_HEADER,
+    Ep11Token,
+)
+from .errors import CoprocessorError, FormatError, UnsupportedError
+from .key_type import KEY_BITS, KeyType
+from .keys import SecureKey
+from .verification import check_clear_key, check_halves, make_wkvp
+
+_INFO: Final = b"fusecrypt EP11 blob 1"
+_ZERO_IV: Final = bytes(16)
+_BITS_SIZE: Final = 2
+_BLOB_SIZE: Final = 256
+_BLOCK: Final = 16
+
+
+def wrap_key(
+    key_type: KeyType,
+    clear: bytearray,
+    master_key: bytearray,
+    *,
+    is_xts: bool,
+    is_random: bool = True,
+    is_exportable: bool = False,
+) -> SecureKey:
+    """The clear key (both halves of an XTS key) as a secure key.
+
+    Raises:
+        FormatError: no AES key, or an XTS key whose halves are equal.
+        UnsupportedError: another type of key.
+    """
+    del is_random  # a blob does not tell
+    if key_type is not KeyType.EP11_AES:
+        raise UnsupportedError(f"{key_type}: no key of EP11's")
+    check_clear_key(len(clear), is_xts=is_xts)
+    if is_xts:
+        check_halves(clear)
+    attributes = USUAL_ATTRIBUTES | (EXTRACTABLE if is_exportable else 0)
+    like = Ep11Token(b"", attributes, b"", b"", b"", clear_bits=None, version=VERSION_WITH_HEADER)
+    size = len(clear) // (2 if is_xts else 1)
+    tokens: list[bytes] = []
+    for start in range(0, len(clear), size):
+        with wiped(clear[start : start + size]) as part:
+            tokens.append(_wrap_one(part, master_key, like).pack())
+    return SecureKey(b"".join(tokens))
+
+
+def unwrap_key(secure_key: SecureKey, master_key: bytearray) -> bytearray:
+    """The clear key (both halves of an XTS key); the caller wipes it.
+
+    Raises:
+        FormatError: altered, or not wrapped by this wrapping key.
+        CoprocessorError: the token's attributes forbid to use it so.
+        UnsupportedError: bound to a session, or no blob of a virtual adapter.
+    """
+    halves = _get_halves(secure_key)
+    for token in halves:
+        _check_usable(token)
+    parts: list[bytearray] = []
+    try:
+        for token in halves:
+            parts.append(_open_one(token, master_key))  # noqa: PERF401 (wiped if a later one fails)
+        clear = bytearray(sum(map(len, parts)))
+        offset = 0
+        for part in parts:
+            clear[offset : offset + len(part)] = part
+            offset += len(part)
+    finally:
+        for part in parts:
+            wipe(part)
+    try:
+        check_clear_key(len(clear), is_xts=secure_key.is_xts)
+        if secure_key.is_xts:
+            check_halves(clear)
+    except FormatError:
+        wipe(clear)
+        raise
+    return clear
+
+
+def rewrap_key(secure_key: SecureKey, master_key: bytearray, target: bytearray) -> SecureKey:
+    """The same key under the wrapping key ``target``; attributes and form stay as they are.
+
+    Raises:
+        FormatError: altered, or not wrapped by ``master_key``.
+        UnsupportedError: as `unwrap_key`.
+    """
+    tokens: list[bytes] = []
+    for token in _get_halves(secure_key):
+        with wiped(_open_one(token, master_key)) as clear:
+            tokens.append(_wrap_one(clear, target, token).pack())
+    return SecureKey(b"".join(tokens))
+
+
+def _get_halves(secure_key: SecureKey) -> list[Ep11Token]:
+    halves = [half for half in secure_key.halves if isinstance(half, Ep11Token)]
+    if not halves:
+        raise UnsupportedError(f"{secure_key.key_type}: no key of EP11's")
+    return halves
+
+
+def _check_usable(token: Ep11Token) -> None:
+    if not token.attributes & PROTKEY_EXTRACTABLE:
+        raise CoprocessorError(
+            "secure key: it may not become a protected key (PROTKEY_EXTRACTABLE is off)"
+        )
+    both = ENCRYPT | DECRYPT
+    if token.attributes & both != both:
+        raise CoprocessorError("secure key: it may not both encipher and decipher")
+
+
+def _wrap_one(clear: bytearray, master_key: bytearray, like: Ep11Token) -> Ep11Token:
+    """A token that says of the key what ``like`` says."""
+    bits = len(clear) * 8
+    iv = os.urandom(IV_SIZE)
+    with _derived(master_key) as (cipher_key, mac_key), wiped(bytearray(ENCRYPTED_SIZE)) as data:
+        data[:_BITS_SIZE] = bits.to_bytes(_BITS_SIZE, "big")
+        data[_BITS_SIZE : _BITS_SIZE + len(clear)] = clear
+        encryptor = Cipher(
+            algorithms.AES(cipher_key), modes.CBC(_make_iv(iv, cipher_key))
+        ).encryptor()
+        encrypted = encryptor.update(data) + encryptor.finalize()
+        token = replace(
+            like,
+            mkvp=make_wkvp(master_key),
+            iv=iv,
+            encrypted=encrypted,
+            mac=bytes(MAC_SIZE),
+            clear_bits=bits,
+        )
+        return replace(token, mac=_make_mac(token, mac_key))
+
+
+def _open_one(token: Ep11Token, master_key: bytearray) -> bytearray:
+    """The clear key, whatever it may be used for; the caller wipes it."""
+    if token.is_session_bound:
+        raise UnsupportedError("secure key: bound to an EP11 session, which is not supported")
+    wkvp = make_wkvp(master_key)
+    if token.mkvp != wkvp:
+        raise FormatError(
+            f"secure key: wrapped by master key WKVP {token.mkvp.hex()}, not by {wkvp.hex()}"
+        )
+    if token.blob_size != _BLOB_SIZE:
+        raise UnsupportedError(
+            f"secure key: an EP11 blob of {token.blob_size} bytes, no virtual adapter's"
+        )
+    with (
+        _derived(master_key) as (cipher_key, mac_key),
+        wiped(bytearray(ENCRYPTED_SIZE + _BLOCK - 1)) as data,  # update_into wants more room
+    ):
+        if not hmac.compare_digest(token.mac, _make_mac(token, mac_key)):
+            raise FormatError("secure key: EP11-AES token altered, its MAC is not the blob's")
+        decryptor = Cipher(
+            algorithms.AES(cipher_key), modes.CBC(_make_iv(token.iv, cipher_key))
+        ).decryptor()
+        decryptor.update_into(token.encrypted, data)
+        decryptor.finalize()
+        bits = int.from_bytes(data[:_BITS_SIZE], "big")
+        if bits not in KEY_BITS or token.clear_bits not in (bits, None):
+            raise FormatError("secure key: the size of the key inside is not what the token says")
+        return data[_BITS_SIZE : _BITS_SIZE + bits // 8]
+
+
+@contextmanager
+def _derived(master_key: bytearray) -> Generator[tuple[bytearray, bytearray], None, None]:
+    """The keys of cipher and MAC for the length of a block."""
+    with wiped(bytearray(64)) as both:
+        HKDF(hashes.SHA256(), 64, None, _INFO).derive_into(master_key, both)
+        with wiped(both[:32]) as cipher_key, wiped(both[32:]) as mac_key:
+            yield cipher_key, mac_key
+
+
+def _make_iv(iv: bytes, cipher_key: bytearray) -> bytes:
+    encryptor = Cipher(algorithms.AES(cipher_key), modes.CBC(_ZERO_IV)).encryptor()
+    return encryptor.update(iv.ljust(_BLOCK, b"\0")) + encryptor.finalize()
+
+
+def _make_mac(token: Ep11Token, mac_key: bytearray) -> bytes:
+    """Over the same bytes in both forms."""
+    plain = replace(token, version=VERSION_WITH_HEADER, mac=bytes(MAC_SIZE)).pack()
+    return hmac.digest(mac_key, plain[16 : 16 + _BLOB_SIZE - MAC_SIZE], "sha256")
