@@ -20,6 +20,7 @@ from .units import UINT32_MAX
 SALT_SIZE: Final = 32
 #: Bytes: no digest and no key of a keyslot's area is longer, though a secure key is.
 _DERIVED_MAX: Final = 64
+_LANES_MAX: Final = 4  # cryptsetup does not ask for more, whatever it is told
 _DIGEST_MILLISECONDS: Final = 125
 _DIGEST_ITERATIONS_MIN: Final = 1000
 KDF_TYPES: Final = {
@@ -62,7 +63,7 @@ class PbkdfParams:
     memory_kib: int | None = (
         None  # Argon2: the most to take; exactly this when iterations are forced
     )
-    parallel: int | None = None  # Argon2: lanes
+    parallel: int | None = None  # Argon2: lanes; 0 as None, more than 4 as 4
 
     def __post_init__(self) -> None:
         """Raises ConfigError, UnsupportedError: what cryptsetup refuses."""
@@ -87,8 +88,6 @@ class PbkdfParams:
             return
         if not 32 <= self.memory <= 4 * 1024 * 1024:
             raise ConfigError(f"pbkdf memory {self.memory} KiB: wanted 32 to 4194304")
-        if self.parallel is not None and not 1 <= self.parallel <= 4:
-            raise ConfigError(f"pbkdf parallel threads {self.parallel}: wanted 1 to 4")
         if self.memory < 8 * self.lanes:
             raise ConfigError(
                 f"pbkdf memory {self.memory} KiB: {self.lanes} threads need {8 * self.lanes}"
@@ -101,8 +100,8 @@ class PbkdfParams:
 
     @property
     def lanes(self) -> int:
-        """Argon2's lanes: 4, or as many as there are processors."""
-        return min(4, os.cpu_count() or 1) if self.parallel is None else self.parallel
+        """Argon2's lanes: at most 4, and without a number as many as there are processors."""
+        return min(_LANES_MAX, self.parallel or os.cpu_count() or 1)
 
 
 def make_kdf(engine: Engine, pbkdf: PbkdfParams, key_size: int) -> Kdf:

@@ -118,7 +118,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "close [--deferred] NAME",
         "Close a volume",
         _load_close,
-        frozenset({"deferred"}),
+        frozenset({"deferred", "header"}),
         minimum=1,
         maximum=1,
     ),
@@ -179,17 +179,17 @@ COMMANDS: Final[dict[str, Command]] = {
         "luksDump [OPTIONS] SOURCE",
         "Show the header of a LUKS volume, or its key",
         _load_dump,
-        frozenset({"header", "dump-json-metadata", "dump-volume-key", "unbound"})
+        frozenset({"header", "type", "dump-json-metadata", "dump-volume-key", "unbound"})
         | (_KEY_OPTIONS - {"tries"})
         | {"key-slot", "volume-key-file"},
         minimum=1,
         maximum=1,
     ),
     "luksUUID": Command(
-        "luksUUID [--uuid UUID] SOURCE",
+        "luksUUID [--type luks1|luks2] [--uuid UUID] SOURCE",
         "Show or set the UUID of a LUKS volume",
         _load_uuid,
-        frozenset({"header", "uuid", "dry-run"}),
+        frozenset({"header", "type", "uuid", "dry-run"}),
         minimum=1,
         maximum=1,
     ),
@@ -231,6 +231,7 @@ _ALIASES: Final = {
     "plainClose": ("close", None),
     "loopaesClose": ("close", None),
     "remove": ("close", None),
+    "create": ("open", "plain"),
 }
 
 # cryptsetup's actions that fusecrypt does not have, or not yet.
@@ -239,7 +240,6 @@ _UNSUPPORTED: Final = frozenset(
         "bitlkClose",
         "bitlkDump",
         "bitlkOpen",
-        "create",
         "fvault2Close",
         "fvault2Dump",
         "fvault2Open",
@@ -279,6 +279,10 @@ def run(args: Arguments, output: Output) -> ExitCode:
 
 def _resolve_alias(args: Arguments) -> Arguments:
     verb, implied = _ALIASES.get(args.verb, (args.verb, None))
+    if args.verb == "create":  # the one action of old that has the name first
+        if len(args.positionals) != 2:
+            raise ConfigError("create: wanted: fusecrypt create NAME SOURCE")
+        args = Arguments(args.verb, args.positionals[::-1], args.options)
     if implied is None:
         return Arguments(verb, args.positionals, args.options)
     given = args.options.get("type", implied)

@@ -26,13 +26,13 @@ _OF_KEYS: Final = (
 
 def run_dump(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
     """Print the header as cryptsetup does, or its JSON area."""
-    spec = _get_spec(args)
+    spec, kind = _get_spec(args), _parse_kind(args)
     is_about_key = args.has("dump-volume-key") or args.has("unbound")
     for name in _OF_KEYS:
         if args.has(name) and not is_about_key:
             raise ConfigError(f"--{name}: only with --dump-volume-key or --unbound")
     with open_volume_file(spec) as file:
-        header = read_luks(file)
+        header = read_luks(file, kind)
         for note in header.notes:
             output.warn(f"{file.path}: {note}")
         if is_about_key:
@@ -80,8 +80,9 @@ def run_uuid(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         from .header_config import run_set_uuid
 
         return run_set_uuid(args, settings, output)
+    kind = _parse_kind(args)
     with open_volume_file(_get_spec(args)) as file:
-        header = read_luks(file)
+        header = read_luks(file, kind)
     output.line(header.uuid)
     output.json({"uuid": header.uuid})
     return ExitCode.OK
@@ -91,9 +92,7 @@ def run_is_luks(args: Arguments, _settings: Settings, output: Output) -> ExitCod
     """Whether it is a LUKS volume; says so by the exit code, and with -v or --json."""
     from ...dmcrypt.probe import probe
 
-    wanted = args.text("type") or "luks"
-    if wanted not in {"luks", "luks1", "luks2"}:
-        raise ConfigError(f"--type: got {wanted!r}; wanted: luks, luks1 or luks2")
+    wanted = _parse_kind(args)
     with open_volume_file(_get_spec(args)) as file:
         kind = probe(file.pread, file.size)
         if kind is not None:
@@ -105,6 +104,13 @@ def run_is_luks(args: Arguments, _settings: Settings, output: Output) -> ExitCod
     is_luks = kind is not None and wanted in {"luks", kind}
     output.json({"is_luks": is_luks, "type": kind})
     return ExitCode.OK if is_luks else ExitCode.WRONG_PARAMETERS
+
+
+def _parse_kind(args: Arguments) -> str:
+    wanted = args.text("type") or "luks"
+    if wanted not in {"luks", "luks1", "luks2"}:
+        raise ConfigError(f"--type: got {wanted!r}; wanted: luks, luks1 or luks2")
+    return wanted
 
 
 def _get_spec(args: Arguments) -> str:

@@ -43,12 +43,26 @@ def _load_check() -> Action:
     return run
 
 
+# Of the header and its key; luksResume alone needs them, cryptsetup's resize and refresh do, too.
+_KEY: Final = frozenset(
+    {
+        "header",
+        "key-file",
+        "keyfile-offset",
+        "keyfile-size",
+        "key-slot",
+        "tries",
+        "timeout",
+        "verify-passphrase",
+    }
+)
+
 VOLUME_COMMANDS: Final[dict[str, Command]] = {
     "luksSuspend": Command(
         "luksSuspend [--fail-io] NAME",
         "Forget the key of an open volume; its I/O waits, or fails",
         _load_suspend,
-        frozenset({"fail-io"}),
+        frozenset({"fail-io", "header"}),
         minimum=1,
         maximum=1,
     ),
@@ -56,18 +70,7 @@ VOLUME_COMMANDS: Final[dict[str, Command]] = {
         "luksResume [OPTIONS] NAME",
         "Give a suspended volume its key again",
         _load_resume,
-        frozenset(
-            {
-                "header",
-                "key-file",
-                "keyfile-offset",
-                "keyfile-size",
-                "key-slot",
-                "tries",
-                "timeout",
-                "verify-passphrase",
-            }
-        ),
+        _KEY,
         minimum=1,
         maximum=1,
     ),
@@ -75,7 +78,7 @@ VOLUME_COMMANDS: Final[dict[str, Command]] = {
         "resize [--size SECTORS | --device-size SIZE] NAME",
         "Give an open volume another size",
         _load_resize,
-        frozenset({"size", "device-size"}),
+        _KEY | {"size", "device-size"},
         minimum=1,
         maximum=1,
     ),
@@ -83,7 +86,7 @@ VOLUME_COMMANDS: Final[dict[str, Command]] = {
         "refresh [--allow-discards] NAME",
         "Pass discards of an open volume on, or no longer",
         _load_refresh,
-        frozenset({"allow-discards"}),
+        _KEY | {"allow-discards"},
         minimum=1,
         maximum=1,
     ),

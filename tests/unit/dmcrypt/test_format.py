@@ -264,13 +264,17 @@ def test_parameters_that_cannot_be_are_refused(changes, error, what):
         ({"iterations": 3}, ConfigError, "argon2id takes 4"),
         ({"memory_kib": 31}, ConfigError, "memory 31"),
         ({"memory_kib": 4194305}, ConfigError, "memory 4194305"),
-        ({"parallel": 5}, ConfigError, "threads 5"),
         ({"type": "pbkdf2", "memory_kib": 1024}, ConfigError, "neither memory"),
     ],
 )
 def test_costs_that_cryptsetup_refuses_are_refused(changes, error, what):
     with pytest.raises(error, match=what):
         PbkdfParams(**changes)
+
+
+def test_more_threads_than_four_are_four_and_none_are_the_default():
+    assert [PbkdfParams(parallel=n).lanes for n in (1, 4, 5, 2**32)] == [1, 4, 4, 4]
+    assert PbkdfParams(parallel=0).lanes == PbkdfParams().lanes
 
 
 @pytest.mark.parametrize(
