@@ -117,10 +117,27 @@ def derive_key(
     ``pattern`` is the verification pattern that it must have, where it is known.
 
     Raises:
-        UnlockError: it has another verification pattern, or another session began meanwhile.
+        UnlockError: it has another verification pattern, or sessions begin too fast.
         CoprocessorError: no coprocessor turns the secure key into a protected one.
     """
-    transport = service.make_transport(secure, get_public_key(engine, secure))
+    public_key = get_public_key(engine, secure)
+    try:
+        return _derive_for(engine, public_key, secure, service, pattern)
+    except UnlockError:
+        # The engine's keys may be others by now: of another session, or used up.
+        if get_public_key(engine, secure) == public_key:
+            raise
+    return _derive_for(engine, get_public_key(engine, secure), secure, service, pattern)
+
+
+def _derive_for(
+    engine: Engine,
+    public_key: bytes,
+    secure: SecureKey,
+    service: KeyService,
+    pattern: str | None,
+) -> EffectiveKey:
+    transport = service.make_transport(secure, public_key)
     if pattern is not None and pattern != transport.pattern:
         raise UnlockError(
             f"secure key: its verification pattern {transport.pattern} is not the one in the "

@@ -307,12 +307,15 @@ class Engine(Devices):
         reply = self._channel.call(
             Type.IMPORT_KEY, messages.BLOB.pack(len(blob), key_size, bytes(blob))
         )
+        if reply.status in (-errno.EKEYREJECTED, -errno.EDQUOT):
+            self.hello = self.status()  # the public key may be another one since the blob was made
         if reply.status == -errno.EOPNOTSUPP:
             kind = blob[0] if blob else "none"
             raise UnsupportedError(f"transport blob of kind {kind}: not supported, wanted 1 or 2")
         refusals = {
             errno.EKEYREJECTED: "not made for this session, or altered",
             errno.EEXIST: "used before",
+            errno.EDQUOT: "the engine took as many as it can tell apart; its public key is another",
             errno.EINVAL: f"{len(blob)} bytes hold no key of the wanted size {key_size or 'any'}",
         }
         if -reply.status in refusals:

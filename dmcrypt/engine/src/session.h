@@ -97,9 +97,9 @@ int session_join_pkeys(const uint8_t *bytes, size_t size, struct wire_token *tok
  * ephemeral and session public keys; the additional data is the first 33 bytes.
  * Kind 2: 02, hash (1 SHA-1, 2 SHA-256), number of AES keys (1, or 2 for XTS), their RSAES-OAEP ciphertexts
  * (RFC 8017, no label, the hash for its mask generation too) under the key of rsa_modulus, in order.
- * A blob is taken once.
+ * A blob is taken once. After so many of them the key pairs are others, without a new session.
  * @return 0; -EOPNOTSUPP: another kind; -EINVAL: length; -EKEYREJECTED: not authentic (kind 2: any fault);
- *         -EEXIST: used before
+ *         -EEXIST: used before; -EDQUOT: there are other key pairs now
  */
 int session_import(const uint8_t *blob, size_t length, size_t key_size, struct wire_token *token);
 

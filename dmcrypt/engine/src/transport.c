@@ -19,7 +19,7 @@
 #define TAG 16u
 #define HEADER (1u + POINT) /* kind and ephemeral key: the additional data */
 #define AES_KEY 32u
-#define MARK 16u /* bytes kept of what is random in a blob: enough to tell 65536 apart */
+#define MARK 16u /* bytes kept of what is random in a blob: enough to tell 4096 apart */
 
 static const char INFO[] = "fusecrypt transport 1";
 
@@ -196,12 +196,17 @@ static int open_rsa(const uint8_t *blob, size_t length, size_t most, uint8_t **k
     return 0;
 }
 
-int transport_open(const uint8_t *blob, size_t length, size_t most, uint8_t **key, size_t *size)
+/* No blob for the old pair is taken any more, so none of them need be remembered. */
+static void begin_another_pair(void)
 {
-    *key = NULL;
-    *size = 0;
-    if (length == 0)
-        return -EINVAL;
+    struct transport_pair pair;
+    if (transport_prepare(&pair) == 0)
+        transport_replace(&pair);
+    transport_discard(&pair);
+}
+
+static int open_blob(const uint8_t *blob, size_t length, size_t most, uint8_t **key, size_t *size)
+{
     switch (blob[0]) {
     case KIND_X25519:
         return open_x25519(blob, length, most, key, size);
@@ -210,4 +215,16 @@ int transport_open(const uint8_t *blob, size_t length, size_t most, uint8_t **ke
     default:
         return -EOPNOTSUPP;
     }
+}
+
+int transport_open(const uint8_t *blob, size_t length, size_t most, uint8_t **key, size_t *size)
+{
+    *key = NULL;
+    *size = 0;
+    if (length == 0)
+        return -EINVAL;
+    int error = open_blob(blob, length, most, key, size);
+    if (error == -EDQUOT)
+        begin_another_pair();
+    return error;
 }

@@ -29,11 +29,12 @@ void transport_public_key(uint8_t out[32]);
  * @param most  bytes that its key may have
  * @param key   on success arena memory of *size bytes that the caller frees
  * @return 0; -EOPNOTSUPP: kind; -EINVAL: length; -EKEYREJECTED: not authentic, or anything of kind 2; -EEXIST: opened before;
- *         -EDQUOT: TRANSPORT_BLOBS_MAX were; -ENOSPC: the arena is full
+ *         -EDQUOT: TRANSPORT_BLOBS_MAX were, and
+ *         there is another key pair from now on; -ENOSPC: the arena is full
  */
 int transport_open(const uint8_t *blob, size_t length, size_t most, uint8_t **key, size_t *size);
 
-/** How many blobs a session opens: so many ephemeral keys, or ciphertexts of kind 2, it remembers. */
-#define TRANSPORT_BLOBS_MAX 65536u
+/** How many blobs a key pair opens: so many ephemeral keys, or ciphertexts of kind 2, are remembered. */
+#define TRANSPORT_BLOBS_MAX 4096u
 
 #endif

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fusecrypt.dmcrypt.cipher_spec import CipherSpec
-from fusecrypt.dmcrypt.effective_key import get_effective_key
+from fusecrypt.dmcrypt.effective_key import derive_key, get_effective_key
 from fusecrypt.dmcrypt.engine.messages import DigestSpec, PkeyType
 from fusecrypt.keystore.coprocessor import Apqn
 from fusecrypt.keystore.coprocessors import Coprocessors
@@ -165,3 +165,24 @@ def test_the_key_of_a_token_gets_into_the_engine_and_it_is_said_how(engine, load
     for size in (16, 32, 64) if spec is XTS else (16, 32):
         with pytest.raises(PolicyError, match="1536 for PKCS11-AES"):
             get_effective_key(engine, load_key(secure.token[:size]), spec, Service(adapters))
+
+
+def test_a_session_that_begins_while_a_key_is_derived_is_noticed(engine, adapters):
+    secure = adapters.import_clear(KeyType.CCA_AESDATA, bytearray(CLEAR), is_xts=True)
+
+    class Slow(Service):
+        asked = 0
+
+        def make_transport(self, key, public_key):
+            transport = super().make_transport(key, public_key)
+            if self.asked == 0:
+                engine.bump_session()
+            self.asked += 1
+            return transport
+
+    service = Slow(adapters)
+    effective = derive_key(engine, secure, service, pattern=None)
+    assert service.asked == 2
+    assert engine.export_key(effective.key)
+    with pytest.raises(UnlockError, match="verification pattern"):
+        derive_key(engine, secure, Service(adapters), pattern="ab" * 32)

@@ -146,3 +146,21 @@ def test_what_no_device_is_has_no_key_to_forget(process):
         process.engine.forget_key(7)
     with pytest.raises(EngineError, match="No such device"):
         process.engine.deny_key(7, milliseconds=1)
+
+
+def test_a_key_pair_that_is_used_up_is_followed_by_another(process):
+    engine = process.engine
+    public_key = engine.hello.public_key
+    first = seal(bytearray(b"s" * 64), public_key)
+    engine.import_key(first)
+    for _ in range(4095):
+        engine.import_key(seal(bytearray(b"s" * 64), public_key))
+    token = load(engine, b"v" * 64)
+    with pytest.raises(UnlockError, match="its public key is another"):
+        engine.import_key(seal(bytearray(b"s" * 64), public_key))
+    assert engine.hello.public_key != public_key
+    for blob in (first, seal(bytearray(b"s" * 64), public_key)):
+        with pytest.raises(UnlockError, match="not made for this session"):
+            engine.import_key(blob)
+    engine.import_key(seal(bytearray(b"s" * 64), engine.hello.public_key))
+    engine.export_key(token)  # it is the same session
