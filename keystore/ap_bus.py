@@ -16,28 +16,59 @@ from typing import Final
 from .coprocessor import (
     MODE_ACCEL,
     MODE_CCA,
+    MODE_EP11,
     AdapterInfo,
     Apqn,
     Fill,
     Register,
     RegisterState,
 )
+from .ep11_token import WKVP_SIZE
 from .errors import AccessError, CoprocessorError, FormatError, NotFoundError, UnsupportedError
+from .key_type import MKVP_SIZE
 
 ROOT: Final = Path("/sys/bus/ap/devices")
 _QUEUE: Final = re.compile(r"([0-9a-f]{2})\.([0-9a-f]{4})")
-_TYPE: Final = re.compile(r"CEX[5-8]([AC])")
+_TYPE: Final = re.compile(r"CEX[5-8]([ACP])")
 _SERIAL: Final = re.compile("[0-9A-Za-z]{8,16}")
 _LINE: Final = re.compile(r"(AES|APKA|ASYM|WK) (NEW|CUR|OLD): (\S+) (\S+)")
-_PATTERN: Final = re.compile("0x([0-9a-f]{16})")
-_MODES: Final = {"A": MODE_ACCEL, "C": MODE_CCA}
+_MODES: Final = {"A": MODE_ACCEL, "C": MODE_CCA, "P": MODE_EP11}
 _REGISTERS: Final = {"NEW": Register.NEW, "CUR": Register.CURRENT, "OLD": Register.OLD}
-_FILLS: Final = {
-    Register.NEW: (Fill.EMPTY, Fill.PARTIAL, Fill.FULL),
-    Register.CURRENT: (Fill.VALID, Fill.INVALID),
-    Register.OLD: (Fill.VALID, Fill.INVALID),
+_OTHERS: Final = (Fill.VALID, Fill.INVALID)
+_WHOLE: Final = (Fill.FULL, Fill.UNCOMMITTED, Fill.COMMITTED, Fill.VALID)
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """What the lines about the master keys of volumes look like in one mode."""
+
+    name: str
+    pattern: re.Pattern[str]
+    pattern_size: int  # bytes that keys have of it, and we
+    fills: dict[Register, tuple[Fill, ...]]
+
+
+_FAMILIES: Final = {
+    MODE_CCA: _Family(
+        "AES",
+        re.compile("0x([0-9a-f]{16})"),
+        MKVP_SIZE,
+        {
+            Register.NEW: (Fill.EMPTY, Fill.PARTIAL, Fill.FULL),
+            Register.CURRENT: _OTHERS,
+            Register.OLD: _OTHERS,
+        },
+    ),
+    MODE_EP11: _Family(
+        "WK",
+        re.compile("0x([0-9a-f]{64})"),
+        WKVP_SIZE,
+        {
+            Register.NEW: (Fill.EMPTY, Fill.UNCOMMITTED, Fill.COMMITTED),
+            Register.CURRENT: _OTHERS,
+        },
+    ),
 }
-_WHOLE: Final = (Fill.FULL, Fill.VALID)
 _UNKNOWN: Final = ("-", "-")
 #: Reads of ``mkvps`` that a signal spoils have dashes instead of states; then it is read again.
 _TRIES: Final = 5
@@ -86,8 +117,8 @@ class ApBus:
         is_online = _read_flag(card, "online") and _read_flag(queue, "online")
         registers = dict.fromkeys(Register, RegisterState(Fill.INVALID))
         registers[Register.NEW] = RegisterState(Fill.EMPTY)
-        if mode == MODE_CCA and is_configured and not is_checkstopped:
-            registers = _read_registers(queue)
+        if mode in _FAMILIES and is_configured and not is_checkstopped:
+            registers |= _read_registers(queue, mode)
         return AdapterInfo(
             apqn=apqn,
             serial=serial,
@@ -107,7 +138,7 @@ class ApBus:
         text = _read(card / "type")
         match = _TYPE.fullmatch(text)
         if match is None:
-            wanted = "wanted CEX5 to CEX8 in CCA or accelerator mode, like CEX8C"
+            wanted = "wanted CEX5 to CEX8 and its mode, like CEX8C"
             raise UnsupportedError(f"{card / 'type'}: {text!r}, {wanted}")
         return text, _MODES[match[1]]
 
@@ -122,41 +153,44 @@ class ApBus:
         return text.upper()
 
 
-def parse_registers(text: str, where: str) -> dict[Register, RegisterState] | None:
-    """The AES registers that ``mkvps`` tells; None: it tells nothing now.
+def parse_registers(text: str, mode: str, where: str) -> dict[Register, RegisterState] | None:
+    """The registers that ``mkvps`` tells, EP11 having no OLD; None: it tells nothing now.
 
     Raises:
         FormatError: not of its form.
     """
+    family = _FAMILIES[mode]
     found: dict[Register, RegisterState] = {}
     for line in text.splitlines():
         match = _LINE.fullmatch(line)
-        if match is None or match[1] != "AES":
+        if match is None or match[1] != family.name:
             continue  # another family, or one of a later kernel
         register, state = _REGISTERS[match[2]], (match[3], match[4])
         if state == _UNKNOWN:
             return None
-        found[register] = _parse_register(register, *state, f"{where}: {line!r}")
-    if found.keys() != set(Register):
-        missing = ", ".join(sorted(set(Register) - found.keys()))
-        raise FormatError(f"{where}: tells nothing of the AES registers {missing}")
+        found[register] = _parse_register(family, register, *state, f"{where}: {line!r}")
+    if found.keys() != family.fills.keys():
+        missing = ", ".join(sorted(family.fills.keys() - found.keys()))
+        raise FormatError(f"{where}: tells nothing of the {family.name} registers {missing}")
     return found
 
 
-def _parse_register(register: Register, fill: str, value: str, where: str) -> RegisterState:
-    known = [one for one in _FILLS[register] if one == fill]
-    pattern = _PATTERN.fullmatch(value)
+def _parse_register(
+    family: _Family, register: Register, fill: str, value: str, where: str
+) -> RegisterState:
+    known = [one for one in family.fills.get(register, ()) if one == fill]
+    pattern = family.pattern.fullmatch(value)
     if not known or (pattern is None and (known[0] in _WHOLE or value != "-")):
-        raise FormatError(f"{where}: wanted a state and a pattern of 8 bytes")
+        raise FormatError(f"{where}: wanted a state and a pattern as of {family.name}")
     if known[0] in _WHOLE and pattern is not None:
-        return RegisterState(known[0], bytes.fromhex(pattern[1]))
+        return RegisterState(known[0], bytes.fromhex(pattern[1])[: family.pattern_size])
     return RegisterState(known[0])
 
 
-def _read_registers(queue: Path) -> dict[Register, RegisterState]:
+def _read_registers(queue: Path, mode: str) -> dict[Register, RegisterState]:
     path = queue / "mkvps"
     for _ in range(_TRIES):
-        registers = parse_registers(_read(path), str(path))
+        registers = parse_registers(_read(path), mode, str(path))
         if registers is not None:
             return registers
     raise CoprocessorError(f"{path}: does not tell the master keys; is the adapter busy?")

@@ -30,6 +30,8 @@ class PkeyType(IntEnum):
 
     CCA_DATA = 1
     CCA_CIPHER = 2
+    EP11 = 3  # the header lies over the session field
+    EP11_AES = 6  # the header stands before the blob
 
 
 class Match(IntFlag):
@@ -134,7 +136,8 @@ class PkeyDevice:
         """A random key under the CURRENT master key of ``apqn``, without its file's padding.
 
         ``flags``: which exports a CCA-AESCIPHER key allows: bits of key-management field 1 that are
-        set (high byte) and cleared (low byte) in what it has without.
+        set (high byte) and cleared (low byte) in what it has without. Of an EP11 key: all of its
+        attributes, or 0 for the usual ones.
 
         Raises:
             CoprocessorError: the adapter does not answer, or cannot.

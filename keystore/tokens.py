@@ -272,6 +272,10 @@ _TOKENS: Final[dict[tuple[int, int], tuple[int, type[Token]]]] = {
 }
 
 
+#: Bytes of a token in a file, by type and version.
+FILE_SIZES: Final = {kind: size for kind, (size, _) in _TOKENS.items()}
+
+
 def parse_tokens(buf: bytes) -> tuple[Token, ...]:
     """One token, or the two of an XTS key.
 

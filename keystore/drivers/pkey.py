@@ -18,6 +18,7 @@ from ..ap_bus import ApBus
 from ..clear_bytes import wiped
 from ..coprocessor import (
     MODE_CCA,
+    MODE_EP11,
     PKEY_DRIVER,
     AdapterInfo,
     Apqn,
@@ -26,6 +27,7 @@ from ..coprocessor import (
     Transport,
     Validation,
 )
+from ..ep11_token import EXTRACTABLE, USUAL_ATTRIBUTES
 from ..errors import (
     CoprocessorError,
     FormatError,
@@ -36,16 +38,23 @@ from ..errors import (
 from ..kernel_cipher import make_pattern
 from ..keys import SecureKey
 from ..pkey_device import Match, PkeyDevice, PkeyType
-from ..tokens import KEY_BITS, TOKEN_SIZES, XTS_KEY_BITS, KeyType
+from ..tokens import FILE_SIZES, KEY_BITS, XTS_KEY_BITS, KeyType
 from ..verification import check_clear_key, check_halves
 
 _MACHINE: Final = "s390x"
+#: Older kernels have EP11 keys in the older form only.
 _TYPES: Final = {
-    KeyType.CCA_AESDATA: PkeyType.CCA_DATA,
-    KeyType.CCA_AESCIPHER: PkeyType.CCA_CIPHER,
+    KeyType.CCA_AESDATA: (PkeyType.CCA_DATA,),
+    KeyType.CCA_AESCIPHER: (PkeyType.CCA_CIPHER,),
+    KeyType.EP11_AES: (PkeyType.EP11_AES, PkeyType.EP11),
 }
+_MODES: Final = (MODE_CCA, MODE_EP11)
 #: See `PkeyDevice.generate`: every export is allowed, none prohibited.
-_EXPORTABLE: Final = 0xF0C8
+_EXPORTABLE: Final = {
+    KeyType.CCA_AESCIPHER: 0xF0C8,
+    KeyType.EP11_AES: USUAL_ATTRIBUTES | EXTRACTABLE,
+}
+_HEADER_SIZE: Final = 8
 _TRIES: Final = 2  # of a key whose halves got different master keys, one being set in between
 
 
@@ -112,10 +121,9 @@ class PkeyCoprocessor:
             sizes = " or ".join(map(str, wanted))
             kind = "half of an XTS key" if is_xts else "key"
             raise UnsupportedError(f"{key_type}: a {kind} of {key_bits} bits, wanted {sizes}")
-        kind_of_key, flags = self._get_type(key_type), _get_flags(key_type, is_exportable)
-        with self._online(key_type) as device:
+        flags = _get_flags(key_type, is_exportable)
+        with self._online(key_type) as (device, kind_of_key):
             return self._make_halves(
-                key_type,
                 [lambda: device.generate(self._apqn, kind_of_key, key_bits, flags)]
                 * (2 if is_xts else 1),
             )
@@ -126,10 +134,10 @@ class PkeyCoprocessor:
         check_clear_key(len(clear), is_xts=is_xts)
         if is_xts:
             check_halves(clear)
-        kind_of_key, flags = self._get_type(key_type), _get_flags(key_type, is_exportable)
+        flags = _get_flags(key_type, is_exportable)
         half = len(clear) // 2 if is_xts else len(clear)
         with (
-            self._online(key_type) as device,
+            self._online(key_type) as (device, kind_of_key),
             wiped(clear[:half]) as first,
             wiped(clear[half:]) as second,
         ):
@@ -138,7 +146,7 @@ class PkeyCoprocessor:
             def make(part: bytearray) -> Callable[[], bytes]:
                 return lambda: device.import_clear(self._apqn, kind_of_key, part, flags)
 
-            return self._make_halves(key_type, [make(part) for part in parts])
+            return self._make_halves([make(part) for part in parts])
 
     def find_register(self, secure_key: SecureKey) -> Register | None:
         info = self.info()
@@ -150,6 +158,8 @@ class PkeyCoprocessor:
                 (Match.CURRENT, Register.CURRENT),
                 (Match.ALTERNATE, Register.OLD),
             ):
+                if register is Register.OLD and info.mode == MODE_EP11:
+                    continue  # it has none
                 if self._apqn in device.list_for_key(token, match):
                     return register
         return Register.NEW if info.new.mkvp == secure_key.mkvp else None
@@ -180,7 +190,7 @@ class PkeyCoprocessor:
         self._refuse("restricts no keys", "zkey import")
 
     def validate(self, secure_key: SecureKey) -> Validation:
-        with self._online(secure_key.key_type) as device:
+        with self._online(secure_key.key_type) as (device, _):
             matches = Match.CURRENT | Match.ALTERNATE
             bits = 0
             for token in _split(secure_key):
@@ -213,34 +223,44 @@ class PkeyCoprocessor:
         )
 
     @contextmanager
-    def _online(self, key_type: KeyType) -> Generator[PkeyDevice, None, None]:
-        """The device, once the adapter is known to be there and to have such keys."""
+    def _online(self, key_type: KeyType) -> Generator[tuple[PkeyDevice, PkeyType], None, None]:
+        """The device, once the adapter is known to be there, and what such keys are there."""
         self._machine.check(self._apqn)
         info = self.info()
-        if info.mode != MODE_CCA:
+        if info.mode not in _MODES:
             raise CoprocessorError(f"adapter {self._apqn}: an accelerator, it serves no keys")
         if info.status is not Status.ONLINE:
             raise CoprocessorError(f"adapter {self._apqn}: {info.status}")
         with self._machine.open_device() as device:
-            if self._apqn not in device.list_for_type(self._get_type(key_type)):
+            kind, apqns = self._find_type(device, key_type)
+            if self._apqn not in apqns:
                 raise CoprocessorError(
                     f"adapter {self._apqn}: a {info.type} that has no {key_type} keys, as the "
                     "kernel says"
                 )
-            yield device
+            yield device, kind
 
-    def _make_halves(self, key_type: KeyType, makers: list[Callable[[], bytes]]) -> SecureKey:
+    def _make_halves(self, makers: list[Callable[[], bytes]]) -> SecureKey:
         """The tokens of a key, of one master key even where another is being set."""
         for _ in range(_TRIES):
-            tokens = [_pad(key_type, make()) for make in makers]
+            tokens = [_pad(make()) for make in makers]
             if len({SecureKey(token).mkvp for token in tokens}) == 1:
                 return SecureKey(b"".join(tokens))
         raise CoprocessorError(f"adapter {self._apqn}: its master key is being changed")
 
-    def _get_type(self, key_type: KeyType) -> PkeyType:
+    def _find_type(
+        self, device: PkeyDevice, key_type: KeyType
+    ) -> tuple[PkeyType, tuple[Apqn, ...]]:
+        """The first kind of these keys that the kernel knows, and the adapters that have it."""
         if key_type not in _TYPES:
             raise UnsupportedError(f"adapter {self._apqn}: {key_type}: no key of the machine's")
-        return _TYPES[key_type]
+        *newer, last = _TYPES[key_type]
+        for kind in newer:
+            try:
+                return kind, device.list_for_type(kind)
+            except UnsupportedError:
+                continue
+        return last, device.list_for_type(last)
 
     def _refuse(self, what: str, command: str) -> NoReturn:
         raise UnsupportedError(
@@ -252,18 +272,20 @@ class PkeyCoprocessor:
 def _get_flags(key_type: KeyType, is_exportable: bool) -> int:  # noqa: FBT001
     if not is_exportable:
         return 0
-    if key_type is not KeyType.CCA_AESCIPHER:
+    if key_type not in _EXPORTABLE:
         raise UnsupportedError(
-            f"{key_type}: says nothing of exports; wanted: {KeyType.CCA_AESCIPHER}"
+            f"{key_type}: says nothing of exports; wanted: {' or '.join(_EXPORTABLE)}"
         )
-    return _EXPORTABLE
+    return _EXPORTABLE[key_type]
 
 
-def _pad(key_type: KeyType, token: bytes) -> bytes:
-    """The token in its file's form."""
-    size = TOKEN_SIZES[key_type]
+def _pad(token: bytes) -> bytes:
+    """The token in its file's form, which its type and version tell."""
+    if len(token) < _HEADER_SIZE or (kind := (token[0], token[4])) not in FILE_SIZES:
+        raise FormatError("secure key: the device made none that is known")
+    size = FILE_SIZES[kind]
     if len(token) > size:
-        raise FormatError(f"{key_type}: the device made {len(token)} bytes, wanted up to {size}")
+        raise FormatError(f"secure key: the device made {len(token)} bytes, wanted up to {size}")
     return token.ljust(size, b"\0")
 
 

@@ -7,10 +7,12 @@ the firmware. The text of `mkvps` is of machines: CEX6 queues under Linux 6.19.
 
 import ctypes
 import errno
+import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from fusecrypt.keystore import cca
+from fusecrypt.keystore import cca, ep11
 from fusecrypt.keystore.ap_bus import ApBus
 from fusecrypt.keystore.coprocessor import Apqn
 from fusecrypt.keystore.drivers.pkey import Machine
@@ -18,11 +20,16 @@ from fusecrypt.keystore.errors import MapperError
 from fusecrypt.keystore.keys import SecureKey
 from fusecrypt.keystore.pkey_device import PkeyDevice
 from fusecrypt.keystore.tokens import KeyType
-from fusecrypt.keystore.verification import make_mkvp, make_pattern
+from fusecrypt.keystore.verification import make_mkvp, make_pattern, make_wkvp
 
 #: Request: bytes of its structure (64 bits).
 SIZES = {0x11: 40, 0x12: 72, 0x17: 32, 0x1B: 32, 0x1C: 88, 0x1D: 48}
-TYPES = {1: KeyType.CCA_AESDATA, 2: KeyType.CCA_AESCIPHER}
+TYPES = {
+    1: KeyType.CCA_AESDATA,
+    2: KeyType.CCA_AESCIPHER,
+    3: KeyType.EP11_AES,
+    6: KeyType.EP11_AES,
+}
 OTHERS = """\
 APKA NEW: empty 0x0000000000000000
 APKA CUR: valid 0x755cb8e7740dae51
@@ -52,6 +59,18 @@ def mkvps(current=None, old=None, new=None):
     )
 
 
+def ep11_mkvps(current=None, new=None, state="committed"):
+    """The attribute of a queue in EP11 mode: patterns of 32 bytes."""
+
+    def pattern(key):
+        return f"0x{hashlib.sha256(bytes([2]) + key).hexdigest()}"
+
+    return (
+        f"WK CUR: {'valid ' + pattern(current) if current else 'invalid -'}\n"
+        f"WK NEW: {f'{state} ' + pattern(new) if new else 'empty -'}\n"
+    )
+
+
 class FakeMachine:
     """Queues, their master keys, and what was asked."""
 
@@ -64,7 +83,7 @@ class FakeMachine:
         self.asked = []  # request, structure before the answer
         self.fail = {}  # request: errno
         self.hidden = 0  # so many queues come after the first question how many there are
-        self.clear_left = b""
+        self.is_old_kernel = False  # without the form of EP11 keys that has a header
 
     def machine(self, name="s390x"):
         def pattern(token, *, is_xts):
@@ -87,6 +106,8 @@ class FakeMachine:
         of_queue = {"online": "1", "config": "1", "chkstop": "0", "request_count": "3"}
         if card_type.endswith("C"):
             of_queue["mkvps"] = mkvps(current, old, new)
+        elif card_type.endswith("P"):
+            of_queue["mkvps"] = ep11_mkvps(current, new)
         for name, value in of_card.items():
             (card / name).write_text(attributes.get(f"card_{name}", value) + "\n")
         for name, value in of_queue.items():
@@ -99,6 +120,8 @@ class FakeMachine:
             for master_key in master_keys:
                 if master_key and make_mkvp(master_key) == key.mkvp:
                     return cca.unwrap_key(key, master_key)
+                if master_key and make_wkvp(master_key) == key.mkvp:
+                    return ep11.unwrap_key(key, master_key)
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
 
     def ioctl(self, fd, request, content):
@@ -133,6 +156,12 @@ class FakeMachine:
         flags = number(content, 20, 4)
         for apqn in apqns:
             master_key = self.keys.get(apqn, (None, None))[0]
+            if master_key and key_type is KeyType.EP11_AES:
+                key = ep11.wrap_key(key_type, clear, master_key, is_xts=False,
+                                    is_exportable=flags == 0x200C01)  # fmt: skip
+                (half,) = key.halves
+                token = replace(half, version=number(content, 12, 4)).pack()
+                return token[: number(token, 2, 2)]
             if master_key:
                 key = cca.wrap_key(key_type, clear, master_key, is_xts=False,
                                    is_exportable=flags == 0xF0C8)  # fmt: skip
@@ -161,13 +190,17 @@ class FakeMachine:
         flags = self._match(apqn, key.mkvp)
         if not flags:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
-        kind = {v: k for k, v in TYPES.items()}[key.key_type]
+        kind = key.token[4] if key.key_type is KeyType.EP11_AES else key.token[4] - 3
         bits = key.clear_bits or 0xFFFFFFFF
         content[16:28] = b"".join(n.to_bytes(4, "big") for n in (kind, bits, flags))
 
     def _match(self, apqn, mkvp):
         current, old = self.keys.get(apqn, (None, None))
-        return sum(flag for flag, key in ((2, current), (4, old)) if key and make_mkvp(key) == mkvp)
+        return sum(
+            flag
+            for flag, key in ((2, current), (4, old))
+            if key and mkvp in (make_mkvp(key), make_wkvp(key))
+        )
 
     def _list(self, content, found, address_at, count_at):
         room = number(content, count_at, 4)
@@ -191,18 +224,20 @@ class FakeMachine:
 
     def _answer_1c(self, content):
         kind, flags = number(content, 0, 4), number(content, 68, 4)
-        if kind not in TYPES:
+        if kind not in TYPES or (kind == 6 and self.is_old_kernel):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         found = [
             apqn
             for apqn in sorted(self.keys)
-            if self._is_cca(apqn, kind)
+            if self._has_type(apqn, kind)
             and (not flags or self._match(apqn, bytes(content[4:12])) & flags)
         ]
         self._list(content, found, 72, 80)
 
-    def _is_cca(self, apqn, kind):
+    def _has_type(self, apqn, kind):
         card_type = (self.root / f"card{apqn.card:02x}" / "type").read_text().strip()
+        if kind in (3, 6):
+            return card_type.endswith("P") and card_type >= "CEX7"
         return card_type.endswith("C") and (kind == 1 or card_type >= "CEX6")
 
     def _answer_1d(self, content):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from fusecrypt.keystore import kernel_cipher, pkey_device
+from fusecrypt.keystore import ep11, kernel_cipher, pkey_device
 from fusecrypt.keystore.ap_bus import ApBus, parse_registers
 from fusecrypt.keystore.cca import wrap_key
 from fusecrypt.keystore.coprocessor import Apqn, Fill, Register, RegisterState, Status
@@ -30,8 +30,8 @@ from fusecrypt.keystore.errors import (
 from fusecrypt.keystore.keys import SecureKey
 from fusecrypt.keystore.pkey_device import Match, PkeyDevice, PkeyType
 from fusecrypt.keystore.tokens import KMF1_EXPORTABLE, KeyType
-from fusecrypt.keystore.verification import make_mkvp, make_pattern
-from tests.unit.keystore.fake_machine import FakeMachine, mkvps
+from fusecrypt.keystore.verification import make_mkvp, make_pattern, make_wkvp
+from tests.unit.keystore.fake_machine import FakeMachine, ep11_mkvps, mkvps
 from tests.unit.keystore.samples import REAL_XTS_KEY, SIZES, clear_key, master_key, put_adapter
 
 TYPES = (KeyType.CCA_AESDATA, KeyType.CCA_AESCIPHER)
@@ -257,7 +257,8 @@ def test_what_keeps_a_queue_from_work_is_told(fake, attributes, status):
 @pytest.mark.parametrize(
     ("attributes", "error", "text"),
     [
-        ({"card_type": "CEX8P"}, UnsupportedError, "CEX8P"),
+        ({"card_type": "CEX8X"}, UnsupportedError, "CEX8X"),
+        ({"card_type": "CEX8P", "mkvps": mkvps()}, FormatError, "WK registers CURRENT, NEW"),
         ({"card_type": "CEX2C"}, UnsupportedError, "CEX2C"),
         ({"card_type": ""}, UnsupportedError, "wanted"),
         ({"card_online": "yes"}, FormatError, "wanted 0 or 1"),
@@ -276,8 +277,27 @@ def test_sysfs_that_says_something_else_is_refused(fake, attributes, error, text
 
 def test_a_partly_loaded_register_has_no_pattern():
     text = mkvps(master_key(0)).replace("AES NEW: empty", "AES NEW: partial")
-    registers = parse_registers(text, "mkvps")
+    registers = parse_registers(text, "cca", "mkvps")
     assert registers[Register.NEW] == RegisterState(Fill.PARTIAL)
+
+
+def test_the_attribute_of_an_ep11_queue_is_told_with_half_of_its_pattern():
+    text = (  # of a CEX6 queue
+        "WK CUR: valid 0xef490ddfce10b330b86cfe6db2ae2db98d65e8c19d9cb7a1b378dec93e398eb0\n"
+        "WK NEW: empty -\n"
+    )
+    assert parse_registers(text, "ep11", "mkvps") == {
+        Register.CURRENT: RegisterState(
+            Fill.VALID, bytes.fromhex("ef490ddfce10b330b86cfe6db2ae2db9")
+        ),
+        Register.NEW: RegisterState(Fill.EMPTY),
+    }
+    loaded = parse_registers(ep11_mkvps(None, master_key(0), "uncommitted"), "ep11", "mkvps")
+    assert loaded[Register.NEW] == RegisterState(Fill.UNCOMMITTED, make_wkvp(master_key(0)))
+    assert loaded[Register.CURRENT] == RegisterState(Fill.INVALID)
+    assert parse_registers("WK CUR: - -\nWK NEW: - -\n", "ep11", "mkvps") is None
+    with pytest.raises(FormatError, match="WK OLD"):
+        parse_registers(text + "WK OLD: invalid -\n", "ep11", "mkvps")
 
 
 # the driver
@@ -311,6 +331,33 @@ def test_export_is_asked_of_the_firmware(coprocessors):
     assert [half.management1 for half in key.halves] == [KMF1_EXPORTABLE] * 2
     with pytest.raises(UnsupportedError, match="says nothing of exports"):
         coprocessors.generate(KeyType.CCA_AESDATA, 256, is_xts=True, is_exportable=True)
+
+
+@pytest.mark.parametrize(("is_old_kernel", "size"), [(False, 336), (True, 320)])
+def test_ep11_keys_are_made_in_the_form_that_the_kernel_has(
+    coprocessors, fake, is_old_kernel, size
+):
+    fake.is_old_kernel = is_old_kernel
+    apqn = fake.add("05.0011", current=master_key(3), card_type="CEX8P")
+    coprocessors.add(apqn)
+    clear = clear_key(256, True)
+    key = coprocessors.import_clear(KeyType.EP11_AES, clear, is_xts=True)
+    assert (key.size, key.mkvp) == (2 * size, make_wkvp(master_key(3)))
+    found = coprocessors.validate(key)
+    assert (found.pattern, found.apqns) == (make_pattern(clear, is_xts=True), (apqn,))
+    assert coprocessors.get(apqn).find_register(key) is Register.CURRENT
+    made = coprocessors.generate(KeyType.EP11_AES, 128, is_xts=False, is_exportable=True)
+    assert made.halves[0].attributes == 0x200C01
+    foreign = ep11.wrap_key(KeyType.EP11_AES, clear, master_key(4), is_xts=True)
+    assert coprocessors.get(apqn).find_register(foreign) is None
+
+
+def test_a_device_that_makes_something_else_is_not_believed(coprocessors, monkeypatch):
+    for token, text in ((b"", "none that is known"), (bytes(64), "none that is known"),
+                        (REAL_XTS_KEY, "128 bytes, wanted up to 64")):  # fmt: skip
+        monkeypatch.setattr(PkeyDevice, "generate", lambda *_, token=token: token)
+        with pytest.raises(FormatError, match=text):
+            coprocessors.generate(KeyType.CCA_AESDATA, 256, is_xts=False)
 
 
 def test_a_key_under_old_is_told_as_such(coprocessors, fake):
