@@ -79,6 +79,7 @@ TOKEN_KINDS: Final = (
     _protected("aes_xts_256", 112, PkeyType.AES_XTS_256),
     *_secure("ccadata", KeyType.CCA_AESDATA, 64),
     *_secure("ccacipher", KeyType.CCA_AESCIPHER, 136),
+    *_secure("ep11", KeyType.EP11_AES, 336),
 )
 
 

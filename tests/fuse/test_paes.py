@@ -261,6 +261,7 @@ PKEY_LINES = [
     ("protkey/protkey_aes_256", "cbc", 640),
     ("ccadata/ccadata_aes_256_xts", "xts", 1024),
     ("ccacipher/ccacipher_aes_256_xts", "xts", 2176),
+    ("ep11/ep11_aes_256_xts", "xts", 5376),
 ]
 
 
@@ -268,7 +269,8 @@ PKEY_LINES = [
 def test_pkey_files_give_a_fresh_key_from_crypttab_and_command_line(instance, file, mode, bits):
     adapter = instance
     if not file.startswith("protkey/"):
-        instance.cli("adapter", "create", "03.0039")
+        mode_of_card = "ep11" if file.startswith("ep11/") else "cca"
+        instance.cli("adapter", "create", "03.0039", "--mode", mode_of_card)
     image = adapter.write_file("image", b"\xa5" * DATA_SIZE)
     token = adapter.runtime_dir / "dev" / "pkey" / file
     adapter.start(f"a {image} {token} plain,cipher=paes-{mode}-plain64,size={bits}")
@@ -299,14 +301,15 @@ def test_a_line_written_for_ibm_z_means_our_own_keys(instance):
     assert instance.stop() == 0
 
 
-def test_each_open_of_a_pkey_file_gives_one_token(adapter):
-    adapter.start()
+def test_each_open_of_a_pkey_file_gives_one_token(adapters):
+    adapters.start()
     for group, name, size in (
         ("protkey", "protkey_aes_256", 80),
         ("ccadata", "ccadata_aes_256", 64),
         ("ccacipher", "ccacipher_aes_128_xts", 272),
+        ("ep11", "ep11_aes_192", 336),
     ):
-        path = adapter.runtime_dir / "dev" / "pkey" / group / name
+        path = adapters.runtime_dir / "dev" / "pkey" / group / name
         with path.open("rb", buffering=0) as one, path.open("rb", buffering=0) as other:
             first, second = one.read(1000), other.read(1000)
             assert len(first) == len(second) == size
@@ -318,7 +321,7 @@ def test_each_open_of_a_pkey_file_gives_one_token(adapter):
             os.open(path, os.O_WRONLY)
         with pytest.raises(OSError, match="Operation not permitted"):
             path.unlink()
-    assert adapter.stop() == 0
+    assert adapters.stop() == 0
 
 
 def test_without_an_adapter_cca_files_say_no_such_device(instance):
