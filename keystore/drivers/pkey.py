@@ -29,6 +29,7 @@ from ..coprocessor import (
 )
 from ..ep11_token import EXTRACTABLE, USUAL_ATTRIBUTES
 from ..errors import (
+    AccessError,
     CoprocessorError,
     FormatError,
     MasterKeyChangedError,
@@ -105,13 +106,15 @@ class PkeyCoprocessor:
         self._machine = machine or find_machine()
 
     def info(self) -> AdapterInfo:
-        """What the machine tells; of an adapter that is not there, what was told once."""
+        """What the machine tells; of an adapter that it does not tell of, what was told once."""
         with self._store.opened(self._apqn) as adapter:
             stored = replace(adapter.info, driver=PKEY_DRIVER)
         try:
             return self._machine.read(self._apqn, stored.created)
         except (UnsupportedError, NotFoundError):  # another machine, or taken away from this one
             return replace(stored, is_online=False, is_configured=False)
+        except (CoprocessorError, AccessError, FormatError) as error:
+            return replace(stored, problem=str(error))
 
     def generate(
         self, key_type: KeyType, key_bits: int, *, is_xts: bool, is_exportable: bool = False
@@ -230,7 +233,7 @@ class PkeyCoprocessor:
         if info.mode not in _MODES:
             raise CoprocessorError(f"adapter {self._apqn}: an accelerator, it serves no keys")
         if info.status is not Status.ONLINE:
-            raise CoprocessorError(f"adapter {self._apqn}: {info.status}")
+            raise CoprocessorError(f"adapter {self._apqn}: {info.problem or info.status}")
         with self._machine.open_device() as device:
             kind, apqns = self._find_type(device, key_type)
             if self._apqn not in apqns:

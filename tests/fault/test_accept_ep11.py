@@ -125,3 +125,51 @@ def test_adapters_of_the_machine_are_ibm_zs(place):
     refused = place.run("adapter", "add", "03.0039")
     assert (refused.status, "for IBM Z (s390x)" in refused.stderr) == (UNSUPPORTED, True)
     assert place.cli("adapter", "list").stdout == ""
+
+
+def test_a_change_of_all_keys_and_volumes_knows_that_there_is_no_old(adapter):
+    """plan, stage, SET, complete; a NEW wrapping key that is not committed asks for nothing yet."""
+    passphrase = adapter.write_file("passphrase", b"a passphrase")
+    adapter.cli("zkey", "generate", "-N", "k", "-x", "-K", "EP11-AES")
+    key = adapter.directory / "key"
+    adapter.cli("zkey", "export", "-N", "k", key)
+    image = cryptsetup.luks_format(
+        *(adapter.directory / "image", passphrase, 17 << 20, "--cipher", "paes-xts-plain64"),
+        *("--volume-key-file", key, "--key-size", "5376", "--offset", "32768"),
+    )
+    adapter.cli("zkey-cryptsetup", "setvp", image, "--key-file", passphrase)
+    words = ("-d", passphrase, image)
+
+    def plan():
+        return {
+            item["state"]
+            for item in adapter.run("master-key", "plan", "--json", *words).json["items"]
+        }
+
+    adapter.cli("adapter", "master-key", "generate", APQN)
+    assert plan() == {"done"}
+    adapter.cli("adapter", "master-key", "commit", APQN)
+    assert plan() == {"unstaged"}
+    adapter.cli("master-key", "stage", *words)
+    assert plan() == {"staged"}
+    adapter.cli("adapter", "master-key", "set", APQN)
+    assert plan() == {"ready"}
+    adapter.cli("master-key", "complete", *words)
+    assert plan() == {"done"}
+    adapter.cli("zkey", "validate", "-N", "k")
+    assert "CURRENT" in adapter.cli("zkey-cryptsetup", "validate", image, "-d", passphrase).stdout
+    adapter.cli("adapter", "master-key", "generate", APQN)
+    adapter.cli("adapter", "master-key", "commit", APQN)
+    adapter.cli("adapter", "master-key", "set", APQN)
+    assert plan() == {"lost"}
+
+
+def test_a_key_of_an_ep11_session_is_listed_and_refused_by_name(adapter):
+    adapter.cli("zkey", "generate", "key", "-K", "EP11-AES")
+    path = adapter.directory / "key"
+    token = bytearray(path.read_bytes())
+    token[16:48] = os.urandom(32)
+    path.write_bytes(token)
+    refused = adapter.run("zkey", "validate", "key")
+    assert refused.status != 0
+    assert "bound to an EP11 session, which is not supported" in refused.stderr

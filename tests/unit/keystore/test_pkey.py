@@ -436,6 +436,18 @@ def test_what_is_told_is_the_machines_and_what_is_stored_says_nothing_of_keys(co
         coprocessors.get(FIRST).generate(KeyType.CCA_AESDATA, 256, is_xts=False)
 
 
+def test_an_adapter_that_tells_nothing_keeps_no_other_from_being_told(coprocessors, fake):
+    second = fake.add("05.0000", current=master_key(0))
+    coprocessors.add(second)
+    (fake.root / "03.0039" / "mkvps").write_text("AES NEW: - -\nAES CUR: - -\nAES OLD: - -\n")
+    first, other = coprocessors.list_info()
+    assert (first.status, "busy" in first.problem) == (Status.OFFLINE, True)
+    assert other.status is Status.ONLINE
+    assert coprocessors.validate(wrap(KeyType.CCA_AESDATA)).apqns == (second,)
+    with pytest.raises(CoprocessorError, match="does not tell the master keys"):
+        coprocessors.get(FIRST).validate(wrap(KeyType.CCA_AESDATA))
+
+
 def test_an_adapter_that_was_taken_away_keeps_no_other_from_being_told(coprocessors, fake):
     fake.root.joinpath("03.0039").rename(fake.root / "gone")
     assert coprocessors.list_info()[0].status is Status.DECONFIGURED
