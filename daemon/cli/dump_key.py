@@ -61,7 +61,7 @@ def run(args: Arguments, header: AnyHeader, file: SourceFile, output: Output) ->
     _confirm(args)
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(run_engine())
-        prompt = make_prompt(file.path)
+        prompt = make_prompt(_spec(args))
         given = stack.enter_context(provide_key(make_key_options(args), prompt))
         secret = stack.enter_context(load_secret(engine, given))
         key, size = dump.unlock(engine, secret)

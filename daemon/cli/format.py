@@ -11,7 +11,6 @@ from pathlib import Path
 from ...dmcrypt.luks1 import format as luks1
 from ...dmcrypt.luks2 import format as luks2
 from ...dmcrypt.luks_header import LuksHeader
-from ...dmcrypt.probe import find_superblock, probe
 from ...dmcrypt.units import SECTOR_SIZE
 from ...keystore.errors import AccessError, ConfigError
 from ..backing import get_data_area, lock_data_area
@@ -19,6 +18,7 @@ from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
 from .format_options import Params, make_params
+from .found_content import describe_content, find_content
 from .key_input import KeyOptions, make_key_options, make_prompt, provide_key
 from .output import Output
 from .own_engine import load_secret, run_engine
@@ -82,7 +82,7 @@ def _plan(params: Params, fd: int, header_fd: int | None) -> Plan:
 
 def _show_plan(params: Params, plan: Plan, spec: str, file: SourceFile, output: Output) -> None:
     """What a dry run says."""
-    found = _find_content(file)
+    found = find_content(file)
     output.line(f"{spec}: holds {found or 'nothing that is known'}.")
     output.line(f"Its first {plan.header_end} bytes would become the header of {plan.type}.")
     output.line(
@@ -146,22 +146,14 @@ def _lock(file: SourceFile) -> None:
 
 
 def _confirm(spec: str, file: SourceFile) -> None:
-    found = _find_content(file)
-    warning = ""
-    if found is not None:
-        warning = f"WARNING: Device {spec} already contains a '{found}' superblock signature.\n"
+    found = find_content(file)
+    warning = "" if found is None else f"WARNING: {describe_content(spec, found)}\n"
     answer = ask_terminal(
         f"{warning}\nWARNING!\n========\nThis will overwrite data on {spec} irrevocably.\n\n"
         "Are you sure? (Type 'yes' in capital letters): "
     )
     if answer != b"YES":
         raise ConfigError(f"{spec}: not formatted; wanted: YES")
-
-
-def _find_content(file: SourceFile) -> str | None:
-    if (kind := probe(file.pread, file.size)) is not None:
-        return f"crypto_LUKS ({kind})"
-    return find_superblock(file.pread, file.size)
 
 
 def _format(

@@ -23,6 +23,7 @@ from ..control.messages import (
 from ..exitcodes import ExitCode, ReportedError
 from ..volume_name import check_volume_name
 from .arguments import Arguments
+from .found_content import confirm_plain
 from .key_input import KeyOptions, make_key_options, make_prompt, try_keys
 from .luks_source import check_openable, parse_key_slot, read_luks
 from .open_options import (
@@ -72,6 +73,8 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         )
         with open_source(spec, read_only=args.has("readonly")) as source:
             get_length(params, source.size)
+            if kind == "plain":
+                confirm_plain(args, spec, source, output)
             request = OpenRequest(
                 name=name,
                 type=kind,

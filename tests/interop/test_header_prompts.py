@@ -54,7 +54,10 @@ def _shown(questions: list[str]) -> list[str]:
     return [question.replace("-ours", "").replace("-theirs", "") for question in questions]
 
 
+PLAIN = "open --type plain -c aes-xts-plain64 -s 512 -h sha256"
+
 DIALOGS = [
+    ("two", f"{PLAIN} IMAGE name", ("no",), 1),
     ("two", "luksAddKey PBKDF IMAGE", ("p1", "p3", "p3"), 0),
     ("two", "luksAddKey -q PBKDF IMAGE", ("p1", "p3"), 0),
     ("two", "luksAddKey PBKDF IMAGE p3", ("p1",), 0),
@@ -108,3 +111,15 @@ def test_a_forgotten_header_is_asked_about(made: Lab, tmp_path: Path) -> None:
     assert made.ours_ok("header", "history", image).count(".luks2") > 0
     assert talk(words, ["YES"], made.environment).code == 0
     assert made.ours_ok("header", "history", image) == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "is_said"), [("", True), ("-r", True), ("-q", False), ("--offset 8", False)]
+)
+def test_whoever_opens_a_luks_volume_as_plain_is_warned(
+    made: Lab, more: str, is_said: bool
+) -> None:
+    words = (*PLAIN.split(), *more.split(), made.directory / "one", "name")
+    for result in (made.ours(*words), made.real(*words)):
+        assert result.code == 1  # there is no passphrase
+        assert ("already contains a 'crypto_LUKS" in result.out + result.err) == is_said
