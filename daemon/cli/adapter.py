@@ -137,7 +137,7 @@ def run_show(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         f"  domain:      {'administered only' if adapter.is_control_only else 'used here'}",
         f"  requests:    {adapter.requests} since fusecrypt-keystored started",
         f"  created:     {adapter.created}",
-        *(describe_token(adapter) if adapter.uri else ()),
+        *(describe_token(adapter) if adapter.uri else _describe_problem(adapter)),
         *(["  imprint:     yes, without master keys"] if adapter.is_imprint else ()),
         f"  {'WK' if adapter.mode == MODE_EP11 else 'AES'} master key registers:",
         f"    NEW:       {adapter.new.state} {adapter.new}",
@@ -146,6 +146,10 @@ def run_show(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     ):
         output.line(line)
     return ExitCode.OK
+
+
+def _describe_problem(adapter: AdapterInfo) -> list[str]:
+    return [f"  problem:     {adapter.problem}"] if adapter.problem else []
 
 
 def _describe_type(adapter: AdapterInfo) -> str:
@@ -157,7 +161,7 @@ def _describe_type(adapter: AdapterInfo) -> str:
 def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """Forget an adapter with its master keys."""
     apqn = Apqn.parse(args.positionals[0])
-    if not output.is_quiet and not _is_token(apqn, settings):
+    if not output.is_quiet and not _has_keys_elsewhere(apqn, settings):
         answer = ask_terminal(
             f"\nWARNING!\n========\nThis will remove the master keys of {apqn} irrevocably. Volumes"
             " under a master key that no other\nadapter and no backup has are lost.\n\n"
@@ -171,9 +175,10 @@ def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     return ExitCode.OK
 
 
-def _is_token(apqn: Apqn, settings: Settings) -> bool:
+def _has_keys_elsewhere(apqn: Apqn, settings: Settings) -> bool:
     """The adapter has no master keys of its own; not if nothing can be told, of a damaged one."""
     try:
-        return any(a.apqn == apqn and a.uri for a in Keystore(settings).list_adapters())
+        adapters = Keystore(settings).list_adapters()
     except CoprocessorError:
         return False
+    return any(a.apqn == apqn and (a.uri or a.driver == PKEY_DRIVER) for a in adapters)

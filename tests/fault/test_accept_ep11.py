@@ -3,11 +3,15 @@
 import hashlib
 import os
 import platform
+from dataclasses import replace
 
 import pytest
 
+from fusecrypt.keystore.adapter import Adapter, MasterKeys
+from fusecrypt.keystore.coprocessor import PKEY_DRIVER, Apqn
 from tests.lab import cryptsetup
 from tests.product import running
+from tests.unit.keystore.samples import put_adapter, store_of
 
 UNAVAILABLE, UNSUPPORTED, WRONG, BUSY = 6, 9, 1, 5
 APQN = "05.0011"
@@ -125,6 +129,20 @@ def test_adapters_of_the_machine_are_ibm_zs(place):
     refused = place.run("adapter", "add", "03.0039")
     assert (refused.status, "for IBM Z (s390x)" in refused.stderr) == (UNSUPPORTED, True)
     assert place.cli("adapter", "list").stdout == ""
+    # The state directory of such a machine, or a backup of it, may come here.
+    directory = place.directory / "state" / "keystore"
+    info = replace(put_adapter(directory, Apqn(3, 0x39)), is_online=True)
+    store_of(directory).replace(Adapter(info, PKEY_DRIVER, MasterKeys()))
+    shown = place.cli("adapter", "show", "03.0039").stdout
+    assert "CEX8C, of the machine" in shown
+    assert "deconfig" in shown
+    row = place.cli("lszcrypt", "-V", "03.0039").stdout.splitlines()[-1].split()
+    assert (row[3], row[-1]) == ("deconfig", "pkey")
+    place.cli("adapter", "create", "04.0000")
+    place.cli("zkey", "generate", "key", "-x")  # by the virtual one
+    refused = place.run("adapter", "master-key", "generate", "03.0039")
+    assert (refused.status, "Trusted Key Entry" in refused.stderr) == (UNSUPPORTED, True)
+    place.cli("adapter", "remove", "03.0039")  # nobody is asked: there is nothing to lose
 
 
 def test_a_change_of_all_keys_and_volumes_knows_that_there_is_no_old(adapter):
