@@ -31,6 +31,7 @@ fails '06.0039' 03.0039,06.0039
 fails '08.0039 is online with CURRENT -' 03.0039,08.0039
 fails '09.0039: does not exist' 09.0039
 fails 'CEX5' 03.0039,07.0039 --key-type CCA-AESCIPHER
+fails 'EP11-AES' 03.0039,04.0039 --key-type EP11-AES
 
 # Failover: the first goes, the second does the work; both go, nothing works; one comes back.
 fusecrypt chzcrypt -d 03

@@ -82,6 +82,20 @@ set_master_key() {
     fusecrypt adapter master-key set "$1"
 }
 
+# load_wk APQN NAME: the same for an adapter in EP11 mode, where NEW has to be committed.
+load_wk() {
+    load_new "$1" "$2"
+    fusecrypt adapter master-key commit "$1"
+}
+
+# ep11_adapter APQN NAME: one in EP11 mode with the wrapping key NAME.
+ep11_adapter() {
+    fusecrypt adapter create --mode ep11 --no-master-key "$1"
+    fusecrypt adapter leave-imprint "$1"
+    load_wk "$1" "$2"
+    fusecrypt adapter master-key set "$1"
+}
+
 # adapter APQN NAME: a virtual adapter with the master key NAME.
 adapter() {
     fusecrypt adapter create --no-master-key "$1"
@@ -92,10 +106,12 @@ adapter() {
 format() {
     [ -e one ] || printf 'first passphrase' > one
     [ -e two ] || printf 'second passphrase' > two
-    truncate -s 8M "$1"
+    area=5m offset=12288 size=8M
+    if [ "$(wc -c < "$2")" -gt 272 ]; then area=12m offset=32768 size=18M; fi # an EP11-AES key
+    truncate -s $size "$1"
     cryptsetup luksFormat -q --type luks2 --cipher paes-xts-plain64 --volume-key-file "$2" \
-        --key-size $(($(wc -c < "$2") * 8)) --key-file one --offset 12288 \
-        --luks2-metadata-size 16k --luks2-keyslots-size 5m \
+        --key-size $(($(wc -c < "$2") * 8)) --key-file one --offset $offset \
+        --luks2-metadata-size 16k --luks2-keyslots-size $area \
         --pbkdf argon2i --pbkdf-memory 32 --pbkdf-force-iterations 4 "$1"
     cryptsetup luksAddKey -q --key-file one --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$1" two
 }
