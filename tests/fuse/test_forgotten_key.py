@@ -1,10 +1,12 @@
 """Devices whose key the engine forgets, and gets again when somebody wants their data."""
 
 import errno
+import mmap
 import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -12,7 +14,7 @@ from fusecrypt.dmcrypt.engine.messages import EventKind, PkeyType, SegmentSpec, 
 from fusecrypt.keystore.errors import BusyError, EngineError, ProtectedKeyExpiredError
 from fusecrypt.keystore.transport import seal
 from tests.fuse.raw_session import raw_mount
-from tests.fuse.test_engine_changes import READ, SYNC, WRITE, start_waiting
+from tests.fuse.test_engine_changes import MOMENT, READ, SYNC, WRITE, start_waiting
 from tests.fuse.test_engine_io import KEY, MIB, crypt, decipher, load_key
 from tests.fuse.test_tree import raises
 from tests.product import wait_for
@@ -20,6 +22,7 @@ from tests.product import wait_for
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
 CIPHER = "aes-xts-plain64"
+PARKED_MAX = 512  # device_table.h
 
 
 class Keeper:
@@ -161,6 +164,33 @@ def test_only_a_key_that_was_sent_is_forgotten(mount, backing):
         engine.forget_key(2)
     engine.resume(2)
     assert len(path.read_bytes()) == MIB
+
+
+def test_all_that_is_under_way_waits_for_a_key(mount, backing):
+    """More than may wait for a suspended device: for a key it is not for long."""
+    engine = mount.engine
+    path, _ = mount.add(2, 512, (sent_segment(engine),), [backing])
+    engine.forget_key(2)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    got = []
+
+    def read():
+        with mmap.mmap(-1, 4096) as page:
+            try:
+                got.append(os.preadv(fd, [page], 0))
+            except OSError as error:
+                got.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(PARKED_MAX + 88)]
+    for reader in readers:
+        reader.start()
+    time.sleep(3 * MOMENT)
+    assert got == []
+    assert engine.renew_key(2, 0, send_key(engine))
+    for reader in readers:
+        reader.join(10)
+    assert got == [4096] * len(readers)
+    os.close(fd)
 
 
 def test_a_suspended_device_waits_for_its_user_and_for_no_daemon(mount, backing):

@@ -341,6 +341,8 @@ int main(void)
         pthread_join(threads[i], NULL);
     check_parking();
     struct parked *parked;
+    if (devices.parked_for_key_count != 0 || devices.parked_for_key_bytes != 0)
+        fail("waited for a key", (long)devices.parked_for_key_count);
     if (wanted == 0)
         fail("nobody asked for a key", 0);
     rc = device_table_remove(&devices, SENT_NODE, &parked);

@@ -17,6 +17,7 @@ struct parked {
     uint64_t unique; /* the kernel's number of the request */
     size_t length;
     int reply_fd;
+    bool waits_for_key; /* and so not for long */
     uint8_t *request; /* fuse_in_header and all, malloc'ed */
 };
 
@@ -25,6 +26,11 @@ struct parked {
  *  share of the memory (fs/fuse/inode.c, sanitize_global_limit), is above that from 2 GiB on. */
 #define PARKED_MAX 512u
 #define PARKED_BYTES_MAX (64u << 20)
+/** The same of devices that wait for a key: all that the kernel and so many threads have under way, since I/O is to go on
+ *  as if nothing had been. While they wait, for milliseconds as a rule and never long (key_renewal.py), requests of other
+ *  devices may wait in the kernel. */
+#define PARKED_FOR_KEY_MAX 4096u
+#define PARKED_FOR_KEY_BYTES_MAX (256u << 20)
 /** Interrupts that overtook their request on its way to being parked. */
 #define INTERRUPTS_KEPT 64u
 
@@ -37,6 +43,8 @@ struct device_table {
     _Atomic unsigned suspended; /* devices that are, or are about to be */
     _Atomic unsigned parked_count;
     _Atomic size_t parked_bytes;
+    _Atomic unsigned parked_for_key_count;
+    _Atomic size_t parked_for_key_bytes;
     pthread_mutex_t parking_lock; /* of what follows; taken before a device's */
     uint64_t interrupts[INTERRUPTS_KEPT]; /* 0: none */
     unsigned next_interrupt;

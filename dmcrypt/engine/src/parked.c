@@ -30,6 +30,14 @@ static bool may_wait_for_key(const struct device_table *t, const struct device *
     return !atomic_load(&t->is_alone) && monotonic_milliseconds() >= dev->refused_until;
 }
 
+static bool has_room(const struct device_table *t, const struct parked *p)
+{
+    if (p->waits_for_key)
+        return t->parked_for_key_count < PARKED_FOR_KEY_MAX
+               && t->parked_for_key_bytes + p->length <= PARKED_FOR_KEY_BYTES_MAX;
+    return t->parked_count < PARKED_MAX && t->parked_bytes + p->length <= PARKED_BYTES_MAX;
+}
+
 /* With both locks held. */
 static int append(struct device_table *t, struct device *dev, struct parked *p)
 {
@@ -41,16 +49,15 @@ static int append(struct device_table *t, struct device *dev, struct parked *p)
     case DEVICE_REMOVED:
         return -ENODEV;
     }
-    if (dev->fails || t->parked_count >= PARKED_MAX || t->parked_bytes + p->length > PARKED_BYTES_MAX)
-        return -EIO;
-    if (dev->wants_key && !may_wait_for_key(t, dev))
+    p->waits_for_key = dev->wants_key;
+    if (dev->fails || !has_room(t, p) || (dev->wants_key && !may_wait_for_key(t, dev)))
         return -EIO;
     if (forget_interrupt(t, p->unique))
         return -EINTR;
     *dev->parked_last = p;
     dev->parked_last = &p->next;
-    atomic_fetch_add(&t->parked_count, 1);
-    atomic_fetch_add(&t->parked_bytes, p->length);
+    atomic_fetch_add(p->waits_for_key ? &t->parked_for_key_count : &t->parked_count, 1);
+    atomic_fetch_add(p->waits_for_key ? &t->parked_for_key_bytes : &t->parked_bytes, p->length);
     return 0;
 }
 
@@ -81,8 +88,8 @@ int device_table_park(struct device_table *t, struct device *dev, int reply_fd, 
 
 static void count_out(struct device_table *t, const struct parked *p)
 {
-    atomic_fetch_sub(&t->parked_count, 1);
-    atomic_fetch_sub(&t->parked_bytes, p->length);
+    atomic_fetch_sub(p->waits_for_key ? &t->parked_for_key_count : &t->parked_count, 1);
+    atomic_fetch_sub(p->waits_for_key ? &t->parked_for_key_bytes : &t->parked_bytes, p->length);
 }
 
 struct parked *parked_take(struct device_table *t, struct device *dev)
