@@ -71,8 +71,8 @@ def format_volume(volume: Volume) -> list[str]:
     use = " and is in use" if volume.in_use else ""
     state = f"active{use}" if volume.state != "closing" else volume.state
     suspended = " (suspended)" if volume.state == "suspended" else ""
-    if volume.state == "lost":
-        state += ", but its key is lost"
+    if volume.state in {"lost", "unavailable"}:
+        state += f", but its key is {volume.state}"
     lines = [
         f"{volume.path} is {state}.",
         f"  type:    {volume.type}",

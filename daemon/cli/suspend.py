@@ -36,7 +36,7 @@ def run_resume(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         volume = Volume.parse(client.call("Status", StatusRequest(name).pack()))
         if not volume.type.startswith("LUKS"):
             raise ConfigError(f"{name}: this operation is supported only for LUKS device")
-        if volume.state == "active":
+        if volume.state in {"active", "lost", "unavailable"}:
             raise ConfigError(f"{name}: is not suspended")
         place = args.text("header") or volume.header or volume.source
         file = stack.enter_context(open_for_reading(place, "header"))

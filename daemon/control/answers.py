@@ -82,7 +82,7 @@ class Volume:
     """One opened volume."""
 
     name: str
-    state: str  # "active"; "suspended" after luksSuspend; "lost": its key is; "closing"
+    state: str  # "active"; "suspended" after luksSuspend; "lost", "unavailable": its key; "closing"
     path: str  # RUNTIME/dev/mapper/NAME
     dm_path: str  # RUNTIME/dev/dm-N
     type: str  # "LUKS2" or "PLAIN"

@@ -224,8 +224,8 @@ class Methods:
         device_dir = self._settings.device_dir
         is_leaving = volume.is_deferred or volume.device.is_closing
         state = "suspended" if volume.is_suspended else "active"
-        if volume.key.state == "lost":
-            state = "lost"
+        if state == "active" and volume.key.state in ("lost", "unavailable"):
+            state = volume.key.state
         return Volume(
             name=volume.name,
             state="closing" if is_leaving else state,

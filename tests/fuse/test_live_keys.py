@@ -144,6 +144,9 @@ def test_without_its_adapter_io_waits_fails_and_recovers_by_itself(paes):
         read(paes)
     key = key_of(paes)
     assert key["state"] == "unavailable"
+    assert paes.cli("list").stdout.splitlines()[1].split()[:2] == ["v", "unavailable"]
+    assert "is active, but its key is unavailable." in paes.cli("status", "v").stdout
+    assert "is not suspended" in paes.run("luksResume", "v").stderr
     assert "03.0039" in key["reason"] or "adapter" in key["reason"]
     assert f"key state:    unavailable: {key['reason']}" in paes.cli("status", "v").stdout
     assert "v: I/O fails: its key cannot be derived" in paes.read_log()
