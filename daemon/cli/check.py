@@ -44,7 +44,9 @@ _TRAP: Final = (
     "the beginning of a secure key is used as if it were a clear key: whoever has that key's file "
     "reads the volume"
 )
-_TRAP_COMMAND: Final = "fusecrypt luksFormat --key-size 1024 --volume-key-file KEY NEW"
+_TRAP_COMMAND: Final = (  # which takes the key size from the key
+    "fusecrypt luksFormat --cipher paes-xts-plain64 --volume-key-file KEY NEW"
+)
 
 
 def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
