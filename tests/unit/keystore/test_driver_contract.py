@@ -147,7 +147,7 @@ def test_keys_that_are_none_are_refused(adapters, key_type):
 @pytest.mark.parametrize("is_xts", [True, False])
 def test_a_master_key_is_changed_and_the_key_stays_the_same(adapters, key_type, engine, is_xts):
     if key_type is KeyType.EP11_AES:
-        pytest.skip("it commits NEW, and has no OLD: test_ep11.py")
+        pytest.skip("it commits NEW, and has no OLD: test_ep11_adapters.py")
     clear = bytearray(os.urandom(64 if is_xts else 32))
     key = adapters.import_clear(key_type, clear, is_xts=is_xts)
     with pytest.raises(CoprocessorError, match="NEW empty"):
