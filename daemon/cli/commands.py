@@ -319,8 +319,8 @@ def _refuse_verb(verb: str) -> ConfigError | UnsupportedError:
     if verb in _UNSUPPORTED or (group == "zkey" and word in ZKEY_WORDS):
         return UnsupportedError(f"{verb}: not supported")
     if group in _GROUPS:
-        usages = [c.usage for name, c in COMMANDS.items() if name.startswith(f"{group} ")]
-        return ConfigError(f"{verb}: wanted: fusecrypt {' | '.join(usages)}")
+        names = [name for name in COMMANDS if name.startswith(f"{group} ")]
+        return ConfigError(f"{verb}: wanted: fusecrypt {' | '.join(names)}; --help says more")
     return ConfigError(f"{verb}: unknown action; fusecrypt --help lists them")
 
 

@@ -15,8 +15,8 @@ def choose_devices(adapters: Sequence[AdapterInfo], wanted: Sequence[str]) -> li
         ConfigError: what is no name of a device.
         NotFoundError: a name to which none belongs.
     """
+    wanted = [_normalize(text) for text in wanted]
     for text in wanted:
-        _check(text)
         if not any(_is_meant(adapter, text) for adapter in adapters):
             raise NotFoundError(f"crypto device {text}: does not exist")
     return [
@@ -26,14 +26,16 @@ def choose_devices(adapters: Sequence[AdapterInfo], wanted: Sequence[str]) -> li
     ]
 
 
-def _check(text: str) -> None:
-    card, dot, domain = text.partition(".")
+def _normalize(text: str) -> str:
+    """The name without ``0x``, which real lszcrypt and chzcrypt take in front of a number."""
+    card, dot, domain = text.lower().partition(".")
+    card, domain = card.removeprefix("0x"), domain.removeprefix("0x")
     for part in (card, domain):
-        if part and not all(c in "0123456789abcdefABCDEF" for c in part):
+        if part and not all(c in "0123456789abcdef" for c in part):
             break
     else:
         if card or (dot and domain):
-            return
+            return f"{card}{dot}{domain}"
     raise ConfigError(f"crypto device {text!r}: wanted: CARD, CARD.DOMAIN or .DOMAIN")
 
 

@@ -155,6 +155,8 @@ def _parse_list(args: Arguments, option: Literal["volumes", "apqns"]) -> ListCha
         kind = "+"
     elif text[:1] == "-":
         kind = "-"
+    if any(part[:1] in {"+", "-"} for part in text.split(",")[1:]):
+        raise ConfigError(f"--{option}: got {text!r}; wanted: one + or -, in front of the list")
     items = parse_volumes(text[len(kind) :]) if option == "volumes" else ()
     apqns = parse_apqns(text[len(kind) :]) if option == "apqns" else ()
     texts = tuple(map(str, (*items, *apqns)))

@@ -39,7 +39,7 @@ ZKEY: Final = Vocabulary(
         "new-name": Option("Name of the copy, or name from now on", "NAME", "w"),
         "force": make_flag("Do not ask for confirmation", "F"),
         "batch-mode": make_flag("Do not ask for confirmation", "q"),
-        "local": make_flag("Keys that no key-management system has; copy: make one such", "L"),
+        "local": make_flag("Only keys that no key-management system has; make such a one", "L"),
         "kms-bound": make_flag("Keys that a key-management system has", "M"),
         "to-new": make_flag("Encipher with the NEW master key", "n"),
         "from-old": make_flag("Encipher what is under the OLD with the CURRENT master key", "o"),

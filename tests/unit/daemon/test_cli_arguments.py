@@ -174,7 +174,7 @@ def test_zkeys_options_are_its_own_and_may_be_cut_short(line: str) -> None:
         ("zkey integritys", UnsupportedError, "zkey integritysetup: not supported"),
         ("zkey dance", ConfigError, "zkey dance: wanted: fusecrypt zkey"),
         ("zkey list --key-file x", ConfigError, "--key-file: not an option of zkey list"),
-        ("zkey gen -N x -L", ConfigError, "--local: not an option of zkey generate"),
+        ("zkey gen -N x -M", ConfigError, "--kms-bound: not an option of zkey generate"),
         ("zkey gen x --volume", ConfigError, "--volume: unknown option"),
         ("zkey list -x", ConfigError, "--xts: not an option of zkey list"),
         ("zkey generate", ConfigError, "wanted: --name, or the file name"),

@@ -288,3 +288,18 @@ def test_an_accelerator_is_called_one(place):
     finally:
         place.cli("adapter", "remove", "-q", "06.0001")
     assert (result.status, "06.0001 is an accelerator" in result.stderr) == (6, True), result
+
+
+def test_what_scripts_for_zkey_say(place):
+    """Options that ask for what is so anyway; and lists with two signs, which are a mistake."""
+    zkey(place, "gen", "-N", "a", "-x", "-L", "-l", "/a:a,/b:b")
+    for text in ("+/c:c,-/a:a", "+/c:c,+/d:d", "/c:c,-/a:a"):
+        result = place.run("zkey", "change", "-N", "a", "-l", text)
+        assert (result.status, "in front of the list" in result.stderr) == (1, True), result
+    assert key(place, "a")["volumes"] == ["/a:a", "/b:b"]
+    zkey(place, "con", "-N", "a", "-K", "CCA-AESCIPHER", "-F", "--no-apqn-check")
+    listed = place.cli("lszcrypt", "0x03", "0x03.0x39", "0X3.0039")
+    assert listed.stdout.count("03.0039") == 1
+    assert place.run("lszcrypt", "0x").status == 1
+    result = place.run("zkey", "c")
+    assert (result.status, "zkey convert | " in result.stderr) == (1, True), result
