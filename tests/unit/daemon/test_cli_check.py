@@ -17,7 +17,6 @@ from fusecrypt.dmcrypt.key_material import find_damage
 from fusecrypt.dmcrypt.plaintext_check import check_plaintext
 from tests.golden import corpus
 from tests.lab import cryptsetup
-from tests.unit.keystore.samples import REAL_XTS_KEY
 
 pytestmark = pytest.mark.skipif(shutil.which("cryptsetup") is None, reason="no cryptsetup")
 
@@ -360,53 +359,3 @@ def test_units_of_other_file_systems_are_read_where_they_stand():
     ):
         found = check_plaintext(lambda at, n, data=data: bytes(data[at : at + n]), sector_size)
         assert [finding.id for finding in found] == wanted
-
-
-@pytest.mark.parametrize(
-    ("cipher", "size"),
-    [("aes-xts-plain64", 64), ("aes-xts-plain64", 32), ("aes-cbc-essiv:sha256", 32)],
-)
-def test_a_secure_key_cut_short_is_seen_with_the_passphrase(check, tmp_path, key, cipher, size):
-    """The trap of a forgotten --key-size: the first 64 bytes of a token are the clear key."""
-    beginning = tmp_path / "beginning"
-    beginning.write_bytes(REAL_XTS_KEY[:size])
-    image = cryptsetup.luks_format(
-        *(tmp_path / "image", key, SIZE, "--volume-key-file", beginning),
-        *("--cipher", cipher, "--key-size", str(size * 8)),
-    )
-    assert "error key" not in ids(check(image)[1])
-    assert "error key" in ids(check(image, "--key-file", key)[1])
-
-
-@pytest.mark.parametrize(
-    ("cipher", "size", "is_marked"),
-    [
-        ("paes-xts-plain64", 64, True),
-        ("paes-xts-plain64", 32, True),
-        ("paes-cbc-plain64", 32, True),
-        ("paes-xts-plain64", 128, False),
-        ("paes-cbc-plain64", 64, False),
-        ("aes-xts-plain64", 64, False),
-    ],
-)
-def test_a_key_too_short_for_a_token_is_seen_without_the_passphrase(
-    check, tmp_path, key, capsys, cipher, size, is_marked
-):
-    """The header alone shows the trap's mark, and `luksDump` says so on standard error."""
-    token = tmp_path / "token"
-    token.write_bytes(REAL_XTS_KEY[:size])
-    image = cryptsetup.luks_format(
-        *(tmp_path / "image", key, SIZE * 2, "--luks2-keyslots-size", "1m"),
-        *("--offset", "2176", "--luks2-metadata-size", "16k", "--volume-key-file", token),
-        *("--cipher", cipher, "--key-size", str(size * 8)),
-    )
-    is_used_as_clear = is_marked or cipher.startswith("aes")
-    findings = check(image)[1]
-    assert ("warning clear-key" in ids(findings)) is is_marked
-    assert ("error key" in ids(check(image, "--key-file", key)[1])) is is_used_as_clear
-    capsys.readouterr()
-    assert main(["luksDump", str(image)]) == 0
-    told = capsys.readouterr()
-    assert told.out.encode() == cryptsetup.cryptsetup("luksDump", image)
-    assert (f"a key of {size * 8} bits" in told.err) is is_marked
-    assert is_marked or not told.err
