@@ -25,8 +25,8 @@ from .passphrase import is_handed_on
 from .source import open_for_reading
 
 _OF_REPOSITORY: Final = (
-    "name", "description", "volumes", "apqns", "no-apqn-check", "sector-size", "volume-type",
-    "gen-dummy-passphrase", "set-dummy-passphrase",
+    "name", "description", "volumes", "sector-size", "volume-type", "gen-dummy-passphrase",
+    "set-dummy-passphrase",
 )  # fmt: skip
 _OTHER_KEY_TYPES: Final = (
     "PVSECRET-AES", "PVSECRET-AES-XTS", "PVSECRET-HMAC"
@@ -51,8 +51,7 @@ def _generate_file(
             raise ConfigError(f"--{name}: only for a key of the repository, without a file name")
     (path,) = args.positionals
     keystore = Keystore(settings)
-    choose_adapters(keystore, (), key_type)
-    key = _generate(args, keystore, key_type, ())
+    key = _generate(args, keystore, key_type, _choose(args, keystore, key_type))
     write_new_file(path, key.token, "secure key")
     _report(output, args, key, {"file": path})
     return ExitCode.OK
@@ -66,13 +65,10 @@ def _generate_in_repository(
         raise ConfigError("zkey generate: wanted: --name, or the file name of the new key")
     volumes = parse_volumes(args.text("volumes"))
     apqns = parse_apqns(args.text("apqns"))
-    if args.has("no-apqn-check") and not apqns:
-        raise ConfigError("--no-apqn-check: only with --apqns")
     keystore = Keystore(settings)
-    is_checked = not args.has("no-apqn-check")
-    chosen = choose_adapters(keystore, apqns, key_type, is_checked=is_checked)
+    chosen = _choose(args, keystore, key_type)
     with provide_dummy_passphrase(args) as passphrase:
-        key = _generate(args, keystore, key_type, chosen if apqns else ())
+        key = _generate(args, keystore, key_type, chosen)
         stored = Repository(settings.zkey_repository).add(
             name,
             key,
@@ -131,6 +127,15 @@ def _open_clear_key(
         fitting = [size for bits, size in sizes.items() if key_bits in {None, bits}]
         wanted = " or ".join(map(str, fitting))
         raise ConfigError(f"clear key {path}: {file.size} bytes; wanted: {wanted}")
+
+
+def _choose(args: Arguments, keystore: Keystore, key_type: KeyType) -> list[Apqn]:
+    """The adapters that are named and there; none if none is named."""
+    apqns = parse_apqns(args.text("apqns"))
+    if args.has("no-apqn-check") and not apqns:
+        raise ConfigError("--no-apqn-check: only with --apqns")
+    is_checked = not args.has("no-apqn-check")
+    return choose_adapters(keystore, apqns, key_type, is_checked=is_checked)
 
 
 def choose_adapters(

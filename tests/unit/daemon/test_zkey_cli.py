@@ -281,6 +281,19 @@ def test_damaged_keys_do_not_hide_the_others(place):
     }  # fmt: skip
 
 
+def test_a_key_in_a_file_is_made_by_the_adapters_that_are_named(place):
+    place.cli("adapter", "create", "06.0001")
+    try:
+        (place.directory / "k").unlink(missing_ok=True)
+        refused = place.run("zkey", "gen", "k", "-x")
+        assert (refused.status, "wanted: --apqns" in refused.stderr) == (6, True), refused
+        zkey(place, "gen", "k", "-x", "-a", "06.0001")
+        shown = zkey(place, "validate", "k", "--json").json
+        assert shown["usable_by"] == ["06.0001"]
+    finally:
+        place.cli("adapter", "remove", "-q", "06.0001")
+
+
 def test_an_accelerator_is_called_one(place):
     place.cli("adapter", "create", "--mode", "accel", "06.0001")
     try:
