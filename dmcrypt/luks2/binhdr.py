@@ -135,11 +135,11 @@ def verify(buf: bytes, json_area: bytes) -> None:
 
 
 def parse_version(buf: bytes, magic: bytes) -> int | None:
-    """The version behind ``magic``; None without it."""
+    """The version behind ``magic``; None without it, and for 0, which is no version but damage."""
     if len(buf) < _VERSION.size:
         return None
     found, version = _VERSION.unpack_from(buf)
-    return int(version) if found == magic else None
+    return int(version) or None if found == magic else None
 
 
 def _without_checksum(buf: bytes) -> bytes:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from fusecrypt.dmcrypt.backing import pread_of
 from fusecrypt.dmcrypt.luks2 import NotLuksError, read_header
 from fusecrypt.dmcrypt.luks2.binhdr import BinaryHeader
+from fusecrypt.dmcrypt.probe import probe
 from fusecrypt.keystore.errors import ConfigError, FormatError, MapperError, UnsupportedError
 from tests.golden import corpus
 from tests.unit.dmcrypt.headers import BASE, read
@@ -56,6 +57,19 @@ def with_seqid(primary, secondary):
         area = bytes(data[offset + 4096 : offset + 0x4000])
         data[offset : offset + 4096] = BinaryHeader.parse(bytes(buf)).pack_signed(area)
     return bytes(data)
+
+
+def test_a_primary_of_version_zero_is_made_up_for_too():
+    """As cryptsetup, to which 0 is damage; a version that may be to come is refused."""
+    data = bytearray(corpus.get_image(BASE).data)
+    data[6:8] = b"\0\0"
+    assert probe(pread_of(data), len(data)) == "luks2"
+    header = read(bytes(data))
+    assert header.used == "secondary"
+    assert header.is_damaged
+    data[6:8] = b"\0\3"
+    with pytest.raises(UnsupportedError, match="LUKS version 3"):
+        read(bytes(data))
 
 
 def test_higher_sequence_id_wins():
