@@ -111,4 +111,5 @@ class Lab:
             env=self.environment,
             cwd=self.directory,
         )
-        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+        texts = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+        return Result(done.returncode, *texts)
