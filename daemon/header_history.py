@@ -6,6 +6,7 @@ would have made, with holes where no key material is. A volume's newest `KEEP` a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -104,11 +105,14 @@ class HeaderHistory:
 
     def _prune(self, directory: Path) -> None:
         backups = sorted(_list(directory), key=lambda b: b.path.name, reverse=True)
+        # Copies of one volume have its UUID: another change may prune here at the same time.
         for backup in backups[KEEP:]:
-            _remove(backup.path)
+            with contextlib.suppress(FileNotFoundError):
+                _remove(backup.path)
         for leftover in directory.glob(f"*{_TEMPORARY}"):
-            if time.time() - leftover.stat().st_mtime > _LEFTOVER_AGE:
-                _remove(leftover)
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime > _LEFTOVER_AGE:
+                    _remove(leftover)
 
 
 def _list(directory: Path) -> Iterator[Backup]:

@@ -60,10 +60,11 @@ class Site:
         }
 
     def run(self, work: Path, *words: str) -> None:
-        subprocess.run(
-            [*command("fusecrypt"), *words], env=self.environment(work), cwd=work, check=True,
+        done = subprocess.run(
+            [*command("fusecrypt"), *words], env=self.environment(work), cwd=work, check=False,
             capture_output=True,
         )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
 
     def trace(self, name: str, words: tuple[str, ...], *options: str) -> tuple[Path, str]:
         """Run it in a directory of its own; what it leaves, and the calls."""
