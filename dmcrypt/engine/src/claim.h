@@ -8,12 +8,11 @@
 #ifndef FUSECRYPT_CLAIM_H
 #define FUSECRYPT_CLAIM_H
 
-#include "engine.h"
-
-/** Answer on a listening socket, in a thread of its own, as long as the process lives.
+/** Answer on a listening socket, in a thread of its own, as long as the process lives. Once.
  *
+ * @param listener stays the caller's, and where it is
  * @return 0 or a negative errno
  */
-int claim_start(struct engine *e);
+int claim_start(int *listener);
 
 #endif

@@ -126,7 +126,7 @@ static int start_threads(struct engine *e, const int *fuse_fds)
     if (rc == 0 && e->options.fuse_fd >= 0)
         rc = fuse_loop_start(&e->loop, fuse_fds, e->readers, e->options.session_fd, &e->devices, unmounted, e);
     if (rc == 0 && e->options.claim_fd >= 0)
-        rc = claim_start(e);
+        rc = claim_start(&e->options.claim_fd);
     return rc;
 }
 

@@ -98,6 +98,16 @@ def test_an_engine_owns_up_to_its_keys_and_to_no_others(units, process):
     assert ask(units, other) == b"\0"
 
 
+def test_keys_of_the_session_before_are_not_owned_up_to(units, process):
+    before = process.engine.hello.public_key
+    modulus = process.engine.get_rsa_modulus()
+    process.engine.bump_session()
+    now = process.engine.status().public_key
+    assert (ask(units, before), ask(units, now)) == (b"\0", b"\1")
+    assert ask(units, now + modulus) == b"\0"
+    assert ask(units, now + process.engine.get_rsa_modulus()) == b"\1"
+
+
 def test_who_asks_nothing_keeps_the_next_waiting_a_second_at_most(units, process):
     public_key = process.engine.hello.public_key
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
