@@ -105,6 +105,14 @@ check_keystored_restart() {
     done
 }
 
+# Another session of the engine has another public key, and keystored takes it.
+check_session() {
+    local before
+    before=$(dd if=$mapper/sec bs=64k count=1 2> /dev/null | sha256sum)
+    expect "another session" fusecrypt adapter bump-session
+    equal "content after the session's end" "$(dd if=$mapper/sec bs=64k count=1 iflag=direct 2> /dev/null | sha256sum)" "$before"
+}
+
 make_secure_volume() {
     expect adapter fusecrypt adapter create 03.0039 --batch-mode
     expect "secure key" fusecrypt zkey generate --xts --keybits 256 --key-type CCA-AESCIPHER /root/sec.skey
@@ -117,6 +125,7 @@ make_secure_volume() {
     check_keystore
     check_substitution
     check_keystored_restart
+    check_session
 }
 
 # An image on a file system of its own, which the generator makes the daemon wait for.
