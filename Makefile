@@ -108,7 +108,7 @@ install: build
 uninstall:
 	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
 		systemctl --quiet disable --now fusecryptd.service fusecrypt-mountd.socket fusecrypt-mountd.service \
-			fusecrypt-keystored.socket fusecrypt-keystored.service || true; fi
+			fusecrypt-keystored.socket fusecrypt-keystored.service fusecrypt-engine.socket || true; fi
 	for file in $(SYSTEMD_FILES); do rm -f $(DESTDIR)$(SYSTEMD_LIB)/$$file; done
 	rm -f $(DESTDIR)$(GENERATORS)/fusecrypt-generator
 	for name in $(COMMANDS); do \

@@ -33,6 +33,8 @@ REPOSITORY_VARIABLE: Final = "ZKEY_REPOSITORY"
 KEYSTORE_VARIABLE: Final = "FUSECRYPT_KEYSTORE"
 HOST_KEY_VARIABLE: Final = "FUSECRYPT_HOST_KEY"
 MOUNTD_VARIABLE: Final = "FUSECRYPT_MOUNTD"
+ENGINE_VARIABLE: Final = "FUSECRYPT_ENGINE"
+ENGINES_VARIABLE: Final = "FUSECRYPT_ENGINES"
 
 SYSTEM_CONFIG_DIR: Final = Path("/etc/fusecrypt")
 SYSTEM_CRYPTTAB: Final = Path("/etc/crypttab")
@@ -79,6 +81,10 @@ class Settings:
     #: Where fusecrypt-mountd listens: it mounts, and opens what the crypttab names, for a daemon
     #: without rights. None: we do it ourselves.
     mountd: Path | None = None
+    #: Where systemd starts an engine, of another user, for each connection. None: we start our own.
+    engine: Path | None = None
+    #: For keystored: where such engines answer for their public keys. None: anybody's are taken.
+    engines: Path | None = None
     is_system: bool = False  # the machine's own instance, not a user's
     is_crypttab_named: bool = False  # by the command line or the environment
 
@@ -162,6 +168,9 @@ def load_settings(
                 return Path(os.path.abspath(value))  # noqa: PTH100 - resolve() would follow symlinks
         return None
 
+    def choose_unit(variable: str) -> Path | None:
+        return Path(env[variable]) if env.get(variable) else None
+
     runtime = choose(runtime_dir, RUNTIME_DIR_VARIABLE, "runtime-dir")
     named_crypttab = choose(crypttab, CRYPTTAB_VARIABLE, "crypttab")
     threads = file.get("engine-threads")
@@ -177,8 +186,10 @@ def load_settings(
         lease=lease,
         named_keystore_socket=choose(None, KEYSTORE_VARIABLE, "keystore-socket"),
         named_host_key=choose(None, HOST_KEY_VARIABLE, "host-key"),
-        # Not in the file: which file is read depends on it.
-        mountd=Path(env[MOUNTD_VARIABLE]) if env.get(MOUNTD_VARIABLE) else None,
+        # Not in the file: units set them, and which file is read depends on it.
+        mountd=choose_unit(MOUNTD_VARIABLE),
+        engine=choose_unit(ENGINE_VARIABLE),
+        engines=choose_unit(ENGINES_VARIABLE),
         is_system=is_system,
         is_crypttab_named=bool(crypttab or env.get(CRYPTTAB_VARIABLE)),
     )

@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ import pyfuse3
 import trio
 
 from ..dmcrypt.engine.messages import EventKind
-from ..dmcrypt.engine.process import EngineProcess, spawn_engine
 from ..dmcrypt.engine.reports import Event
 from ..keystore.errors import EngineError, MapperError
 from . import mount
@@ -31,7 +29,6 @@ from .activation import Activator
 from .background import Report
 from .control.methods import Methods
 from .control.server import serve_control
-from .device_mount import DeviceMount, open_device_mount
 from .entries import Entries, Failure, summarize
 from .exitcodes import ExitCode
 from .fuse import Operations
@@ -41,12 +38,14 @@ from .notify import notify
 from .pkey import OwnFiles, PkeyTokens
 from .prompt import Prompter
 from .registry import Ownership, Registry, Volume
-from .runtime_dir import forget_process, own_runtime_dir, record_process
+from .runtime_dir import own_runtime_dir
 from .service import extended_start, feed_watchdog
+from .serving import Serving, open_engine
 from .tree import Tree
 
 if TYPE_CHECKING:
     from ..dmcrypt.engine.client import Engine
+    from ..dmcrypt.engine.process import EngineProcess
     from .config import Settings
     from .crypttab import Crypttab
     from .crypttab_files import CrypttabFiles
@@ -60,8 +59,6 @@ _CLOSE_TIMEOUT: Final = 7.0
 _DRAIN_TIMEOUT: Final = 1.0
 #: Seconds in which a new mount has to answer.
 _MOUNT_TIMEOUT: Final = 10.0
-#: Bytes; what the smallest net.core.wmem_max allows. Forwarded messages are far smaller.
-_SESSION_BUFFER: Final = 212992
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +89,6 @@ class End:
             self.event.set()
 
 
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What serves the volumes: an engine, our end of its session, and its mount."""
-
-    process: EngineProcess
-    session: socket.socket
-    mount: DeviceMount
-
-
 def run_daemon(plan: Plan) -> ExitCode:
     """Serve until a signal comes, or mount or engine end.
 
@@ -112,7 +100,7 @@ def run_daemon(plan: Plan) -> ExitCode:
     with (
         own_runtime_dir(settings),
         _stop_on_signals(),
-        _open_engine(settings) as serving,
+        open_engine(settings) as serving,
     ):
         try:
             return trio.run(_run, plan, serving)
@@ -133,45 +121,6 @@ def _stop_on_signals() -> Generator[None, None, None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _open_engine(settings: Settings) -> Generator[Serving, None, None]:
-    """The mount and the engine that serves it, with our end of its session."""
-    with open_device_mount(settings) as made:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SESSION_BUFFER)
-        with ours:
-            with theirs:
-                process = spawn_engine(
-                    fuse_fd=made.fuse_fd,
-                    session_fd=theirs.fileno(),
-                    clone_fds=made.clone_fds,
-                    lifetime_fd=made.lifetime_fd,
-                    threads=settings.engine_threads,
-                )
-            made.hand_over()
-            record_process(settings, "engine", process.pid)
-            try:
-                yield Serving(process, ours, made)
-            finally:
-                _end_engine(process)
-                forget_process(settings, "engine")
-
-
-def _end_engine(process: EngineProcess) -> None:
-    """It has shut down by now, unless its I/O hangs or something went wrong here."""
-    for ask, patience in ((process.close, _DRAIN_TIMEOUT), (process.terminate, _DRAIN_TIMEOUT)):
-        ask()
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
-        return
-    log.warning("the engine (pid %d) does not end, killed", process.pid)
-    process.kill()
-    process.wait()
 
 
 async def _run(plan: Plan, serving: Serving) -> ExitCode:
@@ -319,8 +268,10 @@ async def _serve_fuse(
 async def _watch_engine(process: EngineProcess, end: End) -> None:
     await trio.lowlevel.wait_readable(process.pidfd)
     status = process.wait(_DRAIN_TIMEOUT)
-    how = f"signal {-status}" if status < 0 else f"status {status}"
-    end.come("", EngineError(f"the engine (pid {process.pid}) ended unasked, with {how}"))
+    how = "" if status is None else f", with status {status}"
+    if status is not None and status < 0:
+        how = f", with signal {-status}"
+    end.come("", EngineError(f"the engine (pid {process.pid}) ended unasked{how}"))
 
 
 def _watch_events(process: EngineProcess, end: End, renewal: KeyRenewal) -> None:

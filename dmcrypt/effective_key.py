@@ -118,13 +118,16 @@ def derive_key(
 
     Raises:
         UnlockError: it has another verification pattern, or sessions begin too fast.
+        PolicyError: keystored serves engines of the service only, and this is none.
         CoprocessorError: no coprocessor turns the secure key into a protected one.
     """
     public_key = get_public_key(engine, secure)
     try:
         return _derive_for(engine, public_key, secure, service, pattern)
-    except UnlockError:
-        # The engine's keys may be others by now: of another session, or used up.
+    except (UnlockError, PolicyError):
+        # The engine's keys may be others by now, of another session, or used up; of those before
+        # the engine knows nothing, and keystored no engine.
+        engine.hello = engine.status()
         if get_public_key(engine, secure) == public_key:
             raise
     return _derive_for(engine, get_public_key(engine, secure), secure, service, pattern)

@@ -84,6 +84,7 @@ def _serve(
     from ...keystore.audit import AuditLog
     from ...keystore.coprocessors import Coprocessors
     from ..notify import notify
+    from .engines import Engines
     from .methods import Methods
     from .place import Place, take_place
     from .server import serve
@@ -100,7 +101,13 @@ def _serve(
 
     async def run(listener: socket.socket, place: Place | None) -> None:
         audit = AuditLog(settings.keystore_dir)
-        methods = Methods(coprocessors, settings.keystore_dir, memory=memory, audit=audit)
+        methods = Methods(
+            coprocessors,
+            settings.keystore_dir,
+            memory=memory,
+            audit=audit,
+            engines=None if settings.engines is None else Engines(settings.engines),
+        )
         start = functools.partial(
             serve,
             listener,

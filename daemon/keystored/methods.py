@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ...keystore.errors import AccessError, CoprocessorError, FormatError
+from ...keystore.errors import AccessError, CoprocessorError, FormatError, PolicyError
 from ..control.fields import Fields, pack_data
 from ..control.protocol import Request
 from ..control.server import Method, Peer
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...keystore.audit import AuditLog
-    from ...keystore.coprocessor import AdapterInfo
+    from ...keystore.coprocessor import AdapterInfo, Transport
     from ...keystore.coprocessors import Coprocessors
     from ...keystore.keys import SecureKey
+    from .engines import Engines
 
 #: Bytes; the two halves of an XTS-256 key.
 _MAX_CLEAR_KEY: Final = 64
@@ -50,11 +52,14 @@ class Methods:
         *,
         memory: str,
         audit: AuditLog | None = None,
+        engines: Engines | None = None,
     ) -> None:
+        """``engines``: but for root, keys are wrapped for these alone. None: for anybody's."""
         self._coprocessors = coprocessors
         self._directory = directory
         self._memory = memory
         self._work = Work(coprocessors, audit)
+        self._engines = engines
         self._adapters = AdapterMethods(coprocessors, self._work)
 
     def get_table(self, peer: Peer) -> dict[str, Method]:
@@ -69,7 +74,7 @@ class Methods:
             "GetSealing": self.get_sealing,
             "GenerateKey": self.generate_key if peer.is_owner else self.generate_random_key,
             "ValidateKey": self.validate_key,
-            "MakeTransport": self.make_transport,
+            "MakeTransport": functools.partial(self.make_transport, is_root=peer.uid == 0),
             "ReencipherKey": self.reencipher_key,
             "ConvertKey": self.convert_key,
             "RestrictKey": self.restrict_key,
@@ -169,12 +174,26 @@ class Methods:
         made = await self._work.run(function, key, **facts)
         return {"token": pack_data(made.token)}
 
-    async def make_transport(self, call: Request) -> Mapping[str, object]:
+    async def make_transport(self, call: Request, *, is_root: bool) -> Mapping[str, object]:
         key = parse_token(call.parameters)
         public_key = Fields("parameters", call.parameters).data("public_key")
-        return pack_transport(
-            await self._work.run(lambda: self._coprocessors.to_transport(key, public_key), key)
-        )
+        is_allowed = is_root or await self._is_of_engine(public_key)
+
+        def work() -> Transport:
+            if not is_allowed:
+                raise PolicyError(
+                    "MakeTransport: no engine of the service has this public key; only root may"
+                    " have a key wrapped for another"
+                )
+            return self._coprocessors.to_transport(key, public_key)
+
+        return pack_transport(await self._work.run(work, key))
+
+    async def _is_of_engine(self, public_key: bytes) -> bool:
+        if self._engines is None:
+            return True
+        # Not the adapters' turn: they go on while an engine is asked.
+        return await trio.to_thread.run_sync(self._engines.hold, public_key, abandon_on_cancel=True)
 
     async def _refuse(self, call: Request) -> Mapping[str, object]:
         what = call.method.rpartition(".")[2]

@@ -1,10 +1,12 @@
-"""The engine process, started by process.py; what follows the arguments is C (src/engine.h)."""
+"""The engine process, started by process.py as a child of its own."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+
+from .run import run_engine
+from .start import CLONES_MAX, StartOptions
 
 
 def main() -> int:
@@ -19,24 +21,18 @@ def main() -> int:
     parser.add_argument("--kdf-memory", type=int, required=True, metavar="KIB")
     parser.add_argument("--force-mlock", action="store_true")
     given = parser.parse_args()
-
-    from ._engine import ffi, lib
-
-    options = ffi.new("struct engine_options *")
-    options.control_fd = given.control_fd
-    options.fuse_fd = given.fuse_fd
-    options.session_fd = given.session_fd
-    options.lifetime_fd = given.lifetime_fd
-    options.clone_fds = given.clone_fd[:16]
-    options.clone_fd_count = len(given.clone_fd[:16])
-    options.readers = given.threads
-    options.kdf_memory_limit = given.kdf_memory
-    options.force_mlock = given.force_mlock
-    failure = ffi.new("const char **")
-    error = -lib.engine_run(options, failure)
-    step = ffi.string(failure[0]).decode()
-    sys.stderr.write(f"{step}: {os.strerror(error)}\n")
-    return 1
+    return run_engine(
+        StartOptions(
+            control_fd=given.control_fd,
+            kdf_memory_kib=given.kdf_memory,
+            threads=given.threads,
+            fuse_fd=given.fuse_fd,
+            session_fd=given.session_fd,
+            lifetime_fd=given.lifetime_fd,
+            clone_fds=tuple(given.clone_fd[:CLONES_MAX]),
+            is_mlock_forced=given.force_mlock,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ struct engine_options {
     int fuse_fd;
     int session_fd;
     int lifetime_fd;
+    int claim_fd;
     int clone_fds[16];
     unsigned clone_fd_count;
     unsigned readers;

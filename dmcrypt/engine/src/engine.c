@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "claim.h"
 #include "control.h"
 #include "registers.h"
 #include "sandbox.h"
@@ -72,11 +73,11 @@ static int by_value(const void *a, const void *b)
 
 static void close_other_descriptors(const struct engine_options *o)
 {
-    int keep[4 + ENGINE_CLONES_MAX] = { o->control_fd, o->fuse_fd, o->session_fd, o->lifetime_fd };
+    int keep[5 + ENGINE_CLONES_MAX] = { o->control_fd, o->fuse_fd, o->session_fd, o->lifetime_fd, o->claim_fd };
 
-    memcpy(keep + 4, o->clone_fds, sizeof o->clone_fds);
-    qsort(keep, 4 + o->clone_fd_count, sizeof *keep, by_value);
-    sandbox_close_descriptors(keep, 4 + o->clone_fd_count);
+    memcpy(keep + 5, o->clone_fds, sizeof o->clone_fds);
+    qsort(keep, 5 + o->clone_fd_count, sizeof *keep, by_value);
+    sandbox_close_descriptors(keep, 5 + o->clone_fd_count);
 }
 
 static void tell_key_wanted(void *arg, uint64_t node)
@@ -124,6 +125,8 @@ static int start_threads(struct engine *e, const int *fuse_fds)
         rc = pool_start(&e->admin, "admin", ADMIN_THREADS);
     if (rc == 0 && e->options.fuse_fd >= 0)
         rc = fuse_loop_start(&e->loop, fuse_fds, e->readers, e->options.session_fd, &e->devices, unmounted, e);
+    if (rc == 0 && e->options.claim_fd >= 0)
+        rc = claim_start(&e->options.claim_fd);
     return rc;
 }
 

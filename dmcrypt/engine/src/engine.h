@@ -2,7 +2,7 @@
  *
  * The one struct engine is the process's only state. Threads: main (control socket, signals); fuse-io, one a
  * cloned descriptor, and fuse-spare; fuse-sync; fuse-replies, fuse-forward, fuse-notify (forward.h); keys (KDFs), secrets (reading pipes), admin
- * (draining, syncing); argon2 lanes.
+ * (draining, syncing); argon2 lanes; claim (claim.h).
  */
 #ifndef FUSECRYPT_ENGINE_H
 #define FUSECRYPT_ENGINE_H
@@ -23,6 +23,7 @@ struct engine_options {
     int fuse_fd;     /* -1: keyslot operations only */
     int session_fd;  /* -1 likewise */
     int lifetime_fd; /* kept open; -1: none */
+    int claim_fd;    /* listening socket for keystored's questions (claim.h); -1: none */
     int clone_fds[ENGINE_CLONES_MAX]; /* open descriptors of /dev/fuse to make clones of */
     unsigned clone_fd_count;
     unsigned readers;          /* 0: as many as processors, between 2 and 8 */

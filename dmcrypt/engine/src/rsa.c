@@ -138,3 +138,11 @@ int rsa_decipher(enum rsa_hash hash, const uint8_t ciphertext[RSA_SIZE], uint8_t
     leave();
     return error;
 }
+
+bool rsa_is_own(const uint8_t modulus[RSA_SIZE])
+{
+    pthread_mutex_lock(&rsa.lock);
+    const bool own = rsa.key && memcmp(rsa.modulus, modulus, RSA_SIZE) == 0;
+    pthread_mutex_unlock(&rsa.lock);
+    return own;
+}

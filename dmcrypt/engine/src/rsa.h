@@ -6,6 +6,7 @@
 #ifndef FUSECRYPT_RSA_H
 #define FUSECRYPT_RSA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,5 +33,8 @@ void rsa_forget(void);
  * @return 0; -EKEYREJECTED: whatever is wrong with the ciphertext; -ENOSPC: the arena is full
  */
 int rsa_decipher(enum rsa_hash hash, const uint8_t ciphertext[RSA_SIZE], uint8_t *out, size_t *size);
+
+/** Whether there is a key pair, and its modulus is this one. */
+bool rsa_is_own(const uint8_t modulus[RSA_SIZE]);
 
 #endif

@@ -121,6 +121,7 @@ static const unsigned allowed[] = {
     SYS_futex, SYS_futex_waitv, SYS_sched_yield, SYS_clock_gettime, SYS_clock_nanosleep, SYS_nanosleep,
     SYS_restart_syscall, SYS_getrandom, SYS_memfd_secret, SYS_ftruncate, SYS_munmap, SYS_mremap, SYS_madvise, SYS_brk,
     SYS_mlock2, SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_getpid, SYS_gettid, SYS_exit, SYS_exit_group,
+    SYS_accept4, /* claim.c; what is not a listening socket refuses */
 };
 
 /* And these only without PROT_EXEC, their third argument. */

@@ -8,16 +8,19 @@ expect() { "${@:2}" > /tmp/output 2>&1 || { cat /tmp/output; fail "$1: ${*:2}"; 
 equal() { [ "$2" = "$3" ] || fail "$1: got '$2', wanted '$3'"; }
 wait_for() { for _ in $(seq 150); do "${@:2}" > /dev/null 2>&1 && return; sleep 0.1; done; fail "$1: never"; }
 main_pid() { systemctl show --value -p MainPID fusecryptd.service; }
+engine_pid() { systemctl show --value -p MainPID 'fusecrypt-engine@*.service'; }
+as_daemon() { setpriv --reuid=fusecrypt --regid=fusecrypt --clear-groups "$@"; }
 is_mounted() { mountpoint -q /mnt/data && [ "$(systemctl is-active mnt-data.mount)" = active ]; }
 mapper=/run/fusecrypt/dev/mapper
 
 check_processes() {
     local daemon engine user
     daemon=$(main_pid)
-    engine=$(pgrep -f fusecrypt.dmcrypt.engine)
-    user=$(id -u fusecrypt)
-    equal "processes of the daemon's user" "$(pgrep -u fusecrypt | sort -n | xargs)" "$(printf '%s\n' "$daemon" "$engine" | sort -n | xargs)"
+    engine=$(engine_pid)
+    equal "processes of the daemon's user" "$(pgrep -u fusecrypt | xargs)" "$daemon"
+    equal "processes of the engine's user" "$(pgrep -u fusecrypt-engine | xargs)" "$engine"
     for pid in $daemon $engine; do
+        user=$(id -u "$([ "$pid" = "$daemon" ] && echo fusecrypt || echo fusecrypt-engine)")
         equal "user of $pid" "$(awk '/^Uid:/ { print $2, $3, $4, $5 }' /proc/"$pid"/status)" "$user $user $user $user"
         for set in CapInh CapPrm CapEff CapBnd CapAmb; do
             equal "$set of $pid" "$(awk "/^$set:/ { print \$2 }" /proc/"$pid"/status)" 0000000000000000
@@ -35,9 +38,11 @@ check_processes() {
 
 check_gone() {
     ! grep -q 'fuse.fusecrypt' /proc/self/mountinfo || fail "a mount is left"
-    ! pgrep -u fusecrypt > /dev/null || fail "a process is left"
+    ! pgrep -u fusecrypt,fusecrypt-engine > /dev/null || fail "a process is left"
+    equal "engines" "$(systemctl list-units --all --no-legend --plain 'fusecrypt-engine@*')" ""
+    equal "places of engines" "$(ls /run/fusecrypt-engine)" ""
     equal "result" "$(systemctl show --value -p Result fusecryptd.service)" success
-    equal "losses in the log" "$(journalctl -b --no-pager -p err -u fusecryptd -u fusecrypt-mountd -o cat)" ""
+    equal "losses in the log" "$(journalctl -b --no-pager -p err -u fusecryptd -u fusecrypt-mountd -u 'fusecrypt-engine@*' -o cat)" ""
 }
 
 answer_question() {
@@ -61,6 +66,53 @@ check_keystore() {
     fusecrypt status sec | grep -q 'CCA-AESCIPHER by adapter 03.0039' || fail "the secure volume"
 }
 
+# A daemon that was taken over asks for a key, wrapped for the key pair that it made itself.
+check_substitution() {
+    local reply
+    reply=$(as_daemon env HOME=/ FUSECRYPT_KEYSTORE=/run/fusecrypt/keystore FUSECRYPT_RUNTIME_DIR=/run/fusecrypt /opt/fusecrypt/bin/python3 -I -c '
+import sys
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from fusecrypt.daemon.config import load_settings
+from fusecrypt.daemon.keystored.client import Keystore
+from fusecrypt.keystore.errors import PolicyError
+from fusecrypt.keystore.tokens import KeyType
+keystore = Keystore(load_settings())
+key = keystore.generate(KeyType.CCA_AESDATA, key_bits=256, xts=True)
+try:
+    keystore.make_transport(key, X25519PrivateKey.generate().public_key().public_bytes_raw())
+except PolicyError as error:
+    print("refused:", error)
+' 2>&1)
+    equal "a daemon's own public key" "$reply" \
+        "refused: MakeTransport: no engine of the service has this public key; only root may have a key wrapped for another"
+    fusecrypt audit show | grep -q 'MakeTransport.*PolicyError' || fail "the refusal is not in the audit log: $(fusecrypt audit show | tail -n 3)"
+    for path in /run/fusecrypt-engine /run/fusecrypt-engine/*; do
+        ! as_daemon touch "$path/claim" 2> /dev/null || fail "the daemon can put itself into the engine's place: $path"
+    done
+    ! as_daemon python3 -c '
+import glob, socket
+socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect(glob.glob("/run/fusecrypt-engine/*")[0] + "/claim")' 2> /dev/null \
+        || fail "the daemon can ask an engine"
+}
+
+# keystored keeps nothing about engines: it may be restarted, or stopped, at any time.
+check_keystored_restart() {
+    for verb in restart stop; do
+        expect "keystored" systemctl $verb fusecrypt-keystored.service
+        expect "close" fusecrypt close sec
+        expect "open after $verb" fusecrypt open sec
+        check_keystore
+    done
+}
+
+# Another session of the engine has another public key, and keystored takes it.
+check_session() {
+    local before
+    before=$(dd if=$mapper/sec bs=64k count=1 2> /dev/null | sha256sum)
+    expect "another session" fusecrypt adapter bump-session
+    equal "content after the session's end" "$(dd if=$mapper/sec bs=64k count=1 iflag=direct 2> /dev/null | sha256sum)" "$before"
+}
+
 make_secure_volume() {
     expect adapter fusecrypt adapter create 03.0039 --batch-mode
     expect "secure key" fusecrypt zkey generate --xts --keybits 256 --key-type CCA-AESCIPHER /root/sec.skey
@@ -71,6 +123,9 @@ make_secure_volume() {
     echo 'sec /srv/sec.img /etc/keys/data.key noauto,x-fusecrypt' >> /etc/crypttab
     expect open fusecrypt open sec
     check_keystore
+    check_substitution
+    check_keystored_restart
+    check_session
 }
 
 # An image on a file system of its own, which the generator makes the daemon wait for.
@@ -109,7 +164,7 @@ check_users_daemon() {
 first_boot() {
     expect users systemd-sysusers
     expect reload systemctl daemon-reload
-    for unit in fusecryptd.service fusecrypt-mountd.service fusecrypt-keystored.service; do
+    for unit in fusecryptd.service fusecrypt-mountd.service fusecrypt-keystored.service fusecrypt-engine@test.service fusecrypt-engine.socket; do
         expect "unit $unit" systemd-analyze verify --man=no "$unit"
     done
     systemctl cat fusecryptd.service | grep -qx 'After=srv.mount' || fail "the generator's drop-in"
@@ -167,14 +222,26 @@ second_boot() {
     # The daemon is killed: all of it comes back, and what was synced is there.
     echo synced > /mnt/data/synced
     sync
-    local killed
+    local killed engine
     killed=$(main_pid)
+    engine=$(engine_pid)
     kill -9 "$killed"
     wait_for "another daemon" eval '[ "$(main_pid)" != '"$killed"' ] && systemctl is-active fusecryptd.service'
     wait_for "mounted again" is_mounted
     equal "after a kill" "$(cat /mnt/data/synced)" synced
     equal "one mount" "$(grep -c fuse.fusecrypt /proc/self/mountinfo)" 1
+    [ "$(engine_pid)" != "$engine" ] || fail "the killed daemon's engine is the next one's"
     check_processes
+    check_substitution
+
+    # The engine is killed: likewise.
+    killed=$(main_pid)
+    kill -9 "$(engine_pid)"
+    wait_for "another daemon" eval '[ "$(main_pid)" != '"$killed"' ] && systemctl is-active fusecryptd.service'
+    wait_for "mounted again" is_mounted
+    equal "after the engine's death" "$(cat /mnt/data/synced)" synced
+    check_processes
+    equal "failed units" "$(systemctl --failed --no-legend --plain)" ""
 
     # It hangs: so does systemd's patience end.
     mkdir -p /run/systemd/system/fusecryptd.service.d

@@ -41,7 +41,8 @@ class Mountd:
         self.listener.listen(8)
         sources = (CrypttabSource(self.crypttab, whole=True, required=False),)
         server = Server(Client(DAEMON, DAEMON), self.mount_point, Opener(self.mount_point, sources))
-        threading.Thread(target=server.serve, args=(self.listener,), daemon=True).start()
+        self.thread = threading.Thread(target=server.serve, args=(self.listener,), daemon=True)
+        self.thread.start()
 
     def write_crypttab(self, *lines: str) -> None:
         self.crypttab.write_text("".join(f"{line}\n" for line in lines))
@@ -70,6 +71,7 @@ def running_mountd() -> Iterator[Mountd]:
         yield made
     finally:
         made.listener.shutdown(socket.SHUT_RDWR)
+        made.thread.join(10)  # it may only just have begun, and needs the descriptor to see the end
         made.listener.close()
         for place in mounts_below(directory):
             # The server itself takes away the mount of a connection that ends early: maybe now.

@@ -186,3 +186,27 @@ def test_a_session_that_begins_while_a_key_is_derived_is_noticed(engine, adapter
     assert engine.export_key(effective.key)
     with pytest.raises(UnlockError, match="verification pattern"):
         derive_key(engine, secure, Service(adapters), pattern="ab" * 32)
+
+
+def test_a_key_pair_that_keystored_finds_no_engine_for_may_be_followed_by_another(engine, adapters):
+    secure = adapters.import_clear(KeyType.CCA_AESDATA, bytearray(CLEAR), is_xts=True)
+
+    class Strict(Service):
+        def make_transport(self, key, public_key):
+            if public_key != engine.status().public_key:
+                raise PolicyError("no engine has it")
+            return super().make_transport(key, public_key)
+
+    before = engine.hello
+    engine.bump_session()
+    engine.hello = before  # the daemon has not heard of it yet
+    effective = derive_key(engine, secure, Strict(adapters), pattern=None)
+    assert engine.export_key(effective.key)
+    assert engine.hello.public_key != before.public_key
+
+    class Refusing(Service):
+        def make_transport(self, *_):
+            raise PolicyError("no engine has it")
+
+    with pytest.raises(PolicyError):
+        derive_key(engine, secure, Refusing(adapters), pattern=None)
