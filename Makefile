@@ -15,8 +15,8 @@ SYSTEMD_FILES := $(wildcard systemd/system/* systemd/user/*) \
 	$(patsubst systemd/%,%,$(wildcard systemd/sysusers.d/* systemd/tmpfiles.d/*))
 GENERATORS := $(SYSTEMD_LIB)/systemd/system-generators
 
-RUN_PACKAGES := python3 python3-venv fuse3 libgcrypt20
-BUILD_PACKAGES := gcc make pkg-config python3-dev libgcrypt20-dev libfuse3-dev
+RUN_PACKAGES := python3 python3-venv fuse3 libgcrypt20 libargon2-1
+BUILD_PACKAGES := gcc make pkg-config python3-dev libgcrypt20-dev libargon2-dev libfuse3-dev
 DEMO_PACKAGES := cryptsetup-bin e2fsprogs fuse2fs util-linux mount
 TEST_PACKAGES := $(DEMO_PACKAGES) clang libclang-rt-14-dev jq xz-utils strace gdb fio qemu-utils qemu-system-x86 cpio bc busybox-static \
 	nbdkit libnbd-bin lz4 dmsetup xxd systemd systemd-container mmdebstrap acl attr procps \

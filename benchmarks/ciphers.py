@@ -86,7 +86,7 @@ def measure(directory: Path, *, milliseconds: int) -> list[Speed]:
     program = directory / "cipher_speed"
     _run(
         "cc", "-std=gnu17", "-O2", "-D_GNU_SOURCE", "-pthread", f"-I{SOURCES}", "-o", program,
-        PROGRAM, *sorted(SOURCES.glob("*.c")), "-lgcrypt",
+        PROGRAM, *sorted(SOURCES.glob("*.c")), "-lgcrypt", "-largon2",
     )  # fmt: skip
     speeds: list[Speed] = []
     for case in CASES:

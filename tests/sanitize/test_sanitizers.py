@@ -27,7 +27,7 @@ def test_parallel_io_and_changes_of_a_device_are_clean(tmp_path, compiler, sanit
             *("-std=gnu17", "-O1", "-g", "-D_GNU_SOURCE", "-pthread"),
             *(f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", f"-I{SOURCES}"),
             *(str(ROOT / "tests" / "sanitize" / "stress.c"), *files),
-            *("-lgcrypt", "-o", str(program)),
+            *("-lgcrypt", "-largon2", "-o", str(program)),
         ],
         capture_output=True,
         text=True,

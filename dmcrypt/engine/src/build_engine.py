@@ -41,7 +41,7 @@ def make_builder(sources: Path) -> FFI:
         sources=sorted(str(path) for path in sources.glob("*.c")),
         include_dirs=[str(sources)],
         depends=sorted(str(path) for path in sources.glob("*.h")),
-        libraries=["gcrypt"],
+        libraries=["gcrypt", "argon2"],
         extra_compile_args=FLAGS,
         extra_link_args=["-pthread", "-Wl,-z,relro,-z,now"],
     )

@@ -25,6 +25,7 @@ def test_hostile_parameters_give_errors_or_results_and_nothing_else(compiler, tm
             *("-fno-sanitize-recover=all", f"-I{SOURCES}", "-o", str(program), str(TARGET)),
             *sorted(str(path) for path in SOURCES.glob("*.c")),
             "-lgcrypt",
+            "-largon2",
         ],
         check=True,
     )
