@@ -193,7 +193,7 @@ def test_a_refused_format_leaves_no_new_header_file(cli: Cli, image: Path, tmp_p
         (["--offset", "1"], 1),
         (["--luks2-metadata-size", "5k"], 1),
         (["--integrity", "aead"], 9),
-        (["--key-file", "/nonexistent"], 4),
+        (["--key-file", "/nonexistent"], 1),
         (["--volume-key-file", "/etc/hostname"], 1),
         (["--key-file", "/etc/hostname", "--keyfile-size", "9999"], 1),
     ],
