@@ -67,6 +67,12 @@ def fusecrypt(*words: str, stdin: bytes | None = None, expect: int = 0) -> str:
     return run(str(BIN / "fusecrypt"), *words, stdin=stdin, expect=expect)
 
 
+def read_status(*words: str) -> dict[str, object]:
+    """What ``fusecrypt status`` says, without the warnings that `run` has kept behind it."""
+    said = fusecrypt(*words, "--json", "status")
+    return dict(json.loads(next(line for line in said.splitlines() if line.startswith("{"))))
+
+
 class Daemon:
     """fusecryptd in the background, ended by its pid."""
 
@@ -83,8 +89,7 @@ class Daemon:
             str(self.crypttab),
             "--fork",
         )
-        status = fusecrypt("--runtime-dir", str(self.runtime), "--json", "status")
-        self.pid = int(json.loads(status)["pid"])
+        self.pid = int(str(read_status("--runtime-dir", str(self.runtime))["pid"]))
 
     def stop(self) -> None:
         if not self.pid:
@@ -175,8 +180,7 @@ def lose_master_key(work: Path, image: Path, key: Path, passphrase: Path, data: 
     fusecrypt("open", "--key-file", str(passphrase), str(image), "secure")
     with (work / "run" / "dev" / "mapper" / "secure").open("rb") as device:
         check(device.read(len(data)) == data, "the data are there again")
-    status = fusecrypt("--json", "status")
-    pid = int(json.loads(status)["pid"])
+    pid = int(str(read_status()["pid"]))
     handle = os.pidfd_open(pid)
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 20
