@@ -40,6 +40,28 @@ def record_figure(request: pytest.FixtureRequest) -> Callable[[str, object], Non
     return record
 
 
+class FailuresAtOnce:
+    """Names a failed test with its reason when it fails, and not only after half an hour."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Called by pytest after each phase of each test."""
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = crash.message if crash else report.longreprtext
+            self._terminal.ensure_newline()
+            self._terminal.line(f"{report.when} of {report.nodeid} failed: {reason}", red=True)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Has failures named at once."""
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        session.config.pluginmanager.register(FailuresAtOnce(terminal))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what `record_figure` was given."""
     figures = terminalreporter.config.stash.get(_FIGURES, [])
