@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import ctypes
 import errno
@@ -18,6 +17,7 @@ from typing import Final
 
 from ..keystore.errors import AccessError, UnsupportedError
 from . import keeper
+from .passed_fds import get_fds_space, parse_fds
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +96,8 @@ def _mount_by_helper(mountpoint: Path) -> int:
                 "fusermount3 not found: an ordinary user needs the package fuse3 to mount"
             ) from error
         theirs.close()
-        _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
-    for level, kind, payload in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        _, ancillary, _, _ = ours.recvmsg(1, get_fds_space(1), socket.MSG_CMSG_CLOEXEC)
+    fds = parse_fds(ancillary)
     if helper.returncode != 0 or len(fds) != 1:
         words = helper.stderr.decode(errors="replace").strip()
         raise AccessError(

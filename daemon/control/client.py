@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import array
 import os
 import socket
-import struct
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,8 @@ from ...keystore.errors import (
     UnsupportedError,
 )
 from ..exitcodes import ReportedError, parse_exit_code
+from ..passed_fds import close_fds, get_fds_space, pack_fds, parse_fds
+from ..peer import get_peer
 from .protocol import (
     FAILED,
     INTERFACE,
@@ -29,11 +29,9 @@ from .protocol import (
     Decoder,
     Reply,
     Request,
-    close_fds,
 )
 
 _CHUNK = 65536
-_UCRED = struct.Struct("3i")  # of unix(7)
 #: Seconds between attempts to get into the queue of a busy server.
 _QUEUE_PAUSE = 0.02
 
@@ -122,9 +120,7 @@ class ControlClient:
 
     def get_owner(self) -> int:
         """The user who listens there; for a socket that systemd made, root."""
-        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        _, uid, _ = _UCRED.unpack(credentials)
-        return int(uid)
+        return get_peer(self._socket).uid
 
     def detach(self) -> socket.socket:
         """The connection itself; from now on the caller's to close."""
@@ -154,8 +150,7 @@ class ControlClient:
         raise self._make_error(method, reply)
 
     def _send(self, data: bytes, fds: Sequence[int]) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        sent = self._socket.sendmsg([data], rights)
+        sent = self._socket.sendmsg([data], pack_fds(fds))
         if sent < len(data):  # even nothing cannot be sent to a peer that has answered and left
             self._socket.sendall(data[sent:])
 
@@ -166,11 +161,9 @@ class ControlClient:
                 # Zero would mean "do not wait at all", which reports another error.
                 self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
             data, ancillary, _, _ = self._socket.recvmsg(
-                _CHUNK, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
+                _CHUNK, get_fds_space(1), socket.MSG_CMSG_CLOEXEC
             )
-            for level, kind, raw in ancillary:  # no reply carries descriptors
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    close_fds(array.array("i", raw[: len(raw) // 4 * 4]))
+            close_fds(parse_fds(ancillary))  # no reply carries any
             if not data:
                 raise NoAnswerError(f"{self._where}: hung up without an answer")
             messages = self._decoder.feed(data)

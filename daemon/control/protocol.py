@@ -12,12 +12,12 @@ last message that starts in the data they came with.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn, cast
 
 from ...keystore.errors import MapperError
+from ..passed_fds import close_fds
 
 MAX_MESSAGE: Final = 1 << 20  # bytes, the NUL not counted
 MAX_FDS: Final = 8
@@ -160,12 +160,6 @@ class Decoder:
         close_fds((*self._fds, *self._arrived))
         self._fds = self._arrived = ()
         self._buffer.clear()
-
-
-def close_fds(fds: Sequence[int]) -> None:
-    """Close descriptors that nobody wants."""
-    for fd in fds:
-        os.close(fd)
 
 
 def _cap(fds: Sequence[int]) -> tuple[int, ...]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import logging
 import os
 import socket
-import struct
 import threading
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -19,6 +16,8 @@ import trio
 
 from ...keystore.errors import MapperError, NotFoundError, UnsupportedError
 from ..exitcodes import get_exit_code, get_kind
+from ..passed_fds import close_fds, get_fds_space, parse_fds
+from ..peer import Peer, get_peer
 from .fields import ParameterError
 from .protocol import (
     FAILED,
@@ -30,7 +29,6 @@ from .protocol import (
     ProtocolError,
     Reply,
     Request,
-    close_fds,
 )
 
 log = logging.getLogger(__name__)
@@ -49,21 +47,6 @@ _OWN_FILE: Final = (
     "a file of this daemon's own mount cannot be used here;"
     " a daemon with another --runtime-dir can open it"
 )
-_UCRED: Final = struct.Struct("3i")
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who is at the other end of a connection."""
-
-    pid: int
-    uid: int
-
-    @property
-    def is_owner(self) -> bool:
-        """Whether it is this process's own user, or root."""
-        return self.uid in (os.geteuid(), 0)
-
 
 #: What a peer may call as long as its connection lasts. None: it is hung up on.
 Session = Callable[[Peer], AbstractContextManager[Mapping[str, Method] | None]]
@@ -168,14 +151,15 @@ async def serve_connection(
     """
     decoder = Decoder()
     try:
-        with connection, open_session(peer := _get_peer(connection)) as methods:
-            if methods is None:
-                log.warning("control connection from user %d (pid %d) refused", peer.uid, peer.pid)
-                return
-            while (messages := await _receive(connection, decoder)) is not None:
-                for message in messages:
-                    reply = await _answer(message, methods, own_files)
-                    await _send(connection, reply)
+        with connection:
+            peer = get_peer(connection)
+            with open_session(peer) as methods:
+                if methods is None:
+                    log.warning(
+                        "control connection from user %d (pid %d) refused", peer.uid, peer.pid
+                    )
+                    return
+                await _answer_all(connection, decoder, methods, own_files)
     except (ProtocolError, OSError) as error:
         log.debug("control connection: %s", error)
     except Exception:
@@ -184,10 +168,16 @@ async def serve_connection(
         decoder.close()
 
 
-def _get_peer(connection: trio.socket.SocketType) -> Peer:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    pid, uid, _ = _UCRED.unpack(credentials)
-    return Peer(pid, uid)
+async def _answer_all(
+    connection: trio.socket.SocketType,
+    decoder: Decoder,
+    methods: Mapping[str, Method],
+    own_files: OwnFiles | None,
+) -> None:
+    """Until the peer hangs up."""
+    while (messages := await _receive(connection, decoder)) is not None:
+        for message in messages:
+            await _send(connection, await _answer(message, methods, own_files))
 
 
 async def _receive(connection: trio.socket.SocketType, decoder: Decoder) -> list[Message] | None:
@@ -197,13 +187,10 @@ async def _receive(connection: trio.socket.SocketType, decoder: Decoder) -> list
         data, ancillary, _, _ = await connection.recvmsg(
             _CHUNK,
             # Room for more than are allowed: the surplus is closed, not cut off unseen.
-            socket.CMSG_SPACE(4 * MAX_FDS * array.array("i").itemsize),
+            get_fds_space(4 * MAX_FDS),
             socket.MSG_CMSG_CLOEXEC,
         )
-        fds = array.array("i")
-        for level, kind, payload in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        fds = parse_fds(ancillary)
         if not data:
             close_fds(fds)
             return None

@@ -12,7 +12,8 @@ import trio
 from ...keystore.errors import AccessError, CoprocessorError, FormatError, PolicyError
 from ..control.fields import Fields, pack_data
 from ..control.protocol import Request
-from ..control.server import Method, Peer
+from ..control.server import Method
+from ..peer import Peer
 from ..version import VERSION
 from .adapter_methods import AdapterMethods
 from .messages import (

@@ -15,10 +15,10 @@ from ..control.protocol import Request
 from ..control.server import (
     MAX_CONNECTIONS,
     Method,
-    Peer,
     accept,
     serve_connection,
 )
+from ..peer import Peer
 from ..service import feed_watchdog
 from .messages import INTERFACE
 from .methods import Methods

@@ -13,7 +13,7 @@ import trio
 from ...keystore.coprocessor import AdapterInfo, Transport, Validation
 from ...keystore.errors import CoprocessorError, MapperError
 from ...keystore.keys import SecureKey
-from ..control.server import Peer
+from ..peer import Peer
 
 if TYPE_CHECKING:
     from ...keystore.audit import AuditLog

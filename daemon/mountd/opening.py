@@ -16,6 +16,7 @@ from ..config import CrypttabSource, load_settings
 from ..crypttab import Crypttab, CrypttabEntry, load_crypttabs
 from ..entry_files import open_entry_files, reopen
 from ..key_file import open_key_file
+from ..passed_fds import close_fds
 from .mounting import find_device
 from .packets import MAX_FDS
 from .safe_path import find_path
@@ -65,7 +66,7 @@ class Opener:
                 else:
                     files.append({"path": str(source.path), "whole": source.whole})
         except BaseException:
-            _close(fds)
+            close_fds(fds)
             raise
         return Opened({"files": files, "refused": refused}, tuple(fds))
 
@@ -94,7 +95,7 @@ class Opener:
                     None if file is None else {"path": file.path, "locked": lock is not None}
                 )
         except BaseException:
-            _close(fds)
+            close_fds(fds)
             raise
         source, header = described
         return Opened({"source": source, "header": header}, tuple(fds))
@@ -179,8 +180,3 @@ def get_name(request: Mapping[str, object]) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
         raise ConfigError("request: no name of an entry")
     return name
-
-
-def _close(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -6,9 +6,7 @@ request is ``{"call": NAME, …}``; a reply has what was asked for, or ``{"error
 
 from __future__ import annotations
 
-import array
 import json
-import os
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
@@ -24,6 +22,7 @@ from ...keystore.errors import (
     UnlockError,
     UnsupportedError,
 )
+from ..passed_fds import close_fds, get_fds_space, pack_fds, parse_fds
 
 MAX_PACKET: Final = 64 << 10  # bytes
 #: Descriptors of one packet: the kernel's SCM_MAX_FD is 253.
@@ -104,8 +103,7 @@ def parse_reply(data: bytes) -> dict[str, object]:
 
 def send(connection: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
     """Send one packet; the descriptors stay the caller's."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    connection.sendmsg([data], rights)
+    connection.sendmsg([data], pack_fds(fds))
 
 
 def receive(connection: socket.socket, *, max_fds: int = 0) -> tuple[bytes, list[int]]:
@@ -114,15 +112,11 @@ def receive(connection: socket.socket, *, max_fds: int = 0) -> tuple[bytes, list
     Raises:
         PacketError: descriptors were lost.
     """
-    space = socket.CMSG_SPACE(max_fds * array.array("i").itemsize) if max_fds else 0
+    space = get_fds_space(max_fds) if max_fds else 0
     # One byte more than allowed, so that what is too long is seen to be.
     data, ancillary, flags, _ = connection.recvmsg(MAX_PACKET + 1, space, socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
-    for level, kind, payload in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    fds = parse_fds(ancillary)
     if max_fds and flags & socket.MSG_CTRUNC:
-        for fd in fds:
-            os.close(fd)
+        close_fds(fds)
         raise PacketError("packet: descriptors were lost")
-    return data, list(fds)
+    return data, fds

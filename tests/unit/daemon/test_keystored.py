@@ -15,7 +15,6 @@ import trio.testing
 
 from fusecrypt.daemon.config import Settings, load_settings
 from fusecrypt.daemon.control.protocol import Request
-from fusecrypt.daemon.control.server import Peer
 from fusecrypt.daemon.exitcodes import ExitCode, get_exit_code
 from fusecrypt.daemon.keystored import client as client_module
 from fusecrypt.daemon.keystored.client import Keystore
@@ -24,6 +23,7 @@ from fusecrypt.daemon.keystored.passed_socket import find_passed_listener
 from fusecrypt.daemon.keystored.place import take_place
 from fusecrypt.daemon.keystored.secret import read_secret
 from fusecrypt.daemon.keystored.server import IDLE_TIMEOUT
+from fusecrypt.daemon.peer import Peer
 from fusecrypt.keystore.coprocessor import Apqn, Register
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.errors import (

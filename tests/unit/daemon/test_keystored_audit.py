@@ -7,8 +7,8 @@ import pytest
 
 from fusecrypt.daemon.config import load_settings
 from fusecrypt.daemon.control.protocol import Request
-from fusecrypt.daemon.control.server import Peer
 from fusecrypt.daemon.keystored.methods import Methods
+from fusecrypt.daemon.peer import Peer
 from fusecrypt.keystore.audit import AuditLog, Chain, list_files, read_log
 from fusecrypt.keystore.coprocessor import Apqn, Register
 from fusecrypt.keystore.coprocessors import Coprocessors

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fusecrypt.daemon.config import load_settings
 from fusecrypt.daemon.control.fields import pack_data
 from fusecrypt.daemon.control.protocol import Request
-from fusecrypt.daemon.control.server import Peer
 from fusecrypt.daemon.exitcodes import ExitCode, get_exit_code
 from fusecrypt.daemon.keystored.engines import Engines
 from fusecrypt.daemon.keystored.messages import parse_transport
 from fusecrypt.daemon.keystored.methods import Methods
+from fusecrypt.daemon.peer import Peer
 from fusecrypt.dmcrypt.engine.process import connect_engine
 from fusecrypt.dmcrypt.engine.start import CLAIM_NAME
 from fusecrypt.keystore.audit import AuditLog, Chain, list_files, read_log
