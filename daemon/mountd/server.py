@@ -12,7 +12,6 @@ import logging
 import os
 import select
 import socket
-import struct
 import subprocess
 import threading
 import time
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from ...keystore.errors import AccessError, ConfigError, MapperError
+from ..passed_fds import close_fds
+from ..peer import get_peer
 from . import mounting, packets
 from .opening import Opened, Opener, get_name
 
@@ -32,7 +33,6 @@ _MAX_CONNECTIONS: Final = 64
 #: Seconds between attempts to accept a connection when the system is out of descriptors.
 _ACCEPT_PAUSE: Final = 0.5
 _MAX_CLONES: Final = 16  # what an engine takes
-_UCRED: Final = struct.Struct("3i")
 _ASK: Final = "systemd-ask-password"
 
 
@@ -52,8 +52,8 @@ class Server:
         self._mount_point = mount_point
         self._opener = opener
         self._slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
-        self._count = _MAX_CONNECTIONS  # free slots
-        self._lock = threading.Lock()
+        #: One a connection; each leaves when it is done.
+        self.threads: set[threading.Thread] = set()
 
     def serve(self, listener: socket.socket, *, idle: float | None = None) -> None:
         """Answer until the listener is shut down, or ``idle`` seconds pass without a connection."""
@@ -62,23 +62,25 @@ class Server:
             self._slots.acquire()
             try:
                 connection, _ = listener.accept()
-            except TimeoutError:
-                self._slots.release()
-                with self._lock:
-                    if self._count == _MAX_CONNECTIONS:
-                        return
-                continue
             except OSError as error:
                 self._slots.release()
-                if error.errno in (errno.EBADF, errno.EINVAL):
-                    return  # closed, or shut down
-                # No descriptor or memory left: it will be there again when others have finished.
-                log.warning("cannot accept: %s", error.strerror)
-                time.sleep(_ACCEPT_PAUSE)
+                if self._is_end(error):
+                    return
                 continue
-            with self._lock:
-                self._count -= 1
-            threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
+            thread = threading.Thread(target=self._serve_one, args=(connection,), daemon=True)
+            self.threads.add(thread)
+            thread.start()
+
+    def _is_end(self, error: OSError) -> bool:
+        """Whether nothing will be accepted any more; otherwise it may be tried again now."""
+        if isinstance(error, TimeoutError):
+            return not self.threads
+        if error.errno in (errno.EBADF, errno.EINVAL):
+            return True  # closed, or shut down
+        # No descriptor or memory left: it will be there again when others have finished.
+        log.warning("cannot accept: %s", error.strerror)
+        time.sleep(_ACCEPT_PAUSE)
+        return False
 
     def _serve_one(self, connection: socket.socket) -> None:
         """One of the places where every error is caught: the others go on being served."""
@@ -96,16 +98,14 @@ class Server:
         except Exception:
             log.exception("connection failed")
         finally:
-            with self._lock:
-                self._count += 1
+            self.threads.discard(threading.current_thread())
             self._slots.release()
 
     def _is_allowed(self, connection: socket.socket) -> bool:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        pid, uid, _ = _UCRED.unpack(credentials)
-        if uid in (0, self._client.uid):
+        peer = get_peer(connection)
+        if peer.uid in (0, self._client.uid):
             return True
-        log.warning("connection from user %d (pid %d) refused", uid, pid)
+        log.warning("connection from user %d (pid %d) refused", peer.uid, peer.pid)
         return False
 
 
@@ -153,8 +153,7 @@ class _Session:
             try:
                 packets.send(self.connection, packets.pack(opened.content), opened.fds)
             finally:
-                for fd in opened.fds:
-                    os.close(fd)
+                close_fds(opened.fds)
 
     def wait_for_engine(self) -> None:
         """The daemon is gone: the mount goes when the engine is, too."""
@@ -188,8 +187,7 @@ class _Session:
             self.engine, engines_end = os.pipe2(os.O_CLOEXEC)
             fds.insert(1, engines_end)
         except BaseException as error:
-            for fd in fds:
-                os.close(fd)
+            close_fds(fds)
             if isinstance(error, OSError):
                 raise AccessError(
                     f"/dev/fuse: {error.strerror}; is the fuse module loaded?"

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fusecrypt.daemon import keeper
@@ -40,8 +40,9 @@ class Mountd:
         self.socket.chmod(0o666)
         self.listener.listen(8)
         sources = (CrypttabSource(self.crypttab, whole=True, required=False),)
-        server = Server(Client(DAEMON, DAEMON), self.mount_point, Opener(self.mount_point, sources))
-        self.thread = threading.Thread(target=server.serve, args=(self.listener,), daemon=True)
+        opener = Opener(self.mount_point, sources)
+        self.server = Server(Client(DAEMON, DAEMON), self.mount_point, opener)
+        self.thread = threading.Thread(target=self.server.serve, args=(self.listener,), daemon=True)
         self.thread.start()
 
     def write_crypttab(self, *lines: str) -> None:
@@ -57,27 +58,37 @@ class Mountd:
     def call(self, method: str, **fields: object) -> client.Answer:
         return client.call(self.socket, method, timeout=10, **fields)
 
+    def stop(self) -> None:
+        """End it, when all that was asked for is done."""
+        self.listener.shutdown(socket.SHUT_RDWR)
+        # It may only just have begun, and needs the descriptor to see the end.
+        self.thread.join(10)
+        self.listener.close()
+        connections = list(self.server.threads)
+        for thread in connections:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in (self.thread, *connections))
+
     def device(self) -> str | None:
         return keeper.find_mount(Path("/proc/self/mountinfo").read_bytes(), str(self.mount_point))
 
 
 @contextmanager
 def running_mountd() -> Iterator[Mountd]:
-    # Below /run, whose directories are root's as the service's are; /tmp is everybody's.
-    directory = Path(tempfile.mkdtemp(prefix="fusecrypt-test.", dir="/run"))
-    directory.chmod(0o755)
-    made = Mountd(directory)
-    try:
+    with ExitStack() as stack:
+        # Below /run, whose directories are root's as the service's are; /tmp is everybody's.
+        directory = Path(tempfile.mkdtemp(prefix="fusecrypt-test.", dir="/run"))
+        stack.callback(remove, directory)
+        directory.chmod(0o755)
+        made = Mountd(directory)
+        stack.callback(made.stop)
         yield made
-    finally:
-        made.listener.shutdown(socket.SHUT_RDWR)
-        made.thread.join(10)  # it may only just have begun, and needs the descriptor to see the end
-        made.listener.close()
-        for place in mounts_below(directory):
-            # The server itself takes away the mount of a connection that ends early: maybe now.
-            subprocess.run(["umount", "-l", place], check=False, capture_output=True)
-        assert mounts_below(directory) == []
-        shutil.rmtree(directory)
+
+
+def remove(directory: Path) -> None:
+    for place in mounts_below(directory):
+        subprocess.run(["umount", "-l", place], check=True)
+    shutil.rmtree(directory)
 
 
 def read_all(fds: list[int]) -> list[bytes]:
