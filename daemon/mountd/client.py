@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -19,6 +19,7 @@ from ..crypttab_files import wait_for_writer
 from ..crypttab_options import Verdict
 from ..entry_files import make_recipe
 from ..key_file import KeyFile
+from ..passed_fds import close_fds
 from . import packets
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Answer:
             PacketError: there are fewer or more.
         """
         if len(self.fds) != count:
-            _close(self.fds)
+            close_fds(self.fds)
             raise packets.PacketError(f"mountd: {len(self.fds)} descriptors, wanted {count}")
 
 
@@ -103,7 +104,7 @@ class Connection:
         try:
             return Answer(packets.parse_reply(data), fds)
         except BaseException:
-            _close(fds)
+            close_fds(fds)
             raise
 
     def close(self) -> None:
@@ -132,16 +133,18 @@ class MountdFiles:
 
     def load(self) -> Crypttab:
         answer = call(self._path, "crypttab", timeout=_TIMEOUT)
-        with contextlib.ExitStack() as stack:
-            stack.callback(_close, answer.fds)
-            sources = [
-                CrypttabSource(
-                    Path(str(file.get("path"))), whole=file.get("whole") is True, required=True
-                )
-                for file in _get_list(answer, "files")
-            ]
-            fds = {s.path: fd for s, fd in zip(sources, answer.fds, strict=True)}
+        sources = [
+            CrypttabSource(
+                Path(str(file.get("path"))), whole=file.get("whole") is True, required=True
+            )
+            for file in _get_list(answer, "files")
+        ]
+        answer.check_fds(len(sources))
+        fds = {s.path: fd for s, fd in zip(sources, answer.fds, strict=True)}
+        try:
             crypttab = load_crypttabs(sources, lambda path: os.dup(fds[path]))
+        finally:
+            close_fds(answer.fds)
         refused = [
             Problem(str(f.get("path")), 0, Verdict.WRONG, f"file not used: {f.get('reason')}")
             for f in _get_list(answer, "refused")
@@ -151,19 +154,19 @@ class MountdFiles:
     def open_entry(self, entry: CrypttabEntry, *, own_device: int) -> Recipe:  # noqa: ARG002
         # mountd knows the daemon's own device: it mounted it.
         answer = call(self._path, "entry", name=entry.name)
-        described = [answer.get_object("source"), answer.get_object("header")]
-        present = [file for file in described if file is not None]
-        has_lock = [file.get("locked") is True for file in present]
-        answer.check_fds(len(present) + sum(has_lock))
-        fds, locks = answer.fds[: len(present)], iter(answer.fds[len(present) :])
-        files = [
-            OpenFile(fd, str(file.get("path")), next(locks) if is_locked else None)
-            for fd, file, is_locked in zip(fds, present, has_lock, strict=True)
+        described = [answer.get_object("source") or {}, answer.get_object("header")]
+        files = [file for file in described if file is not None]
+        answer.check_fds(len(files) + sum(_has_lock(file) for file in files))
+        # First those of the files, then those of the locks, in the same order.
+        fds, locks = answer.fds[: len(files)], iter(answer.fds[len(files) :])
+        source, *header = [
+            OpenFile(fd, str(file.get("path")), next(locks) if _has_lock(file) else None)
+            for fd, file in zip(fds, files, strict=True)
         ]
         try:
-            return make_recipe(entry, files[0], files[1] if len(files) > 1 else None)
+            return make_recipe(entry, source, header[0] if header else None)
         except BaseException:
-            _close(answer.fds)
+            close_fds(answer.fds)
             raise
 
     def open_key_file(self, entry: CrypttabEntry) -> KeyFile | None:
@@ -185,7 +188,7 @@ class ServiceMount:
 
     def hand_over(self) -> None:
         """The engine has them now; ours are closed."""
-        _close([self.fuse_fd, self.lifetime_fd, *self.clone_fds])
+        close_fds([self.fuse_fd, self.lifetime_fd, *self.clone_fds])
         self.fuse_fd = self.lifetime_fd = -1
         self.clone_fds = []
 
@@ -254,7 +257,7 @@ class Question:
             self._connection.close()
         answer.check_fds(1)
         if answer.content.get("status") != 0:
-            _close(answer.fds)
+            close_fds(answer.fds)
             raise UnlockError("no passphrase was entered")
         return answer.fds[0]
 
@@ -264,14 +267,13 @@ class Question:
             self._connection.socket.shutdown(socket.SHUT_RDWR)
 
 
+def _has_lock(file: Mapping[str, object]) -> bool:
+    return file.get("locked") is True
+
+
 def _get_list(answer: Answer, name: str) -> Sequence[dict[str, object]]:
     value = answer.content.get(name)
     if not isinstance(value, list):
         raise packets.PacketError(f"mountd: {name} is no list")
     items = cast("list[object]", value)
     return [cast("dict[str, object]", item) for item in items if isinstance(item, dict)]
-
-
-def _close(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
