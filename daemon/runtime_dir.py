@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import select
@@ -15,6 +14,7 @@ from typing import Final
 
 from ..keystore.errors import AccessError, BusyError
 from .config import Settings
+from .lock_file import open_lock_file, try_lock
 from .mount import find_device, unmount
 
 log = logging.getLogger(__name__)
@@ -46,18 +46,12 @@ def own_runtime_dir(settings: Settings) -> Generator[None, None, None]:
 
 
 def _lock(path: Path) -> int:
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise AccessError(f"{path}: cannot lock: {error.strerror}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    """A descriptor that holds the lock; the file tells our pid to those who come too late."""
+    fd = open_lock_file(path)
+    if not try_lock(fd):
         owner = os.read(fd, 32).decode(errors="replace").strip()
         os.close(fd)
-        raise BusyError(
-            f"{path.parent}: a daemon already serves here (pid {owner or 'unknown'})"
-        ) from None
+        raise BusyError(f"{path.parent}: a daemon already serves here (pid {owner or 'unknown'})")
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd

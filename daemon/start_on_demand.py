@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from ..keystore.errors import AccessError, NotFoundError
 from .config import Settings, prepare_runtime_dir
 from .control.client import NoDaemonError
 from .exitcodes import ExitCode, ReportedError, parse_exit_code
+from .lock_file import open_lock_file, wait_lock
 
 Connection = TypeVar("Connection")
 
@@ -53,7 +53,7 @@ def connect_or_start(
     with contextlib.suppress(NoDaemonError):
         return connect()
     prepare_runtime_dir(settings)
-    with _lock(lock):
+    with _locked(lock):
         with contextlib.suppress(NoDaemonError):
             return connect()
         command = [_find_program(program), "--runtime-dir", str(settings.runtime_dir), "--fork"]
@@ -62,13 +62,10 @@ def connect_or_start(
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Generator[None, None, None]:
+def _locked(path: Path) -> Generator[None, None, None]:
+    fd = open_lock_file(path)
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise AccessError(f"{path}: cannot lock it: {error.strerror}") from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        wait_lock(fd)
         yield
     finally:
         os.close(fd)

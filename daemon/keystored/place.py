@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 from collections.abc import Generator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from ...keystore.errors import AccessError, BusyError
 from ..control.server import MAX_CONNECTIONS
+from ..lock_file import open_lock_file, try_lock
 
 
 class Place:
@@ -37,7 +37,10 @@ def take_place(path: Path) -> Generator[Place, None, None]:
         BusyError: another serves there.
         AccessError: the socket cannot be made.
     """
-    lock = _lock(path.with_name(f"{path.name}.lock"))
+    lock = open_lock_file(path.with_name(f"{path.name}.lock"))
+    if not try_lock(lock):
+        os.close(lock)
+        raise BusyError(f"{path.parent}: a keystored already serves here")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         place = Place(path, listener, lock)
         try:
@@ -56,16 +59,3 @@ def _listen(listener: socket.socket, path: Path) -> None:
         listener.listen(MAX_CONNECTIONS)
     except OSError as error:
         raise AccessError(f"{path}: cannot listen: {error.strerror or error}") from None
-
-
-def _lock(path: Path) -> int:
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise AccessError(f"{path}: cannot lock: {error.strerror}") from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise BusyError(f"{path.parent}: a keystored already serves here") from None
-    return fd
