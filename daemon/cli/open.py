@@ -12,11 +12,11 @@ from ...keystore.errors import BusyError, ConfigError
 from ..config import Settings
 from ..control.answers import Listing, Volume
 from ..control.client import ControlClient, NoDaemonError, PassphraseRequiredError
+from ..control.fields import PassedFds
 from ..control.messages import (
     KeyInput,
     OpenEntryRequest,
     OpenRequest,
-    PassedFds,
     PassedFile,
     VolumeKeyInput,
 )

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from ...keystore.errors import ConfigError
 from ..config import Settings
 from ..control.answers import Volume
-from ..control.messages import KeyInput, PassedFds, PassedFile
+from ..control.fields import PassedFds
+from ..control.messages import KeyInput, PassedFile
 from ..control.volume_requests import ResumeRequest, StatusRequest, SuspendRequest
 from ..exitcodes import ExitCode
 from .arguments import Arguments

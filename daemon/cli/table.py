@@ -14,7 +14,8 @@ from ...keystore.errors import ConfigError, PolicyError
 from ..config import Settings
 from ..control.answers import Volume
 from ..control.client import ControlClient
-from ..control.messages import KeyInput, PassedFds, PassedFile
+from ..control.fields import PassedFds
+from ..control.messages import KeyInput, PassedFile
 from ..control.table_requests import (
     OpenTableRequest,
     ShowKeyRequest,

@@ -114,8 +114,6 @@ class Volume:
 
     @classmethod
     def parse_fields(cls, fields: Fields) -> Self:
-        stats = fields.optional_object("stats")
-        key = fields.optional_object("key")
         return cls(
             name=fields.text("name"),
             state=fields.text("state"),
@@ -138,8 +136,8 @@ class Volume:
             header=fields.optional_text("header"),
             keyslot=fields.optional_integer("keyslot"),
             flags=tuple(fields.texts("flags")),
-            stats=VolumeStats() if stats is None else VolumeStats.parse(stats),
-            key=KeyStatus() if key is None else KeyStatus.parse(key),
+            stats=fields.optional("stats", VolumeStats.parse) or VolumeStats(),
+            key=fields.optional("key", KeyStatus.parse) or KeyStatus(),
         )
 
 

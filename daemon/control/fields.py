@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import binascii
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from ...keystore.errors import MapperError
 from .protocol import MAX_FDS, MAX_INTEGER
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+
+Parsed = TypeVar("Parsed")
 
 
 class ParameterError(MapperError):
@@ -109,8 +112,9 @@ class Fields:
             raise self._fail(name, "an object")
         return Fields(f"{self._path}.{name}", cast(dict[str, object], value), self._fds)
 
-    def optional_object(self, name: str) -> Fields | None:
-        return None if self._content.get(name) is None else self.object(name)
+    def optional(self, name: str, parse: Callable[[Fields], Parsed]) -> Parsed | None:
+        """What ``parse`` makes of an object that need not be there."""
+        return None if self._content.get(name) is None else parse(self.object(name))
 
     def objects(self, name: str) -> list[Fields]:
         value = self._content.get(name)

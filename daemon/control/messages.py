@@ -15,17 +15,6 @@ from ..live_key import LEASE_MAX
 from ..volume_name import check_volume_name
 from .fields import Fields, ParameterError, PassedFds, pack_value
 
-__all__ = [
-    "KeyInput",
-    "OpenEntryRequest",
-    "OpenRequest",
-    "ParameterError",
-    "PassedFds",
-    "PassedFile",
-    "PlainOptions",
-    "VolumeKeyInput",
-]
-
 VolumeType = Literal["luks", "luks1", "luks2", "plain", "loopaes"]
 SecretInput = Literal["line", "all"]
 
@@ -39,6 +28,10 @@ class PassedFile:
 
     def pack(self, fds: PassedFds) -> dict[str, object]:
         return {"fd": fds.add(self.fd), "path": self.path}
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Self:
+        return cls(fields.fd("fd"), fields.text("path"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +57,7 @@ class KeyInput:
     def parse(cls, fields: Fields) -> Self:
         return cls(
             fields.fd("fd"),
-            "line" if fields.choice("mode", ("line", "all")) == "line" else "all",
+            cast("SecretInput", fields.choice("mode", get_args(SecretInput))),
             fields.flag("keyfile"),
             fields.integer("offset", default=0),
             fields.integer("size", default=0),
@@ -80,6 +73,10 @@ class VolumeKeyInput:
 
     def pack(self, fds: PassedFds) -> dict[str, object]:
         return {"fd": fds.add(self.fd), "size": self.size}
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Self:
+        return cls(fields.fd("fd"), fields.integer("size", default=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,19 +156,16 @@ class OpenRequest:
     @classmethod
     def parse(cls, parameters: Mapping[str, object], fds: Sequence[int]) -> Self:
         fields = Fields("parameters", parameters, fds)
-        kind = cast("VolumeType", fields.choice("type", get_args(VolumeType)))
-        plain = fields.optional_object("plain")
-        key = fields.optional_object("key")
         request = cls(
             name=parse_name(fields),
-            type=kind,
-            source=parse_file(fields.object("source")),
-            header=parse_optional_file(fields, "header"),
-            key=None if key is None else KeyInput.parse(key),
-            volume_key=_parse_volume_key(fields),
+            type=cast("VolumeType", fields.choice("type", get_args(VolumeType))),
+            source=PassedFile.parse(fields.object("source")),
+            header=fields.optional("header", PassedFile.parse),
+            key=fields.optional("key", KeyInput.parse),
+            volume_key=fields.optional("volume_key", VolumeKeyInput.parse),
             key_slot=fields.optional_integer("key_slot"),
             read_only=fields.flag("read_only"),
-            plain=None if plain is None else PlainOptions.parse(plain),
+            plain=fields.optional("plain", PlainOptions.parse),
             allow_discards=fields.flag("allow_discards"),
             lease=_parse_lease(fields, "lease"),
             idle=_parse_lease(fields, "idle"),
@@ -199,26 +193,19 @@ class OpenEntryRequest:
     @classmethod
     def parse(cls, parameters: Mapping[str, object], fds: Sequence[int]) -> Self:
         fields = Fields("parameters", parameters, fds)
-        key = fields.optional_object("key")
-        return cls(parse_name(fields), None if key is None else KeyInput.parse(key))
+        return cls(parse_name(fields), fields.optional("key", KeyInput.parse))
 
 
 def parse_name(fields: Fields) -> str:
-    """The name of a volume."""
+    """The name of a volume, which stands in every request.
+
+    Raises:
+        ParameterError: it is no text.
+        ConfigError: it cannot be a name.
+    """
     name = fields.text("name")
     check_volume_name(name)
     return name
-
-
-def parse_file(fields: Fields) -> PassedFile:
-    """A file that the caller opened."""
-    return PassedFile(fields.fd("fd"), fields.text("path"))
-
-
-def parse_optional_file(fields: Fields, name: str) -> PassedFile | None:
-    """A file that need not be there."""
-    inner = fields.optional_object(name)
-    return None if inner is None else parse_file(inner)
 
 
 def _parse_lease(fields: Fields, name: str) -> int | None:
@@ -226,10 +213,3 @@ def _parse_lease(fields: Fields, name: str) -> int | None:
     if seconds is not None and seconds > LEASE_MAX:
         raise ParameterError(name, f"at most {LEASE_MAX} seconds")
     return seconds
-
-
-def _parse_volume_key(fields: Fields) -> VolumeKeyInput | None:
-    inner = fields.optional_object("volume_key")
-    if inner is None:
-        return None
-    return VolumeKeyInput(inner.fd("fd"), inner.integer("size", default=0))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from .fields import Fields, PassedFds
-from .messages import KeyInput, PassedFile, parse_file, parse_name
+from .messages import KeyInput, PassedFile, parse_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,11 @@ class OpenTableRequest:
     @classmethod
     def parse(cls, parameters: Mapping[str, object], fds: Sequence[int]) -> Self:
         fields = Fields("parameters", parameters, fds)
-        key = fields.optional_object("key")
         return cls(
             parse_name(fields),
             tuple(fields.texts("lines")),
-            tuple(parse_file(file) for file in fields.objects("files")),
-            None if key is None else KeyInput.parse(key),
+            tuple(PassedFile.parse(file) for file in fields.objects("files")),
+            fields.optional("key", KeyInput.parse),
             fields.flag("read_only"),
         )
 

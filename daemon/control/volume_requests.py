@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from .fields import Fields, PassedFds
-from .messages import KeyInput, PassedFile, parse_file, parse_name
+from .messages import KeyInput, PassedFile, parse_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class CloseRequest:
 
 @dataclass(frozen=True, slots=True)
 class StatusRequest:
-    """``Status``: one volume."""
+    """``Status``, ``Table`` and ``CancelDeferredClose``: one volume."""
 
     name: str
 
@@ -81,7 +81,7 @@ class ResumeRequest:
         fields = Fields("parameters", parameters, fds)
         return cls(
             parse_name(fields),
-            parse_file(fields.object("header")),
+            PassedFile.parse(fields.object("header")),
             KeyInput.parse(fields.object("key")),
             fields.optional_integer("key_slot"),
         )
@@ -93,14 +93,21 @@ class RefreshRequest:
 
     name: str
     allow_discards: bool = False
+    becomes_flag: bool = False  # the caller makes the header's flag the same
 
     def pack(self) -> dict[str, object]:
-        return {"name": self.name, "allow_discards": self.allow_discards}
+        return {
+            "name": self.name,
+            "allow_discards": self.allow_discards,
+            "becomes_flag": self.becomes_flag,
+        }
 
     @classmethod
     def parse(cls, parameters: Mapping[str, object]) -> Self:
         fields = Fields("parameters", parameters)
-        return cls(parse_name(fields), fields.flag("allow_discards"))
+        return cls(
+            parse_name(fields), fields.flag("allow_discards"), fields.flag("becomes_flag")
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,11 @@ from fusecrypt.daemon.control.answers import (
     Volume,
     VolumeStats,
 )
-from fusecrypt.daemon.control.fields import ParameterError
+from fusecrypt.daemon.control.fields import ParameterError, PassedFds
 from fusecrypt.daemon.control.messages import (
     KeyInput,
     OpenEntryRequest,
     OpenRequest,
-    PassedFds,
     PassedFile,
     PlainOptions,
     VolumeKeyInput,
