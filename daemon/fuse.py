@@ -160,11 +160,23 @@ class Operations(pyfuse3.Operations):
 
     @_answered
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:  # noqa: ARG002
-        device = self._get(inode)
-        if isinstance(device, TokenFile):
-            return self._open_token(device, flags)
-        if not isinstance(device, Device):
+        node = self._get(inode)
+        if isinstance(node, TokenFile):
+            return self._open_token(node, flags)
+        if not isinstance(node, Device):
             raise FUSEError(errno.EISDIR)
+        return self._open_device(node, flags)
+
+    @_answered
+    async def release(self, fh: FileHandleT) -> None:
+        handle = self._handles.pop(fh)
+        if isinstance(handle, _TokenHandle):
+            return
+        handle.opens -= 1
+        if handle.opens == 0:
+            self._on_idle(handle)
+
+    def _open_device(self, device: Device, flags: int) -> FileInfo:
         if device.is_closing:
             raise FUSEError(errno.ENXIO)
         if device.is_read_only and flags & os.O_ACCMODE != os.O_RDONLY:
@@ -174,17 +186,7 @@ class Operations(pyfuse3.Operations):
         device.opens += 1
         return FileInfo(fh=FileHandleT(number), direct_io=False, keep_cache=True)
 
-    @_answered
-    async def release(self, fh: FileHandleT) -> None:
-        device = self._handles.pop(fh)
-        if isinstance(device, _TokenHandle):
-            return
-        device.opens -= 1
-        if device.opens == 0:
-            self._on_idle(device)
-
     def _open_token(self, file: TokenFile, flags: int) -> FileInfo:
-        assert file.kind is not None
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise FUSEError(errno.EACCES)
         number = next(self._handle_numbers)

@@ -67,11 +67,11 @@ class Symlink(Node):
     target: bytes = b""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class TokenFile(Node):
     """A file that gives every opener a new random key token, see `pkey`."""
 
-    kind: TokenKind | None = None
+    kind: TokenKind
 
 
 @dataclass(frozen=True, slots=True)
