@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +43,7 @@ _FILE_NAME: Final = "fusecrypt.toml"
 # unix(7): sun_path has 108 bytes, the terminating NUL included.
 _MAX_SOCKET_PATH: Final = 107
 
-_TEXT_SETTINGS: Final = (
+_PATH_SETTINGS: Final = (
     "runtime-dir", "state-dir", "crypttab", "zkey-repository", "keystore-socket", "host-key"
 )  # fmt: skip
 #: The least and the most that each may be.
@@ -163,7 +163,7 @@ def load_settings(
     file = _load_file(config_dir / _FILE_NAME)
 
     def choose(argument: str | None, variable: str, key: str) -> Path | None:
-        for value in (argument, env.get(variable), file.get(key)):
+        for value in (argument, env.get(variable), file.paths.get(key)):
             if value:
                 return Path(os.path.abspath(value))  # noqa: PTH100 - resolve() would follow symlinks
         return None
@@ -173,8 +173,6 @@ def load_settings(
 
     runtime = choose(runtime_dir, RUNTIME_DIR_VARIABLE, "runtime-dir")
     named_crypttab = choose(crypttab, CRYPTTAB_VARIABLE, "crypttab")
-    threads = file.get("engine-threads")
-    lease = Lease(int(file.get("key-lease", "0")), int(file.get("key-idle", "0")))
     settings = Settings(
         runtime_place=runtime or _find_default_runtime_dir(env, user, is_system=is_system),
         state_dir=choose(None, STATE_DIR_VARIABLE, "state-dir")
@@ -182,8 +180,8 @@ def load_settings(
         zkey_repository=choose(None, REPOSITORY_VARIABLE, "zkey-repository")
         or (Path("/etc/zkey/repository") if is_system else config_dir / "zkey"),
         crypttabs=_find_crypttabs(named_crypttab, config_dir, is_system=is_system),
-        engine_threads=int(threads) if threads else None,
-        lease=lease,
+        engine_threads=file.numbers.get("engine-threads"),
+        lease=Lease(file.numbers.get("key-lease", 0), file.numbers.get("key-idle", 0)),
         named_keystore_socket=choose(None, KEYSTORE_VARIABLE, "keystore-socket"),
         named_host_key=choose(None, HOST_KEY_VARIABLE, "host-key"),
         # Not in the file: units set them, and which file is read depends on it.
@@ -299,12 +297,21 @@ def _get_xdg_dir(env: Mapping[str, str], variable: str, default: str) -> Path:
     return base / default
 
 
-def _load_file(path: Path) -> dict[str, str]:
-    """Keys to values of a settings file, checked; nothing when there is no such file."""
+@dataclass(frozen=True, slots=True)
+class _SettingsFile:
+    """What a settings file says, checked."""
+
+    paths: dict[str, str] = field(default_factory=dict[str, str])
+    numbers: dict[str, int] = field(default_factory=dict[str, int])
+
+
+def _load_file(path: Path) -> _SettingsFile:
+    """A settings file; one that says nothing where there is none."""
+    settings = _SettingsFile()
     try:
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return settings
     except OSError as error:
         raise AccessError(f"settings file {path}: cannot read it: {error.strerror}") from None
     import tomllib  # most machines have no settings file
@@ -313,18 +320,25 @@ def _load_file(path: Path) -> dict[str, str]:
         document: dict[str, object] = tomllib.loads(raw.decode())
     except ValueError as error:
         raise ConfigError(f"settings file {path}: {error}; wanted: TOML in UTF-8") from None
-    settings: dict[str, str] = {}
     for key, value in document.items():
-        if key in _TEXT_SETTINGS:
-            if not isinstance(value, str) or not os.path.isabs(value):  # noqa: PTH117
-                raise ConfigError(f"{path}: {key}: got {value!r}; wanted: an absolute path")
-            settings[key] = value
+        if key in _PATH_SETTINGS:
+            settings.paths[key] = _check_path(path, key, value)
         elif key in _NUMBER_SETTINGS:
-            least, most = _NUMBER_SETTINGS[key]
-            if type(value) is not int or not least <= value <= most:
-                raise ConfigError(f"{path}: {key}: got {value!r}; wanted: {least} to {most}")
-            settings[key] = str(value)
+            settings.numbers[key] = _check_number(path, key, value)
         else:
-            known = ", ".join((*_TEXT_SETTINGS, *_NUMBER_SETTINGS))
+            known = ", ".join((*_PATH_SETTINGS, *_NUMBER_SETTINGS))
             raise ConfigError(f"{path}: unknown setting {key!r}; known: {known}")
     return settings
+
+
+def _check_path(file: Path, key: str, value: object) -> str:
+    if not isinstance(value, str) or not os.path.isabs(value):  # noqa: PTH117
+        raise ConfigError(f"{file}: {key}: got {value!r}; wanted: an absolute path")
+    return value
+
+
+def _check_number(file: Path, key: str, value: object) -> int:
+    least, most = _NUMBER_SETTINGS[key]
+    if type(value) is not int or not least <= value <= most:
+        raise ConfigError(f"{file}: {key}: got {value!r}; wanted: {least} to {most}")
+    return value
