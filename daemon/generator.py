@@ -58,15 +58,17 @@ def list_waits(crypttab: Crypttab, *, own: Path, fstab: str, has_devices: bool) 
             path = PurePosixPath(os.path.normpath(text))
             if any(path.is_relative_to(place) for place in behind_us):
                 continue
-            if path.is_relative_to("/dev"):
-                # Not /dev/urandom and its like, which no unit stands for.
-                if has_devices and text == entry.source_path:
-                    units[f"{escape_path(str(path))}.device"] = None
-                continue
-            for place in reversed(path.parents):
-                if str(place) != "/":
-                    units[f"{escape_path(str(place))}.mount"] = None
+            if not path.is_relative_to("/dev"):
+                units |= dict.fromkeys(_list_mounts_above(path))
+            elif has_devices and text == entry.source_path:
+                # Not /dev/urandom and its like, key files that no unit stands for.
+                units[f"{escape_path(str(path))}.device"] = None
     return list(units)
+
+
+def _list_mounts_above(path: PurePosixPath) -> list[str]:
+    """The mount units of all directories above it, the outermost first; few of them exist."""
+    return [f"{escape_path(str(p))}.mount" for p in reversed(path.parents) if str(p) != "/"]
 
 
 def _list_mounts_on_us(fstab: str, own: Path) -> Iterable[Path]:
