@@ -52,35 +52,35 @@ class Prompter:
         """A pipe from which the passphrase can be read as a line.
 
         ``name`` is the volume's; ``identity`` names it to password agents; ``time_limit`` in
-        seconds, 0 for none.
-        Only one question is out at a time.
+        seconds, 0 for none. Only one question is out at a time.
 
         Raises:
             UnlockError: nobody answered.
         """
-        if self._terminal is None and self._mountd is not None:
-            async with self._turn:
+        async with self._turn:
+            if self._terminal is None and self._mountd is not None:
                 readable = await _ask_by_mountd(self._mountd, name)
-            try:
-                yield readable
-            finally:
-                os.close(readable)
-            return
-        text = "".join(c if c.isprintable() else "?" for c in message)
-        readable, writable = os.pipe2(os.O_CLOEXEC)
+            else:
+                readable = await self._ask_here(message, identity, time_limit)
         try:
-            async with self._turn:
-                try:
-                    status = await self._run(text, identity, time_limit, writable)
-                finally:
-                    os.close(writable)
-            if status != 0:
-                raise UnlockError(_explain(status))
             yield readable
         finally:
             os.close(readable)
 
-    async def _run(self, text: str, identity: str, time_limit: float, writable: int) -> int:
+    async def _ask_here(self, message: str, identity: str, time_limit: float) -> int:
+        """By a process of ours; the read end of its pipe, the caller's to close."""
+        text = "".join(c if c.isprintable() else "?" for c in message)
+        readable, writable = os.pipe2(os.O_CLOEXEC)
+        try:
+            await self._run(text, identity, time_limit, writable)
+        except BaseException:
+            os.close(readable)
+            raise
+        finally:
+            os.close(writable)
+        return readable
+
+    async def _run(self, text: str, identity: str, time_limit: float, writable: int) -> None:
         assert self.can_ask()
         if self._terminal is not None:
             command = [sys.executable, "-I", "-S", ask.__file__, f"{text} ", str(time_limit)]
@@ -94,7 +94,9 @@ class Prompter:
                 text,
             ]
             stdin = subprocess.DEVNULL
-        return await _run_to_end(command, stdin=stdin, stdout=writable)
+        status = await _run_to_end(command, stdin=stdin, stdout=writable)
+        if status != 0:
+            raise UnlockError(_explain(status))
 
 
 async def _ask_by_mountd(path: Path, name: str) -> int:
