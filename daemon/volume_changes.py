@@ -62,8 +62,10 @@ class VolumeChanges:
             raise ConfigError(f"{name}: is suspended already")
         with self._changing(volume):
             number = volume.device.number
+            was_suspended = volume.is_suspended
             # Whatever the sync says, from then on there is no key.
-            was_suspended, volume.is_suspended, volume.fails_io = volume.is_suspended, True, fail_io
+            volume.is_suspended = True
+            volume.fails_io = fail_io
             if not was_suspended:
                 # Once reads wait, dropping their pages would wait for them.
                 await _finish(functools.partial(self._forget_pages, number))

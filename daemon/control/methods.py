@@ -222,13 +222,9 @@ class Methods:
         stats = self._registry.read_stats(volume)
         description = volume.description
         device_dir = self._settings.device_dir
-        is_leaving = volume.is_deferred or volume.device.is_closing
-        state = "suspended" if volume.is_suspended else "active"
-        if state == "active" and volume.key.state in ("lost", "unavailable"):
-            state = volume.key.state
         return Volume(
             name=volume.name,
-            state="closing" if is_leaving else state,
+            state=_get_state(volume),
             path=str(device_dir / "mapper" / volume.name),
             dm_path=str(device_dir / f"dm-{volume.minor}"),
             type=description.type,
@@ -254,6 +250,17 @@ class Methods:
             ),
             key=_describe_key(volume),
         )  # fmt: skip
+
+
+def _get_state(volume: OpenVolume) -> str:
+    """What a volume is foremost: what is said of its key counts only for one that goes on."""
+    if volume.is_deferred or volume.device.is_closing:
+        return "closing"
+    if volume.is_suspended:
+        return "suspended"
+    if volume.key.state in ("lost", "unavailable"):
+        return volume.key.state
+    return "active"
 
 
 def _describe_key(volume: OpenVolume) -> KeyStatus:
