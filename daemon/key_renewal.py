@@ -102,9 +102,9 @@ class KeyRenewal:
                     "to have a new one, and lose the data, close the volume and open it again",
                     volume.name,
                 )
-            elif (
-                key.derivation is not None and key.derived_at < started and not volume.is_suspended
-            ):
+                continue
+            is_of_old = key.derivation is not None and key.derived_at < started
+            if is_of_old and not volume.is_suspended:
                 again.append(volume.name)
                 if key.state == "present":
                     key.note_gone("forgotten", "the engine's session is another one")
@@ -229,7 +229,7 @@ class KeyRenewal:
         except BusyError:
             await trio.sleep(1)
             if volume.key.state == "forgotten":
-                volume.key.note_gone("present", "")
+                volume.key.note_kept()
             self._registry.note_changed()
         except EngineError as error:
             if not volume.device.is_closing:
@@ -239,4 +239,5 @@ class KeyRenewal:
 
 
 def _count(stats: DeviceStats) -> int:
+    """A number that grows with every request."""
     return stats.reads + stats.writes + stats.flushes + stats.zeroed_bytes + stats.errors

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 #: ``forgotten``: the next I/O has it derived again. ``unavailable``: that failed, and I/O does,
 #: until it succeeds. ``lost``: nobody can bring it again.
-KeyState = Literal["present", "forgotten", "unavailable", "lost"]
-
+GoneState = Literal["forgotten", "unavailable", "lost"]
+KeyState = Literal["present"] | GoneState
 
 #: Seconds: a year. Who wants more wants none.
 LEASE_MAX: Final = 366 * 86400
@@ -64,10 +64,15 @@ class LiveKey:
         self.derivations += 1
         self.derived_at = self.active_at = now
 
-    def note_gone(self, state: KeyState, reason: str) -> None:
+    def note_gone(self, state: GoneState, reason: str) -> None:
         """The engine does not have it."""
         self.state = state
         self.reason = reason
+
+    def note_kept(self) -> None:
+        """The engine has it still: it could not be forgotten just now."""
+        self.state = "present"
+        self.reason = ""
 
 
 def make_live_key(
