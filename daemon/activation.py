@@ -36,7 +36,12 @@ from ..dmcrypt.open_volume import (
 )
 from ..dmcrypt.plain import PlainParams, get_length
 from ..dmcrypt.units import SECTOR_SIZE
-from ..keystore.errors import ConfigError, UnlockError
+from ..keystore.errors import (
+    ConfigError,
+    EngineError,
+    ProtectedKeyExpiredError,
+    UnlockError,
+)
 from .backing import DataArea, check_descriptor, get_data_area, lock_data_area
 from .control.messages import KeyInput, VolumeKeyInput
 from .live_key import NO_LEASE, Lease, make_live_key
@@ -48,6 +53,8 @@ log = logging.getLogger(__name__)
 _KDF_MEMORY: Final = 1 << 30
 #: Seconds in which a passphrase must come through a pipe once it was announced.
 _SECRET_TIMEOUT: Final = 60.0
+#: Sessions of the engine in which one key is tried. Nobody begins so many during one opening.
+_SESSIONS_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +92,13 @@ class Prepared:
     header: LuksHeader | None  # None: plain, loopaes
 
 
-Result = TypeVar("Result")
+Derived = TypeVar("Derived")
+Used = TypeVar("Used")
 
-#: Gets the key of a prepared volume, as often as it takes.
-Unlock = Callable[[Prepared], Awaitable[OpenedVolume]]
+#: Has an opened volume served.
+Serve = Callable[[OpenedVolume], Awaitable[Volume]]
+#: Gets the key of a prepared volume, as often as it takes, and has the volume served with it.
+Unlock = Callable[[Prepared, Serve], Awaitable[Volume]]
 
 
 class Activator:
@@ -125,56 +135,95 @@ class Activator:
             await trio.to_thread.run_sync(
                 lock_data_area, recipe.source.fd, prepared.area, recipe.source.path
             )
-            opened = await unlock(prepared)
-            for note in opened.notes:
-                log.warning("%s: %s", recipe.name, note)
-            assert opened.table.size == prepared.area.end - prepared.area.start
-            key = make_live_key(
-                opened.effective,
-                lease=recipe.lease,
-                idle=recipe.idle,
-                default=self._default_lease,
-                now=trio.current_time(),
-            )
-            return await self._registry.add(
-                recipe.name,
-                dataclasses.replace(opened.table, discards=_allows_discards(prepared)),
-                [recipe.source.fd],
-                prepared.area,
-                _describe(recipe, opened),
-                prepared.header,
-                key,
-            )
+            return await unlock(prepared, functools.partial(self._serve, prepared))
 
-    async def unlock_with_secret(self, prepared: Prepared, key: KeyInput) -> OpenedVolume:
+    async def unlock_with_secret(self, prepared: Prepared, key: KeyInput, serve: Serve) -> Volume:
         """One try with the passphrase or key file that a descriptor yields.
 
         Raises:
             UnlockError: it is not the right one, or did not come.
         """
-        return await self.use_secret(
-            key, functools.partial(self._open, prepared, is_key_file=key.keyfile)
-        )
+        derive = functools.partial(self._open, prepared, is_key_file=key.keyfile)
+        return await self.use_secret(key, derive, serve)
 
-    async def use_secret(self, key: KeyInput, work: Callable[[Secret], Result]) -> Result:
-        """What ``work``, a key derivation, makes of the passphrase or key file, in a thread.
-
-        Raises:
-            UnlockError: it did not come.
-        """
-        with await self._load_secret(key) as secret:
-            return await trio.to_thread.run_sync(
-                work, secret, limiter=self._kdf_memory, abandon_on_cancel=True
-            )
-
-    async def unlock_with_volume_key(self, prepared: Prepared, key: VolumeKeyInput) -> OpenedVolume:
+    async def unlock_with_volume_key(
+        self, prepared: Prepared, key: VolumeKeyInput, serve: Serve
+    ) -> Volume:
         """The volume with its key itself, from a file; compared with the header's digest.
 
         Raises:
             UnlockError: it is not the key of this volume.
         """
-        work = functools.partial(self._open_with_key, prepared, key)
-        return await trio.to_thread.run_sync(work, limiter=self._files, abandon_on_cancel=True)
+        header = prepared.header
+        if header is None:
+            raise ConfigError("a volume without a header has no volume key beside its key file")
+        size = get_key_size(header)
+        if key.size not in (0, size):
+            raise UnlockError(f"volume key of {key.size} bytes, this volume has one of {size}")
+        file = KeyInput(key.fd, "all", keyfile=True, size=size)
+        derive = functools.partial(self._open_with_key, prepared, header, size)
+        return await self.use_secret(file, derive, serve)
+
+    async def use_secret(
+        self,
+        key: KeyInput,
+        derive: Callable[[Secret], Derived],
+        use: Callable[[Derived], Awaitable[Used]],
+    ) -> Used:
+        """What ``use`` makes of what ``derive``, in a thread, makes of a passphrase or key file.
+
+        Keys are void in another session of the engine. If one has begun before they are in use,
+        both are done again, with the same secret.
+
+        Raises:
+            UnlockError: no passphrase or key file came.
+            MapperError: as ``derive`` and ``use``.
+        """
+        with await self._load_secret(key) as secret:
+            sessions = 0
+            while True:
+                sessions += 1
+                public_key = self.engine.hello.public_key
+                try:
+                    derived = await trio.to_thread.run_sync(
+                        derive, secret, limiter=self._kdf_memory, abandon_on_cancel=True
+                    )
+                    return await use(derived)
+                except (ProtectedKeyExpiredError, EngineError):
+                    # EngineError: the key went from the device before that could go on with it.
+                    if sessions == _SESSIONS_MAX or not await self._has_other_session(public_key):
+                        raise
+                log.info("another session of the engine has begun: the key is derived again")
+
+    async def _has_other_session(self, public_key: bytes) -> bool:
+        """Whether the engine has another public key now, as each session has its own."""
+        self.engine.hello = await trio.to_thread.run_sync(
+            self.engine.status, abandon_on_cancel=True
+        )
+        return self.engine.hello.public_key != public_key
+
+    async def _serve(self, prepared: Prepared, opened: OpenedVolume) -> Volume:
+        recipe = prepared.recipe
+        assert opened.table.size == prepared.area.end - prepared.area.start
+        key = make_live_key(
+            opened.effective,
+            lease=recipe.lease,
+            idle=recipe.idle,
+            default=self._default_lease,
+            now=trio.current_time(),
+        )
+        volume = await self._registry.add(
+            recipe.name,
+            dataclasses.replace(opened.table, discards=_allows_discards(prepared)),
+            [recipe.source.fd],
+            prepared.area,
+            _describe(recipe, opened),
+            prepared.header,
+            key,
+        )
+        for note in opened.notes:
+            log.warning("%s: %s", recipe.name, note)
+        return volume
 
     async def _load_secret(self, key: KeyInput) -> Secret:
         mode = SecretMode.LINE if key.mode == "line" else SecretMode.ALL
@@ -221,21 +270,16 @@ class Activator:
             key_service=self.key_service,
         )
 
-    def _open_with_key(self, prepared: Prepared, file: VolumeKeyInput) -> OpenedVolume:
-        recipe = prepared.recipe
-        header = prepared.header
-        if header is None:
-            raise ConfigError("a volume without a header has no volume key beside its key file")
-        size = get_key_size(header)
-        if file.size not in (0, size):
-            raise UnlockError(f"volume key of {file.size} bytes, this volume has one of {size}")
-        key = self.engine.load_key(file.fd, size, xts=is_xts(header))
+    def _open_with_key(
+        self, prepared: Prepared, header: LuksHeader, size: int, secret: Secret
+    ) -> OpenedVolume:
+        key = self.engine.plain_key(secret, key_size=size, hash_name="", xts=is_xts(header))
         return open_luks_with_key(
             self.engine,
             header,
             key,
             data_size=prepared.source_size,
-            read_only=recipe.is_read_only,
+            read_only=prepared.recipe.is_read_only,
             key_service=self.key_service,
         )
 
@@ -275,7 +319,7 @@ def keeps_discards(header: LuksHeader | None) -> bool:
 
 
 def _allows_discards(prepared: Prepared) -> bool:
-    """As cryptsetup: asked for now, or by a flag in the header; of no use to who only reads."""
+    """As cryptsetup: the opener or a flag in the header allows them; read-only there are none."""
     recipe = prepared.recipe
     return (recipe.allow_discards or keeps_discards(prepared.header)) and not recipe.is_read_only
 

@@ -9,12 +9,12 @@ import math
 import os
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from ..keystore.errors import AccessError, MapperError, NotFoundError, UnlockError
-from .activation import Activator, Prepared, Recipe
+from .activation import Activator, Prepared, Recipe, Serve
 from .control.answers import EntryState
 from .control.messages import KeyInput
 from .entry_files import close_entry_files
@@ -24,11 +24,13 @@ from .prompt import Prompter
 from .registry import Registry, Volume
 
 if TYPE_CHECKING:
-    from ..dmcrypt.open_volume import OpenedVolume
     from .crypttab import Crypttab, CrypttabEntry
     from .crypttab_files import CrypttabFiles
 
 log = logging.getLogger(__name__)
+
+_HEADLESS: Final = "a passphrase is needed, and the entry says headless"
+_NO_TERMINAL: Final = "a passphrase is needed, and there is no terminal to ask for it on"
 
 
 class OwnTokens(Protocol):
@@ -130,16 +132,16 @@ class Entries:
             raise NotFoundError(f"{name}: no such entry in the crypttab")
         entry.check()
 
-        async def unlock(prepared: Prepared) -> OpenedVolume:
+        async def unlock(prepared: Prepared, serve: Serve) -> Volume:
             if key is not None:
-                return await self._activator.unlock_with_secret(prepared, key)
+                return await self._activator.unlock_with_secret(prepared, key, serve)
             async with self._open_key_file(entry) as file:
                 if file is None and entry.options.headless:
-                    raise UnlockError("a passphrase is needed, and the entry says headless")
+                    raise UnlockError(_HEADLESS)
                 if file is None:
                     raise PassphraseRequiredError(entry)
                 key_input = _key_input(entry, file)
-                return await self._activator.unlock_with_secret(prepared, key_input)
+                return await self._activator.unlock_with_secret(prepared, key_input, serve)
 
         async with self._open_files(entry) as recipe:
             volume = await self._activator.activate(recipe, unlock)
@@ -152,8 +154,8 @@ class Entries:
             entry.check()
             async with self._open_files(entry) as recipe:
 
-                async def unlock(prepared: Prepared) -> OpenedVolume:
-                    return await self._unlock(entry, prepared, prompter)
+                async def unlock(prepared: Prepared, serve: Serve) -> Volume:
+                    return await self._unlock(entry, prepared, serve, prompter)
 
                 await self._activator.activate(recipe, unlock)
         except MapperError as error:
@@ -169,8 +171,8 @@ class Entries:
         return failure
 
     async def _unlock(
-        self, entry: CrypttabEntry, prepared: Prepared, prompter: Prompter
-    ) -> OpenedVolume:
+        self, entry: CrypttabEntry, prepared: Prepared, serve: Serve, prompter: Prompter
+    ) -> Volume:
         """Key file first, then questions, ``tries=`` in all."""
         tries = 0
         fault: MapperError | None = None
@@ -179,29 +181,25 @@ class Entries:
                 if file is not None:
                     tries += 1
                     key = _key_input(entry, file)
-                    return await self._activator.unlock_with_secret(prepared, key)
+                    return await self._activator.unlock_with_secret(prepared, key, serve)
         except (UnlockError, NotFoundError, AccessError) as error:
             # As systemd does it: what is wrong with a key file does not keep its owner out.
             fault = error
             log.warning("%s: %s", entry.name, str(error).removeprefix(f"{entry.name}: "))
         while fault is None or entry.options.tries == 0 or tries < entry.options.tries:
             if entry.options.headless or not prompter.can_ask():
-                raise fault or UnlockError(
-                    "a passphrase is needed, and "
-                    + ("the entry says headless" if entry.options.headless else "there is no"
-                       " terminal to ask for it on")
-                )  # fmt: skip
+                raise fault or UnlockError(_HEADLESS if entry.options.headless else _NO_TERMINAL)
             tries += 1
             try:
-                return await self._ask_once(entry, prepared, prompter)
+                return await self._ask_once(entry, prepared, serve, prompter)
             except UnlockError as error:
                 fault = error
                 log.warning("%s: %s", entry.name, error)
         raise fault
 
     async def _ask_once(
-        self, entry: CrypttabEntry, prepared: Prepared, prompter: Prompter
-    ) -> OpenedVolume:
+        self, entry: CrypttabEntry, prepared: Prepared, serve: Serve, prompter: Prompter
+    ) -> Volume:
         async with prompter.ask(
             _make_prompt(entry),
             name=entry.name,
@@ -209,7 +207,7 @@ class Entries:
             time_limit=entry.options.timeout or 0.0,
         ) as pipe:
             key = KeyInput(pipe, "line", keyfile=False)
-            return await self._activator.unlock_with_secret(prepared, key)
+            return await self._activator.unlock_with_secret(prepared, key, serve)
 
     @contextlib.asynccontextmanager
     async def _open_files(self, entry: CrypttabEntry) -> AsyncGenerator[Recipe, None]:

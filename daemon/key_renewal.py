@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ..dmcrypt.effective_key import derive_key
-from ..keystore.errors import BusyError, ConfigError, EngineError, MapperError
+from ..keystore.errors import (
+    BusyError,
+    ConfigError,
+    EngineError,
+    MapperError,
+    ProtectedKeyExpiredError,
+)
 
 if TYPE_CHECKING:
     from ..dmcrypt.effective_key import KeyService
@@ -120,7 +126,11 @@ class KeyRenewal:
         """
         if volume.key.state == "lost":
             raise ConfigError(f"{volume.name}: its key is lost: {volume.key.reason}")
-        if volume.key.state != "present":
+        if volume.key.state == "present":
+            return
+        try:
+            await self._derive(volume)
+        except ProtectedKeyExpiredError:  # another session has begun meanwhile
             await self._derive(volume)
 
     async def _renew_until_done(self, volume: Volume) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 #: Where a key stands in a line that is taken apart for showing.
 _MARK: Final = "\0"
 _BACKED: Final = (TargetKind.CRYPT, TargetKind.LINEAR)
+
+#: Has a table served with the keys of its lines; None: a line without one.
+_Serve = Callable[[Sequence["ProtectedKey | None"]], Awaitable["Volume"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,13 @@ class TableVolumes:
             self._registry.claim(name, plan.area, paths[0])
             for number, area in plan.areas:
                 await trio.to_thread.run_sync(lock_data_area, fds[number], area, paths[number])
-            table = await self._make_table(plan, key)
             shown = tuple(_with_path(line, paths) for line in lines)
-            volume = await self._registry.add(name, table, fds, plan.area, _describe(shown, paths))
+
+            async def serve(keys: Sequence[ProtectedKey | None]) -> Volume:
+                table, description = _assemble(plan, keys), _describe(shown, paths)
+                return await self._registry.add(name, table, fds, plan.area, description)
+
+            volume = await self._with_keys(plan, key, serve)
         volume.lines = shown
         for line in lines:
             if line.cipher is not None and line.cipher.is_null:
@@ -126,10 +133,10 @@ class TableVolumes:
         show = functools.partial(self._engine.show_key, volume.device.number, number, fd)
         await trio.to_thread.run_sync(show, abandon_on_cancel=True)
 
-    async def _make_table(self, plan: _Plan, key: KeyInput | None) -> Table:
+    async def _with_keys(self, plan: _Plan, key: KeyInput | None, serve: _Serve) -> Volume:
         sizes = [line.key_size for line in plan.lines]
         if not any(sizes):
-            return _assemble(plan, [None] * len(sizes))
+            return await serve([None] * len(sizes))
         if key is None:
             raise ConfigError("table: has keys, and none came with it")
 
@@ -141,7 +148,7 @@ class TableVolumes:
                 at += 2 * size
             return keys
 
-        return _assemble(plan, await self._activator.use_secret(key, load))
+        return await self._activator.use_secret(key, load, serve)
 
 
 def _make_plan(

@@ -90,15 +90,19 @@ class VolumeChanges:
             raise ConfigError(f"{name}: {_LUKS_ONLY}")
         if not volume.is_suspended:
             raise ConfigError(f"{name}: is not suspended")
-        with self._changing(volume):
-            work = functools.partial(
-                _find_key, self._activator, header, volume, volume.header, key_slot
-            )
-            found = await self._activator.use_secret(key, work)
+        find = functools.partial(
+            _find_key, self._activator, header, volume, volume.header, key_slot
+        )
+
+        async def go_on(found: EffectiveKey) -> None:
             await _finish(functools.partial(self._resume, volume.device.number, found.key))
+            # no await from here: what the engine has and what is said of it change together.
             volume.is_suspended = False
             volume.key.note_derived(found, trio.current_time())
             self._registry.note_changed()
+
+        with self._changing(volume):
+            await self._activator.use_secret(key, find, go_on)
         log.info("%s: resumed", name)
         return volume
 

@@ -11,7 +11,7 @@ import trio
 from ...dmcrypt.engine.messages import ArenaKind
 from ...dmcrypt.loopaes import LoopaesParams
 from ...dmcrypt.plain import PlainParams
-from ..activation import Activator, OpenFile, Prepared, Recipe
+from ..activation import Activator, OpenFile, Prepared, Recipe, Serve
 from ..entries import Entries, PassphraseRequiredError
 from ..registry import Registry
 from ..table_volumes import TableVolumes
@@ -33,7 +33,6 @@ from .volume_requests import (
 
 if TYPE_CHECKING:
     from ...dmcrypt.engine.process import EngineProcess
-    from ...dmcrypt.open_volume import OpenedVolume
     from ..config import Settings
     from ..key_renewal import KeyRenewal
     from ..registry import Volume as OpenVolume
@@ -127,11 +126,11 @@ class Methods:
             idle=request.idle,
         )
 
-        async def unlock(prepared: Prepared) -> OpenedVolume:
+        async def unlock(prepared: Prepared, serve: Serve) -> OpenVolume:
             if request.key is not None:
-                return await self._activator.unlock_with_secret(prepared, request.key)
+                return await self._activator.unlock_with_secret(prepared, request.key, serve)
             assert request.volume_key is not None
-            return await self._activator.unlock_with_volume_key(prepared, request.volume_key)
+            return await self._activator.unlock_with_volume_key(prepared, request.volume_key, serve)
 
         return await self._describe_one(await self._activator.activate(recipe, unlock))
 
