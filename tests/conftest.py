@@ -1,19 +1,48 @@
 """Fixtures that more than one folder of tests uses."""
 
+import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.lab import vm
-from tests.product import USER_ID, Instance, running, why_no_fuse
+from tests.product import USER_ID, Instance, mounts_below, running, why_no_fuse
 
 
 def pytest_configure() -> None:
-    """A shell ignores SIGINT for what it starts in the background, and programs inherit that."""
+    """Have tests depend neither on who started them nor on what else runs."""
+    # A shell ignores SIGINT for what it starts in the background, and programs inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # By default an example that takes 200 ms, which it does when the machine is busy, is a failure.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
+
+
+@pytest.fixture(autouse=True)
+def same_process() -> Iterator[None]:
+    """What a command's ``main`` does to its process ends with the test that calls it in ours."""
+    hook, root, noisy = sys.excepthook, logging.getLogger(), logging.getLogger("pyfuse3")
+    handlers, level, noise = root.handlers[:], root.level, noisy.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    sys.excepthook = hook
+    for number, handler in signals.items():
+        signal.signal(number, handler)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    noisy.setLevel(noise)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_mount_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Who removes these directories one day would run into it."""
+    yield
+    assert mounts_below(tmp_path_factory.getbasetemp()) == []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

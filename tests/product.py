@@ -91,6 +91,21 @@ def mounts_below(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
 
+def processes_in(runtime_dir: Path) -> dict[int, str]:
+    """All living processes that were started with a runtime directory: pid to command line."""
+    wanted = f"FUSECRYPT_RUNTIME_DIR={runtime_dir}".encode()
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if wanted not in (entry / "environ").read_bytes().split(b"\0"):
+                    continue
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                if words:  # a zombie has none
+                    found[int(entry.name)] = words
+    return found
+
+
 def wait_for(condition, what: str, timeout: float = START_TIMEOUT):
     """Wait until ``condition()`` is true and return it.
 
@@ -291,17 +306,7 @@ class Instance:
 
     def pids(self) -> dict[int, str]:
         """All living processes of this instance: pid to command line."""
-        wanted = f"FUSECRYPT_RUNTIME_DIR={self.runtime_dir}".encode()
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    if wanted not in (entry / "environ").read_bytes().split(b"\0"):
-                        continue
-                    words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-                    if words:  # a zombie has none
-                        found[int(entry.name)] = words
-        return found
+        return processes_in(self.runtime_dir)
 
     def pid(self, word: str) -> int:
         """The one process with ``word`` in its command line."""

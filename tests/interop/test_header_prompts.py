@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.skipif(shutil.which("cryptsetup") is None, reason="no c
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """``one``: p1; ``two``: p1 and p2; ``backup`` of two."""
     lab = Lab(tmp_path_factory.mktemp("prompts"))
     one = lab.image("one")
@@ -23,7 +24,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     lab.real_ok("luksAddKey", *QUICK_PBKDF, "-d", lab.key("p1"), two, lab.key("p2"))
     lab.real_ok("luksHeaderBackup", two, "--header-backup-file", lab.directory / "backup")
     lab.key("p3")
-    return lab
+    yield lab
+    lab.end()  # of `open`
 
 
 def both(lab: Lab, base: str, line: str, answers: tuple[str, ...]) -> tuple[Dialog, Path]:

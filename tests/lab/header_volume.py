@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.cryptsetup import QUICK_PBKDF, metadata
+from tests.product import mounts_below, processes_in, wait_for
 
 #: Room for four keyslots of a 512-bit key: 16 KiB metadata, 1 MiB keyslots, data behind 2 MiB.
 LAYOUT = ("--luks2-metadata-size", "16k", "--luks2-keyslots-size", "1m", "--offset", "4096")
@@ -97,6 +100,21 @@ class Lab:
         words = [] if slot is None else ["--key-slot", slot]
         test = ("open", "--test-passphrase", "--key-file", self.key(key), *words, image)
         return self.real(*test).code == 0
+
+    def check_opening(self, name: str, state: bytes, opens: Iterable[tuple[int, str]]) -> None:
+        """The real cryptsetup opens these keyslots of an image with these keys."""
+        copy = self.directory / "cut"  # it mends what it reads
+        copy.write_bytes(state)
+        assert self.real("luksDump", copy).code == 0, name
+        for slot, key in opens:
+            assert self.opens(copy, key, slot), (name, slot, key)
+
+    def end(self) -> None:
+        """The daemon that an action started is gone, and its mount."""
+        for pid in processes_in(self.directory / "run"):
+            os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not processes_in(self.directory / "run"), "the daemon is gone")
+        wait_for(lambda: not mounts_below(self.directory), "its mount is gone")
 
     def metadata(self, image: Path) -> dict:
         """The JSON area, as the real cryptsetup reads it."""
