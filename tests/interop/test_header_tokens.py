@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.cryptsetup import QUICK_PBKDF
-from tests.lab.header_volume import Lab
+from tests.lab.header_volume import Lab, Result
 
 pytestmark = pytest.mark.skipif(shutil.which("cryptsetup") is None, reason="no cryptsetup")
 
@@ -24,6 +24,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     shutil.copyfile(two, token)
     lab.real_ok("token", "add", token, "--key-description", "d", "--token-id", "3", "-S", "0")
     return lab
+
+
+def run(made: Lab, base: str, line: str) -> tuple[Path, Result]:
+    """A line for both tools, which find FOREIGN at their standard input when it imports."""
+    stdin = json.dumps(FOREIGN).encode() if "import" in line else b""
+    return made.both(made.directory / base, *line.split(), stdin=stdin)[:2]
 
 
 ADD = "token add IMAGE --key-description d"
@@ -45,8 +51,7 @@ DONE = [
 
 @pytest.mark.parametrize(("base", "line"), DONE)
 def test_a_token_is_what_the_real_tool_makes_of_it(made: Lab, base: str, line: str) -> None:
-    stdin = json.dumps(FOREIGN).encode() if "import" in line else b""
-    image, ours, _ = made.both(made.directory / base, *line.split(), stdin=stdin)
+    image, ours = run(made, base, line)
     assert ours.code == 0, ours
     assert made.opens(image, "p1", 0)
 
@@ -75,8 +80,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("base", "line"), REFUSED)
 def test_what_the_real_tool_refuses_is_refused(made: Lab, base: str, line: str) -> None:
-    stdin = json.dumps(FOREIGN).encode() if "import" in line else b""
-    image, ours, _ = made.both(made.directory / base, *line.split(), stdin=stdin)
+    image, ours = run(made, base, line)
     assert ours.code == 1, ours
     assert image.read_bytes() == (made.directory / base).read_bytes()
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from fusecrypt.dmcrypt.backing import get_size, pread_from
 from fusecrypt.dmcrypt.engine.client import Engine, Secret
-from fusecrypt.dmcrypt.engine.messages import SecretMode
+from fusecrypt.dmcrypt.engine.messages import DigestSpec, KeyslotSpec, SecretMode
 from fusecrypt.dmcrypt.engine.process import spawn_engine
 from fusecrypt.dmcrypt.luks2 import Luks2Header, key_change, read_header
 from fusecrypt.dmcrypt.luks2.key_change import NewKeyslot, UnlockedKey
+from fusecrypt.keystore.errors import NoKeyError
 
 
 @contextlib.contextmanager
@@ -36,6 +37,22 @@ def given(engine: Engine, passphrase: str) -> Iterator[Secret]:
             yield secret
     finally:
         os.close(key)
+
+
+def opens(
+    engine: Engine, image: bytes, passphrase: str, keyslot: KeyslotSpec, digest: DigestSpec
+) -> bool:
+    """Whether a passphrase opens a keyslot of an image."""
+    file = os.memfd_create("image")
+    try:
+        os.write(file, image)
+        with given(engine, passphrase) as secret:
+            engine.open_keyslot(file, secret, keyslot, digest)
+    except NoKeyError:
+        return False
+    finally:
+        os.close(file)
+    return True
 
 
 def forget(_old: object) -> None:

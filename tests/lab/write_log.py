@@ -5,14 +5,29 @@ the last sync that returned; of what came after it keeps any subset, and of the 
 way any number of sectors.
 """
 
+import hashlib
 import itertools
 import re
+import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from tests.lab.header_volume import PROGRAM, Lab
+
+#: Of the tests that record, and have the real cryptsetup make the images.
+MARKS = [
+    pytest.mark.skipif(
+        shutil.which("cryptsetup") is None or shutil.which("strace") is None,
+        reason="no cryptsetup, or no strace",
+    ),
+    pytest.mark.root,  # strace(1) sees the files of the engine as root only
+]
 SECTOR = 512
 _CALLS = (
     "write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,ftruncate,fallocate,copy_file_range"
@@ -59,6 +74,15 @@ class Log:
                 durable[write.offset : write.end] = write.data
         yield "all", bytes(durable)
 
+    def different_states(self) -> Iterator[tuple[str, bytes]]:
+        """Each of them once, with the first of its names."""
+        seen = set()
+        for name, state in self.states():
+            key = hashlib.sha256(state).digest()
+            if key not in seen:
+                seen.add(key)
+                yield name, state
+
 
 def record(
     image: Path, command: Sequence[str | Path], environment: dict[str, str], stdin: bytes = b""
@@ -73,6 +97,20 @@ def record(
         )  # fmt: skip
         assert done.returncode == 0, done
         return Log(base, _parse(trace.read()))
+
+
+def record_action(
+    lab: Lab, base: str, line: str, places: Mapping[str, Sequence[str | Path]]
+) -> Log:
+    """Log what an action of fusecrypt writes to a copy of a file of the lab.
+
+    A word of its line for which there are ``places`` stands for these; ``IMAGE`` is the copy.
+    """
+    image = lab.directory / "image"
+    shutil.copyfile(lab.directory / base, image)
+    known: Mapping[str, Sequence[str | Path]] = {"IMAGE": [image], **places}
+    words = [str(part) for word in line.split() for part in known.get(word, [word])]
+    return record(image, [sys.executable, "-c", PROGRAM, *words], lab.environment)
 
 
 def _parse(trace: str) -> list[list[Write]]:
