@@ -1,4 +1,4 @@
-"""Headers that people have and nobody plans: empty passphrases, hashes in capitals."""
+"""Headers that people have and nobody plans: empty passphrases, hashes in capitals, 4 GiB."""
 
 import os
 import shutil
@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from fusecrypt.dmcrypt.luks2.key_change import NewKeyslot
+from fusecrypt.dmcrypt.pbkdf import PbkdfParams
 from tests.lab.cryptsetup import QUICK_PBKDF
+from tests.lab.header_session import header_session, running_engine
 from tests.lab.header_volume import Lab
 
 pytestmark = pytest.mark.skipif(shutil.which("cryptsetup") is None, reason="no cryptsetup")
 
 ARGON2 = ("--pbkdf-memory", "100", "--pbkdf-parallel", "3", "--pbkdf-force-iterations", "4")
 PBKDF2 = ("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
+FOUR_GIB = 4 << 20  # KiB
 
 
 @pytest.fixture
@@ -64,3 +68,23 @@ def test_hashes_in_capitals(lab: Lab, version: str) -> None:
     lab.ours_ok("convert", "-q", "--type", other, theirs)
     assert lab.opens(theirs, "p1")
     assert lab.opens(theirs, "p2")
+
+
+def available_kib() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+
+
+@pytest.mark.skipif(available_kib() < 2 * FOUR_GIB, reason="less than 8 GiB of memory are free")
+def test_argon2_with_the_most_memory_that_there_may_be(lab: Lab) -> None:
+    image = lab.image()
+    pbkdf = PbkdfParams(iterations=4, memory_kib=FOUR_GIB, parallel=4)
+    # Neither tool gives anybody a single pass, but a header may say so: four would take too long.
+    object.__setattr__(pbkdf, "iterations", 1)
+    with running_engine() as engine, header_session(engine, image) as session:
+        assert session.add("p1", "p2", NewKeyslot(pbkdf)) == 1
+        assert engine.status().kdf_memory == 0
+    kdf = lab.metadata(image)["keyslots"]["1"]["kdf"]
+    assert (kdf["type"], kdf["memory"], kdf["time"], kdf["cpus"]) == ("argon2id", FOUR_GIB, 1, 4)
+    assert lab.opens(image, "p2", 1)
+    assert not lab.opens(image, "p3", 0)

@@ -8,6 +8,7 @@ from typing import Final
 
 HEADERS: Final = (
     "arena.h",
+    "argon2_single.h",
     "cipher.h",
     "af.h",
     "keyslot.h",
@@ -115,6 +116,8 @@ int kdf_init(uint32_t memory_limit, unsigned lanes);
 uint32_t kdf_memory_ceiling(void);
 int kdf_derive(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_length,
                uint8_t *out, size_t size);
+int argon2_single(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_length,
+                  uint8_t *out, size_t size);
 int kdf_benchmark(const struct wire_benchmark *b, struct wire_kdf *out);
 int keyslot_open(int fd, const struct wire_keyslot *slot, const struct wire_digest *digest,
                  const struct secret *secret, uint8_t **key);

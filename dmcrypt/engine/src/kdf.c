@@ -5,13 +5,13 @@
 #include <unistd.h>
 
 #include "arena.h"
-#include "argon2_empty.h"
+#include "argon2_single.h"
 #include "hash.h"
 #include "keyslot.h"
 #include "worker_pool.h"
 
 /* libgcrypt counts the matrix in an unsigned int of bytes: 4 GiB would wrap to nothing. */
-#define ARGON2_MEMORY_MAX ((1u << 22) - 1) /* KiB */
+#define GCRYPT_MEMORY_MAX ((1u << 22) - 1) /* KiB */
 #define ARGON2_LANES_MAX 64u
 
 static struct {
@@ -24,8 +24,6 @@ int kdf_init(uint32_t memory_limit, unsigned lanes)
 {
     uint64_t half = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2048;
     atomic_store(&kdf_state.half_of_physical, half < UINT32_MAX ? (uint32_t)half : UINT32_MAX);
-    if (memory_limit > ARGON2_MEMORY_MAX)
-        memory_limit = ARGON2_MEMORY_MAX;
     atomic_store(&kdf_state.memory_limit, memory_limit);
     return worker_pool_start(lanes);
 }
@@ -33,7 +31,8 @@ int kdf_init(uint32_t memory_limit, unsigned lanes)
 uint32_t kdf_memory_ceiling(void)
 {
     uint32_t limit = atomic_load(&kdf_state.memory_limit), half = atomic_load(&kdf_state.half_of_physical);
-    return limit < half ? limit : half;
+    uint32_t ceiling = limit < half ? limit : half;
+    return ceiling < GCRYPT_MEMORY_MAX ? ceiling : GCRYPT_MEMORY_MAX;
 }
 
 static int pbkdf2(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_length, uint8_t *out,
@@ -49,24 +48,13 @@ static int pbkdf2(const struct wire_kdf *kdf, const uint8_t *secret, size_t secr
     return hash_errno(error);
 }
 
-static int argon2(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_length, uint8_t *out,
-                  size_t size)
+static int argon2_gcrypt(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_length, uint8_t *out,
+                         size_t size)
 {
     const unsigned long parameters[] = {size, kdf->iterations, kdf->memory, kdf->lanes};
     int kind = kdf->type == WIRE_ARGON2I ? GCRY_KDF_ARGON2I : GCRY_KDF_ARGON2ID;
     gcry_kdf_hd_t handle = NULL;
 
-    if (kdf->lanes == 0 || kdf->lanes > ARGON2_LANES_MAX || kdf->memory < 8 * kdf->lanes)
-        return -EINVAL; /* RFC 9106 section 3.1: at least 8 blocks a lane */
-    if (kdf->memory > atomic_load(&kdf_state.memory_limit))
-        return -E2BIG;
-
-    pthread_mutex_lock(&kdf_state.argon2);
-    if (secret_length == 0) { /* gcry_kdf_open refuses it */
-        int failure = argon2_of_nothing(kdf, out, size);
-        pthread_mutex_unlock(&kdf_state.argon2);
-        return failure;
-    }
     arena_use_reserve(true);
     gcry_error_t error = gcry_kdf_open(&handle, GCRY_KDF_ARGON2, kind, parameters, 4, secret, secret_length,
                                        kdf->salt, kdf->salt_length, NULL, 0, NULL, 0);
@@ -77,12 +65,26 @@ static int argon2(const struct wire_kdf *kdf, const uint8_t *secret, size_t secr
     if (handle)
         gcry_kdf_close(handle);
     arena_use_reserve(false);
-    pthread_mutex_unlock(&kdf_state.argon2);
 
     bool matrix_is_large = kdf->memory > ARENA_LARGE / 1024;
     if (matrix_is_large && gcry_err_code(error) == GPG_ERR_ENOMEM)
         return -ENOMEM;
     return hash_errno(error);
+}
+
+static int argon2(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_length, uint8_t *out,
+                  size_t size)
+{
+    if (kdf->lanes == 0 || kdf->lanes > ARGON2_LANES_MAX || kdf->memory < 8 * kdf->lanes)
+        return -EINVAL; /* RFC 9106 section 3.1: at least 8 blocks a lane */
+    if (kdf->memory > atomic_load(&kdf_state.memory_limit))
+        return -E2BIG;
+
+    bool gcrypt_can = secret_length > 0 && kdf->memory <= GCRYPT_MEMORY_MAX;
+    pthread_mutex_lock(&kdf_state.argon2);
+    int error = (gcrypt_can ? argon2_gcrypt : argon2_single)(kdf, secret, secret_length, out, size);
+    pthread_mutex_unlock(&kdf_state.argon2);
+    return error;
 }
 
 int kdf_derive(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_length, uint8_t *out,

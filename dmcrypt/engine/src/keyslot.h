@@ -33,8 +33,8 @@ void secret_free(struct secret *s);
 
 /** Derive `size` bytes (arena memory, at most KDF_OUTPUT_MAX) from a secret. One Argon2 runs at a time.
  *
- * @return 0; -EOPNOTSUPP: hash, or kind of KDF; -EINVAL: parameters; -ENOMEM: Argon2's matrix; -E2BIG: more memory than kdf_init allows, and 4 GiB always;
- *         -ENOSPC: the arena is full
+ * @return 0; -EOPNOTSUPP: hash, or kind of KDF; -EINVAL: parameters; -ENOMEM: Argon2's matrix; -E2BIG: more
+ *         memory than kdf_init allows; -ENOSPC: the arena is full
  */
 int kdf_derive(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_length, uint8_t *out,
                size_t size);
@@ -43,7 +43,8 @@ int kdf_derive(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_
  *  sandbox closes. Later calls change the limit, and may add threads. @return 0 or a negative errno */
 int kdf_init(uint32_t memory_limit, unsigned lanes);
 
-/** @return the most memory to choose for a new keyslot, KiB: that limit, and half of physical memory. */
+/** @return the most memory to choose for a new keyslot, KiB: that limit, half of physical memory, and less
+ *          than 4 GiB, which would run in one thread (argon2_single.h). */
 uint32_t kdf_memory_ceiling(void);
 
 /** Choose PBKDF2 iterations, or Argon2 time and memory, that take about b->milliseconds here.
@@ -59,8 +60,8 @@ int kdf_benchmark(const struct wire_benchmark *b, struct wire_kdf *out);
 /** Open: derive, read the area, decipher, merge, compare the digest. On success *key is slot->key_size bytes
  *  of arena memory that the caller frees.
  *
- * @return 0; -ENOKEY: the digest does not match (wrong passphrase); -ENODATA: the header ends before the area does; others as kdf_derive
- *         and cipher_open
+ * @return 0; -ENOKEY: the digest does not match (wrong passphrase); -ENODATA: the header ends before the area
+ *         does; others as kdf_derive and cipher_open
  */
 int keyslot_open(int fd, const struct wire_keyslot *slot, const struct wire_digest *digest,
                  const struct secret *secret, uint8_t **key);

@@ -1,9 +1,8 @@
-#include "argon2_empty.h"
+#include "argon2_single.h"
 
 #include <argon2.h>
 #include <errno.h>
 #include <stddef.h>
-#include <string.h>
 
 #include "large.h"
 
@@ -19,15 +18,16 @@ static void release(uint8_t *memory, size_t size)
     large_free(memory);
 }
 
-int argon2_of_nothing(const struct wire_kdf *kdf, uint8_t *out, size_t size)
+int argon2_single(const struct wire_kdf *kdf, const uint8_t *secret, size_t secret_length, uint8_t *out,
+                  size_t size)
 {
-    /* The library only reads the salt, but takes it as something to write. */
-    uint8_t salt[sizeof(kdf->salt)];
-    memcpy(salt, kdf->salt, kdf->salt_length);
+    /* Without ARGON2_FLAG_CLEAR_PASSWORD the library only reads passphrase and salt. */
     argon2_context context = {
         .out = out,
         .outlen = (uint32_t)size,
-        .salt = salt,
+        .pwd = (uint8_t *)secret,
+        .pwdlen = (uint32_t)secret_length,
+        .salt = (uint8_t *)kdf->salt,
         .saltlen = kdf->salt_length,
         .t_cost = kdf->iterations,
         .m_cost = kdf->memory,
