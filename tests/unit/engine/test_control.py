@@ -44,15 +44,6 @@ BODIES = {
 
 
 @pytest.fixture
-def process():
-    started = spawn_engine()
-    yield started
-    started.terminate()
-    assert started.wait(10) == 0
-    started.close()
-
-
-@pytest.fixture
 def channel(process) -> Channel:
     return process.engine._channel
 

@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from fusecrypt.dmcrypt.engine import messages
-from fusecrypt.dmcrypt.engine.process import spawn_engine
 from fusecrypt.keystore.errors import UnlockError
 from tests.unit.engine.crypto_library import (
     arena_used,
@@ -157,26 +156,20 @@ def test_blobs_of_another_shape_are_refused_alike():
             import_blob(b"\2" + RANDOM.randbytes(RANDOM.choice((3, 386, 770, 1500))))
 
 
-def test_without_a_public_key_nothing_is_opened_and_the_sandbox_holds():
+def test_without_a_public_key_nothing_is_opened_and_the_sandbox_holds(process):
     """The engine makes its pair behind its system call filter; each process has another one."""
-    process = spawn_engine()
-    try:
-        engine = process.engine
-        with pytest.raises(UnlockError, match="not made for this session"):
-            engine.import_key(seal(b"k" * 32))
-        own = engine.get_rsa_modulus()
-        assert len(own) == SIZE
-        assert own != modulus()
-        assert engine.get_rsa_modulus() == own
-        key = os.urandom(32)
-        blob = make_blob(encipher(key, to=own), encipher(key[::-1], to=own))
-        token = engine.import_key(blob, key_size=64)
-        assert engine.export_key(token).kind is messages.KeyKind.CLEAR
-        with pytest.raises(UnlockError, match="used before"):
-            engine.import_key(blob)
-        assert engine.status().sandbox & 1
-        assert engine.status().kdf_memory == 0
-    finally:
-        process.terminate()
-        assert process.wait(10) == 0
-        process.close()
+    engine = process.engine
+    with pytest.raises(UnlockError, match="not made for this session"):
+        engine.import_key(seal(b"k" * 32))
+    own = engine.get_rsa_modulus()
+    assert len(own) == SIZE
+    assert own != modulus()
+    assert engine.get_rsa_modulus() == own
+    key = os.urandom(32)
+    blob = make_blob(encipher(key, to=own), encipher(key[::-1], to=own))
+    token = engine.import_key(blob, key_size=64)
+    assert engine.export_key(token).kind is messages.KeyKind.CLEAR
+    with pytest.raises(UnlockError, match="used before"):
+        engine.import_key(blob)
+    assert engine.status().sandbox & 1
+    assert engine.status().kdf_memory == 0

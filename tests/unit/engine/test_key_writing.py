@@ -11,6 +11,7 @@ from fusecrypt.dmcrypt.engine.process import spawn_engine
 from fusecrypt.keystore.errors import AccessError, PolicyError
 from fusecrypt.keystore.keys import ProtectedKey
 from fusecrypt.keystore.transport import seal
+from tests.unit.engine.engine_keys import load_key
 from tests.unit.keystore.samples import REAL_XTS_KEY, clear_key
 
 
@@ -21,16 +22,6 @@ def engine() -> Iterator[Engine]:
     process.terminate()
     assert process.wait(10) == 0
     process.close()
-
-
-def load(engine: Engine, key: bytes) -> ProtectedKey:
-    reader, writer = os.pipe()
-    os.write(writer, key)
-    os.close(writer)
-    try:
-        return engine.load_key(reader, len(key), xts=False)
-    finally:
-        os.close(reader)
 
 
 def written(engine: Engine, key: ProtectedKey, form: KeyForm) -> bytes:
@@ -46,7 +37,7 @@ def written(engine: Engine, key: ProtectedKey, form: KeyForm) -> bytes:
 @pytest.mark.parametrize("size", [16, 24, 32, 33, 64, 128])
 def test_a_key_is_written_as_it_is_or_as_text(engine: Engine, size: int) -> None:
     clear = os.urandom(size)
-    key = load(engine, clear)
+    key = load_key(engine, clear)
     assert written(engine, key, KeyForm.RAW) == clear
     lines = [clear[at : at + 16] for at in range(0, size, 16)]
     text = "\n\t\t".join("".join(f"{byte:02x} " for byte in line) for line in lines)
@@ -55,7 +46,7 @@ def test_a_key_is_written_as_it_is_or_as_text(engine: Engine, size: int) -> None
 
 @pytest.mark.parametrize("size", [16, 64, 128])
 def test_a_secure_key_and_its_beginning_are_not_written(engine: Engine, size: int) -> None:
-    key = load(engine, REAL_XTS_KEY[:size])
+    key = load_key(engine, REAL_XTS_KEY[:size])
     for form in KeyForm:
         with pytest.raises(PolicyError, match="secure key"):
             written(engine, key, form)
@@ -69,7 +60,7 @@ def test_a_key_that_a_coprocessor_sent_is_not_written(engine: Engine) -> None:
 
 
 def test_where_nobody_reads_nothing_is_written(engine: Engine) -> None:
-    key = load(engine, os.urandom(64))
+    key = load_key(engine, os.urandom(64))
     reader, writer = os.pipe()
     os.close(reader)
     with pytest.raises(AccessError, match="Broken pipe"):

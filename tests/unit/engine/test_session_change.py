@@ -6,7 +6,6 @@ import os
 import pytest
 
 from fusecrypt.dmcrypt.engine.messages import PkeyType
-from fusecrypt.dmcrypt.engine.process import spawn_engine
 from fusecrypt.keystore.errors import EngineError, ProtectedKeyExpiredError, UnlockError
 from fusecrypt.keystore.transport import seal
 from tests.unit.engine import test_crypto_rsa
@@ -20,6 +19,7 @@ from tests.unit.engine.crypto_library import (
     unwrap,
     wrap,
 )
+from tests.unit.engine.engine_keys import load_key
 from tests.unit.engine.test_crypto_session import (
     XTS_256,
     join,
@@ -30,15 +30,6 @@ from tests.unit.engine.test_crypto_session import (
 from tests.unit.engine.test_crypto_session import seal as seal_with
 
 IMPORTED_KEY, RANDOM_KEY = 0x46435602, 0x46435603
-
-
-@pytest.fixture
-def process():
-    started = spawn_engine()
-    yield started
-    started.terminate()
-    assert started.wait(10) == 0
-    started.close()
 
 
 @pytest.fixture
@@ -59,16 +50,6 @@ def pack(token):
     packed = ffi.new("struct wire_token *", {"length": len(token)})
     packed.bytes[0 : len(token)] = token
     return packed
-
-
-def load(engine, key):
-    reader, writer = os.pipe()
-    os.write(writer, key)
-    os.close(writer)
-    try:
-        return engine.load_key(reader, len(key), xts=False)
-    finally:
-        os.close(reader)
 
 
 def test_tokens_blobs_and_random_keys_of_the_session_before_are_void(old_session):
@@ -124,7 +105,7 @@ def test_a_session_leaves_nothing_behind():
 def test_an_engine_in_another_session_has_other_keys_and_says_so(process):
     engine = process.engine
     hello, modulus = engine.hello, engine.get_rsa_modulus()
-    volume_key = load(engine, b"v" * 64)
+    volume_key = load_key(engine, b"v" * 64)
     blob = seal(bytearray(b"s" * 64), hello.public_key)
     token = engine.make_pkey_token(PkeyType.AES_256)
     engine.bump_session()
@@ -137,7 +118,7 @@ def test_an_engine_in_another_session_has_other_keys_and_says_so(process):
     with pytest.raises(ProtectedKeyExpiredError):
         engine.export_key(volume_key)
     with pytest.raises(ProtectedKeyExpiredError):
-        engine.export_key(load(engine, token))
+        engine.export_key(load_key(engine, token))
     engine.import_key(seal(bytearray(b"s" * 64), engine.hello.public_key))
 
 
@@ -155,7 +136,7 @@ def test_a_key_pair_that_is_used_up_is_followed_by_another(process):
     engine.import_key(first)
     for _ in range(4095):
         engine.import_key(seal(bytearray(b"s" * 64), public_key))
-    token = load(engine, b"v" * 64)
+    token = load_key(engine, b"v" * 64)
     with pytest.raises(UnlockError, match="its public key is another"):
         engine.import_key(seal(bytearray(b"s" * 64), public_key))
     assert engine.hello.public_key != public_key
