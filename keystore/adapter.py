@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import secrets
+import string
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from .cca import MASTER_KEY_SIZE
 from .clear_bytes import wipe
+from .control_points import DEFAULT, ControlPoint
 from .coprocessor import (
     MODE_CCA,
     MODE_EP11,
@@ -24,10 +27,11 @@ from .ep11_token import WKVP_SIZE
 from .errors import FormatError
 from .json_object import JsonObject
 from .tokens import MKVP_SIZE
-from .verification import make_mkvp, make_wkvp
+from .verification import make_check_value, make_mkvp, make_wkvp
 
-#: Of what files tell of an adapter; version 1 had no state of its card. It is read, never written.
-VERSION: Final = 2
+#: Of what files tell of an adapter; version 1 had no state of its card, version 2 no control
+#: points: all are on then. They are read, never written.
+VERSION: Final = 3
 #: The order in which files hold the registers.
 _ORDER: Final = (Register.NEW, Register.CURRENT, Register.OLD)
 MASTER_KEYS_SIZE: Final = len(_ORDER) * MASTER_KEY_SIZE
@@ -46,7 +50,10 @@ _FILLS: Final = {
 #: These have an MKVP.
 _WHOLE: Final = (Fill.FULL, Fill.UNCOMMITTED, Fill.COMMITTED, Fill.VALID)
 _NOTHING: Final = (Fill.EMPTY, Fill.INVALID)
+#: Bytes of a domain's control points (ep11.h, XCP_CP_BYTES); the first one is the last bit.
+_CONTROL_POINTS_SIZE: Final = 16
 _SERIAL: Final = re.compile("[0-9A-Z]{8}(?:[0-9A-Z]{8})?")  # 16 of real EP11 coprocessors
+_NEW_SERIAL_SIZE: Final = 8
 _CREATED: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 CARD_TYPES: Final = {
     **{
@@ -84,7 +91,14 @@ class MasterKeys:
 
 def make_master_key_pattern(mode: str, master_key: bytearray) -> bytes:
     """The MKVP of a master key, of an EP11 adapter the WKVP of its wrapping key."""
-    return make_wkvp(master_key) if mode == MODE_EP11 else make_mkvp(master_key)
+    makers = {MODE_EP11: make_wkvp, MODE_PKCS11: make_check_value}
+    return makers.get(mode, make_mkvp)(master_key)
+
+
+def make_serial() -> str:
+    """A serial number for a new card."""
+    alphabet = string.digits + string.ascii_uppercase
+    return "".join(secrets.choice(alphabet) for _ in range(_NEW_SERIAL_SIZE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +156,9 @@ def pack_public(info: AdapterInfo, driver: str, version: int = VERSION) -> dict[
         }
     if info.mode == MODE_EP11:
         members["imprint"] = info.is_imprint
+        if version > 2:
+            bits = sum(1 << point for point in info.control_points)
+            members["control_points"] = f"{bits:0{2 * _CONTROL_POINTS_SIZE}x}"
     if info.mode == MODE_PKCS11:
         members["token"] = {"uri": info.uri, "clear_allowed": info.is_clear_allowed}
     return members
@@ -186,6 +203,7 @@ def take_public(json: JsonObject, where: str, version: int = VERSION) -> tuple[A
         )
     if mode == MODE_EP11:
         info = replace(info, is_imprint=json.take_bool("imprint"))
+        info = replace(info, control_points=_take_control_points(json, where, version))
         if info.is_imprint and any(state.state not in _NOTHING for state in states.values()):
             raise FormatError(f"{where}: in imprint mode, and with wrapping keys")
     if mode == MODE_PKCS11:
@@ -206,6 +224,16 @@ def parse_canonical_apqn(text: str, where: str) -> Apqn:
     if re.fullmatch(r"[0-9a-f]{2}\.[0-9a-f]{4}", text) is None:
         raise FormatError(f"{where}: {text!r} is no APQN like 03.0039")
     return Apqn.parse(text)
+
+
+def _take_control_points(json: JsonObject, where: str, version: int) -> frozenset[ControlPoint]:
+    if version < 3:
+        return DEFAULT
+    bits = int.from_bytes(json.take_hex("control_points", _CONTROL_POINTS_SIZE), "big")
+    points = frozenset(point for point in ControlPoint if bits >> point & 1)
+    if sum(1 << point for point in points) != bits:
+        raise FormatError(f"{where}: control points {bits:x}, of which some mean nothing here")
+    return points
 
 
 def _take_register(

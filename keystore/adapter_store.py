@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,8 @@ from .clear_bytes import wipe
 from .coprocessor import AdapterInfo, Apqn
 from .errors import AccessError, BusyError, FormatError, NotFoundError
 from .json_object import JsonObject, pack_canonical
-from .sealing import ID_SIZE, SALT_SIZE, HostKey, Sealed
+from .sealing import HostKey, Sealed
+from .secure_guest import SecureGuest, can_be_bound, read_boot_id
 
 _FORMAT: Final = "fusecrypt adapter"
 _SUFFIX: Final = ".adapter"
@@ -32,9 +34,12 @@ _FILE_MAX: Final = 16 << 10  # bytes
 class AdapterStore:
     """The files; every change of them happens while `locked` is held."""
 
-    def __init__(self, directory: Path, host_key: HostKey) -> None:
+    def __init__(
+        self, directory: Path, host_key: HostKey, read_boot_id: Callable[[], str] = read_boot_id
+    ) -> None:
         self.directory = directory
         self.host_key = host_key
+        self.guest = SecureGuest(directory, host_key, read_boot_id)
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the directory, which is made if need be, for a change.
@@ -74,7 +79,7 @@ class AdapterStore:
             raise FormatError(f"{path}: it is the file of adapter {info.apqn}")
         content = self.host_key.unseal(sealed, public, str(path))
         try:
-            adapter = Adapter(info, driver, MasterKeys(content))
+            adapter = Adapter(self._tell(info, driver), driver, MasterKeys(content))
             adapter.check(str(path))
             yield adapter
         finally:
@@ -114,6 +119,15 @@ class AdapterStore:
         except FileNotFoundError as error:
             raise NotFoundError(f"adapter {apqn}: does not exist") from error
 
+    def _tell(self, info: AdapterInfo, driver: str) -> AdapterInfo:
+        """With what it is to the secure guest, which does not stand in its own file."""
+        if not can_be_bound(info.mode, driver):
+            return info
+        queue = self.guest.look(info.apqn)
+        return replace(
+            info, se_state=queue.state, association=queue.association, session=queue.session_id
+        )
+
     def _path(self, apqn: Apqn) -> Path:
         return self.directory / f"{apqn}{_SUFFIX}"
 
@@ -124,11 +138,7 @@ class AdapterStore:
             "adapter": pack_public(adapter.info, adapter.driver),
         }
         sealed = self.host_key.seal(adapter.master_keys.content, pack_canonical(members))
-        members["sealed"] = {
-            "host_key": sealed.host_key_id.hex(),
-            "salt": sealed.salt.hex(),
-            "master_keys": sealed.ciphertext.hex(),
-        }
+        members["sealed"] = sealed.pack("master_keys")
         return pack_canonical(members) + b"\n"
 
     def _read(self, path: Path) -> tuple[AdapterInfo, str, Sealed, bytes]:
@@ -144,13 +154,7 @@ class AdapterStore:
         public = json.take_object("adapter")
         info, driver = take_public(public, where, version)
         public.finish()
-        seal = json.take_object("sealed")
-        sealed = Sealed(
-            seal.take_hex("host_key", ID_SIZE),
-            seal.take_hex("salt", SALT_SIZE),
-            seal.take_hex("master_keys", MASTER_KEYS_SIZE + 16),
-        )
-        seal.finish()
+        sealed = Sealed.take(json, "master_keys", MASTER_KEYS_SIZE)
         json.finish()
         # Packed again rather than kept: what is vouched for is exactly what was understood.
         vouched = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import string
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
@@ -14,11 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from . import backup, registers
-from .adapter import CARD_TYPES, Adapter, MasterKeys, make_master_key_pattern
+from .adapter import CARD_TYPES, Adapter, MasterKeys, make_master_key_pattern, make_serial
 from .adapter_store import AdapterStore
 from .cca import MASTER_KEY_SIZE
 from .choice import CREATE_HINT
 from .clear_bytes import make_random, wiped
+from .control_points import DEFAULT
 from .coprocessor import (
     MODE_ACCEL,
     MODE_CCA,
@@ -36,9 +35,9 @@ from .envelope import SealMethod
 from .errors import BusyError, CoprocessorError, NotFoundError, UnsupportedError
 from .registers import Part
 from .sealing import ENVELOPE_SUFFIX, HostKey
+from .secure_guest import read_boot_id
 
 HOST_KEY_NAME: Final = "host.key"
-_SERIAL_SIZE: Final = 8
 _DEFAULT_LEVEL: Final = 8
 
 
@@ -78,11 +77,12 @@ class Adapters:
         host_key: Path | None = None,
         credentials: Path | None = None,
         now: Callable[[], float] = time.time,
+        read_boot_id: Callable[[], str] = read_boot_id,
     ) -> None:
         """``host_key``: where it lies if not beside them; ``credentials``: systemd's directory."""
         envelope = directory / f"{HOST_KEY_NAME}{ENVELOPE_SUFFIX}"
         self.host_key = HostKey(host_key or directory / HOST_KEY_NAME, envelope, credentials)
-        self._store = AdapterStore(directory, self.host_key)
+        self._store = AdapterStore(directory, self.host_key, read_boot_id)
         self._now = now
         self._requests: Counter[Apqn] = Counter()
 
@@ -160,12 +160,13 @@ class Adapters:
                 is_checkstopped=card.is_checkstopped if card else False,
                 is_control_only=is_control_only,
                 is_imprint=mode == MODE_EP11 and not with_master_key,
+                control_points=DEFAULT if mode == MODE_EP11 else frozenset(),
             )
             try:
                 self._store.create(Adapter(info, SOFT_DRIVER, keys))
             finally:
                 keys.wipe()
-        return info
+            return self.get(apqn).info()
 
     def change(self, apqns: Sequence[Apqn], change: Change) -> None:
         """Change the state of adapters; what concerns a card, of all domains of theirs.
@@ -212,6 +213,7 @@ class Adapters:
         if apqn not in self._store.list_apqns():
             raise NotFoundError(f"adapter {apqn}: does not exist")  # and makes no directory
         with self._store.locked():
+            self._store.guest.forget(apqn)
             self._store.remove(apqn)
 
     def load_part(self, apqn: Apqn, part: Part, content: bytearray) -> AdapterInfo:
@@ -313,6 +315,7 @@ class Adapters:
                 for apqn in apqns:
                     with self._store.opened(apqn) as adapter:
                         self._store.replace(adapter)
+                self._store.guest.reseal()
 
     def backup(self, passphrase: bytearray) -> bytes:
         """A file from which `restore` makes all adapters again; the caller wipes the passphrase.
@@ -391,9 +394,3 @@ class Adapters:
 
     def _tell(self, info: AdapterInfo) -> AdapterInfo:
         return replace(info, requests=self._requests[info.apqn])
-
-
-def make_serial() -> str:
-    """A serial number for a new card."""
-    alphabet = string.digits + string.ascii_uppercase
-    return "".join(secrets.choice(alphabet) for _ in range(_SERIAL_SIZE))

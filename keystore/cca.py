@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 from . import aeskw
 from .clear_bytes import wipe, wiped
 from .errors import CoprocessorError, FormatError, UnsupportedError
+from .halves import open_halves
 from .keys import SecureKey
 from .tokens import (
     KMF1_CPACF_ONLY,
@@ -94,29 +95,7 @@ def unwrap_key(secure_key: SecureKey, master_key: bytearray) -> bytearray:
         FormatError: altered, or not wrapped by this master key.
         CoprocessorError: the token forbids to use it so.
     """
-    parts: list[bytearray] = []
-    try:
-        for token in secure_key.halves:
-            part = _unwrap_one(token, master_key)
-            parts.append(part)
-        if len(parts) == 2 and len(parts[0]) != len(parts[1]):
-            raise FormatError("secure key: the halves of the XTS key are of different size")
-        clear = bytearray(sum(map(len, parts)))
-        offset = 0
-        for part in parts:
-            clear[offset : offset + len(part)] = part
-            offset += len(part)
-    finally:
-        for part in parts:
-            wipe(part)
-    try:
-        check_clear_key(len(clear), is_xts=secure_key.is_xts)
-        if secure_key.is_xts:
-            check_halves(clear)
-    except FormatError:
-        wipe(clear)
-        raise
-    return clear
+    return open_halves(secure_key.halves, lambda token: _unwrap_one(token, master_key))
 
 
 def rewrap_key(secure_key: SecureKey, master_key: bytearray, target: bytearray) -> SecureKey:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .coprocessor import MODE_ACCEL, AdapterInfo, Apqn, Register, Status
+from .coprocessor import MODE_ACCEL, AdapterInfo, Apqn, Register, SeState, Status
+from .ep11_session import describe_session
 from .errors import CoprocessorError, MasterKeyChangedError
 from .keys import SecureKey
 from .tokens import KeyType
@@ -39,11 +40,15 @@ class Seen:
         state = "has" if self.info.status is Status.ONLINE else f"is {self.info.status} and has"
         if self.info.is_control_only:
             state = "is administered only and has"
+        if self.info.se_state is SeState.BOUND:
+            state = "is bound, not associated with a secret, and has"
         return f"{self.apqn} {state} CURRENT {self.info.current}, OLD {self.info.old}"
 
     def find_register(self, secure_key: SecureKey) -> Register | None:
         """The register with this key's master key, if the adapter can be used for it."""
         if self.info is None or not self.can_use(secure_key.key_type):
+            return None
+        if secure_key.session and secure_key.session != self.info.session:
             return None
         return self.info.find_register(secure_key.mkvp)
 
@@ -118,6 +123,13 @@ def find_holders(
     ]
     if holders:
         return holders
+    strangers = [one for one in seen if one.info and one.info.find_register(secure_key.mkvp)]
+    sessions = {one.info.session for one in strangers if one.info}
+    if secure_key.session and sessions and secure_key.session not in sessions:
+        states = "; ".join(_tell_session(one) for one in strangers)
+        raise CoprocessorError(
+            f"{describe_key(secure_key)}: bound to {describe_session(secure_key.session)}; {states}"
+        )
     waiting = [str(one.apqn) for one in seen if one.info and one.info.new.mkvp == secure_key.mkvp]
     hint = f"; in NEW of {', '.join(waiting)}, not set yet" if waiting else ""
     raise MasterKeyChangedError(
@@ -163,6 +175,14 @@ def choose_reencipherers(
         )
         raise CoprocessorError(f"the adapters have different {target} master keys: {states}")
     return [apqn for apqn in holders if any(one.apqn == apqn for one in able)]
+
+
+def _tell_session(one: Seen) -> str:
+    """Why an adapter that has the master key of a key bound to a session cannot use it."""
+    assert one.info is not None
+    if one.info.session:
+        return f"{one.apqn} has {describe_session(one.info.session)}"
+    return f"{one.apqn} is {one.info.se_state}, not associated with its secret"
 
 
 def describe_key(secure_key: SecureKey) -> str:

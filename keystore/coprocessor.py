@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol, Self
 
+from .control_points import ControlPoint
 from .errors import ConfigError
 from .keys import SecureKey
 from .tokens import KeyType
@@ -99,6 +100,15 @@ class Status(StrEnum):
     CHECKSTOP = "chkstop"
 
 
+class SeState(StrEnum):
+    """What a domain is to a Secure Execution guest, in the words of lszcrypt's SESTAT."""
+
+    UNBOUND = "unbound"
+    BOUND = "bound"  # and not associated with a secret
+    USABLE = "usable"  # associated
+    ILLICIT = "illicit"  # of a kind that a guest cannot bind
+
+
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
     """What may be told of one adapter domain."""
@@ -116,6 +126,10 @@ class AdapterInfo:
     is_checkstopped: bool = False  # the card failed, or is said to have, for a drill
     is_control_only: bool = False  # the domain is administered here, and used elsewhere
     is_imprint: bool = False  # of EP11: not taken into use yet; it has no wrapping keys
+    control_points: frozenset[ControlPoint] = frozenset()  # of EP11: those that are on
+    se_state: SeState = SeState.ILLICIT
+    association: int | None = None  # index of the secret that it is associated with
+    session: bytes = b""  # id of the EP11 session that the association makes
     requests: int = field(default=0, compare=False)  # since the start of the process that counts
     driver: str = field(default="soft", compare=False)  # or PKEY_DRIVER: the machine's own
     uri: str = ""  # of a PKCS#11 token
@@ -141,7 +155,8 @@ class AdapterInfo:
     def is_usable(self) -> bool:
         """Keys can be used with it, if it has their master key."""
         has_keys = self.mode != MODE_ACCEL and not self.is_control_only and not self.is_imprint
-        return has_keys and self.status is Status.ONLINE
+        is_between = self.se_state is SeState.BOUND
+        return has_keys and not is_between and self.status is Status.ONLINE
 
     def supports(self, key_type: KeyType) -> bool:
         """The card, or token, knows keys of this type."""

@@ -9,8 +9,10 @@ same sizes, and no blob of a real adapter can be opened by a virtual one, nor th
 - AES-256-CBC without padding. Its IV is AES-256 of the token's 14 bytes and two zeros (NIST SP
   800-38A, appendix C: a nonce enciphered with the same key cannot be foretold).
 - MAC: HMAC-SHA-256 of the blob's first 224 bytes, with zeros where version 3 has its header.
+- A blob that is bound to a session has its id, and HKDF is of the WK and the session's key, with
+  another info: see ep11_session.py.
 
-Nothing here keeps a clear key or a wrapping key.
+Nothing here keeps a clear key, a wrapping key or a session's.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from .clear_bytes import wipe, wiped
+from .clear_bytes import wiped
+from .ep11_session import Session, describe_session
 from .ep11_token import (
     DECRYPT,
     ENCRYPT,
@@ -35,16 +38,19 @@ from .ep11_token import (
     IV_SIZE,
     MAC_SIZE,
     PROTKEY_EXTRACTABLE,
+    SESSION_SIZE,
     USUAL_ATTRIBUTES,
     VERSION_WITH_HEADER,
     Ep11Token,
 )
 from .errors import CoprocessorError, FormatError, UnsupportedError
+from .halves import open_halves
 from .key_type import KEY_BITS, KeyType
 from .keys import SecureKey
 from .verification import check_clear_key, check_halves, make_wkvp
 
 _INFO: Final = b"fusecrypt EP11 blob 1"
+_INFO_BOUND: Final = b"fusecrypt EP11 session-bound blob 1"
 _ZERO_IV: Final = bytes(16)
 _BITS_SIZE: Final = 2
 _BLOB_SIZE: Final = 256
@@ -57,75 +63,69 @@ def wrap_key(
     master_key: bytearray,
     *,
     is_xts: bool,
-    is_random: bool = True,
     is_exportable: bool = False,
+    session: Session | None = None,
 ) -> SecureKey:
-    """The clear key (both halves of an XTS key) as a secure key.
+    """The clear key (both halves of an XTS key) as a secure key, bound to the session if any.
 
     Raises:
         FormatError: no AES key, or an XTS key whose halves are equal.
         UnsupportedError: another type of key.
     """
-    del is_random  # a blob does not tell
     if key_type is not KeyType.EP11_AES:
         raise UnsupportedError(f"{key_type}: no key of EP11's")
     check_clear_key(len(clear), is_xts=is_xts)
     if is_xts:
         check_halves(clear)
     attributes = USUAL_ATTRIBUTES | (EXTRACTABLE if is_exportable else 0)
-    like = Ep11Token(b"", attributes, b"", b"", b"", clear_bits=None, version=VERSION_WITH_HEADER)
+    like = Ep11Token(
+        b"", attributes, b"", b"", b"",
+        clear_bits=None,
+        version=VERSION_WITH_HEADER,
+        session=session.id if session else bytes(SESSION_SIZE),
+    )  # fmt: skip
     size = len(clear) // (2 if is_xts else 1)
     tokens: list[bytes] = []
     for start in range(0, len(clear), size):
         with wiped(clear[start : start + size]) as part:
-            tokens.append(_wrap_one(part, master_key, like).pack())
+            tokens.append(_wrap_one(part, master_key, like, session).pack())
     return SecureKey(b"".join(tokens))
 
 
-def unwrap_key(secure_key: SecureKey, master_key: bytearray) -> bytearray:
+def unwrap_key(
+    secure_key: SecureKey, master_key: bytearray, session: Session | None = None
+) -> bytearray:
     """The clear key (both halves of an XTS key); the caller wipes it.
 
     Raises:
         FormatError: altered, or not wrapped by this wrapping key.
-        CoprocessorError: the token's attributes forbid to use it so.
-        UnsupportedError: bound to a session, or no blob of a virtual adapter.
+        CoprocessorError: the token's attributes forbid to use it so, or it is bound to another
+            session than this.
+        UnsupportedError: no blob of a virtual adapter.
     """
     halves = _get_halves(secure_key)
     for token in halves:
         _check_usable(token)
-    parts: list[bytearray] = []
-    try:
-        for token in halves:
-            parts.append(_open_one(token, master_key))  # noqa: PERF401 (wiped if a later one fails)
-        clear = bytearray(sum(map(len, parts)))
-        offset = 0
-        for part in parts:
-            clear[offset : offset + len(part)] = part
-            offset += len(part)
-    finally:
-        for part in parts:
-            wipe(part)
-    try:
-        check_clear_key(len(clear), is_xts=secure_key.is_xts)
-        if secure_key.is_xts:
-            check_halves(clear)
-    except FormatError:
-        wipe(clear)
-        raise
-    return clear
+    return open_halves(halves, lambda token: _open_one(token, master_key, session))
 
 
-def rewrap_key(secure_key: SecureKey, master_key: bytearray, target: bytearray) -> SecureKey:
-    """The same key under the wrapping key ``target``; attributes and form stay as they are.
+def rewrap_key(
+    secure_key: SecureKey,
+    master_key: bytearray,
+    target: bytearray,
+    session: Session | None = None,
+) -> SecureKey:
+    """The same key under the wrapping key ``target``; all that the token tells stays as it is.
 
     Raises:
         FormatError: altered, or not wrapped by ``master_key``.
+        CoprocessorError: bound to another session than this.
         UnsupportedError: as `unwrap_key`.
     """
     tokens: list[bytes] = []
     for token in _get_halves(secure_key):
-        with wiped(_open_one(token, master_key)) as clear:
-            tokens.append(_wrap_one(clear, target, token).pack())
+        with wiped(_open_one(token, master_key, session)) as clear:
+            tokens.append(_wrap_one(clear, target, token, session).pack())
     return SecureKey(b"".join(tokens))
 
 
@@ -146,11 +146,17 @@ def _check_usable(token: Ep11Token) -> None:
         raise CoprocessorError("secure key: it may not both encipher and decipher")
 
 
-def _wrap_one(clear: bytearray, master_key: bytearray, like: Ep11Token) -> Ep11Token:
+def _wrap_one(
+    clear: bytearray, master_key: bytearray, like: Ep11Token, session: Session | None
+) -> Ep11Token:
     """A token that says of the key what ``like`` says."""
     bits = len(clear) * 8
     iv = os.urandom(IV_SIZE)
-    with _derived(master_key) as (cipher_key, mac_key), wiped(bytearray(ENCRYPTED_SIZE)) as data:
+    bound_to = session if like.is_session_bound else None
+    with (
+        _derived(master_key, bound_to) as (cipher_key, mac_key),
+        wiped(bytearray(ENCRYPTED_SIZE)) as data,
+    ):
         data[:_BITS_SIZE] = bits.to_bytes(_BITS_SIZE, "big")
         data[_BITS_SIZE : _BITS_SIZE + len(clear)] = clear
         encryptor = Cipher(
@@ -168,10 +174,13 @@ def _wrap_one(clear: bytearray, master_key: bytearray, like: Ep11Token) -> Ep11T
         return replace(token, mac=_make_mac(token, mac_key))
 
 
-def _open_one(token: Ep11Token, master_key: bytearray) -> bytearray:
+def _open_one(token: Ep11Token, master_key: bytearray, session: Session | None) -> bytearray:
     """The clear key, whatever it may be used for; the caller wipes it."""
-    if token.is_session_bound:
-        raise UnsupportedError("secure key: bound to an EP11 session, which is not supported")
+    if token.is_session_bound and (session is None or session.id != token.session):
+        here = describe_session(session.id) if session else "none"
+        raise CoprocessorError(
+            f"secure key: bound to {describe_session(token.session)}, the adapter has {here}"
+        )
     wkvp = make_wkvp(master_key)
     if token.mkvp != wkvp:
         raise FormatError(
@@ -182,7 +191,7 @@ def _open_one(token: Ep11Token, master_key: bytearray) -> bytearray:
             f"secure key: an EP11 blob of {token.blob_size} bytes, no virtual adapter's"
         )
     with (
-        _derived(master_key) as (cipher_key, mac_key),
+        _derived(master_key, session if token.is_session_bound else None) as (cipher_key, mac_key),
         wiped(bytearray(ENCRYPTED_SIZE + _BLOCK - 1)) as data,  # update_into wants more room
     ):
         if not hmac.compare_digest(token.mac, _make_mac(token, mac_key)):
@@ -199,10 +208,17 @@ def _open_one(token: Ep11Token, master_key: bytearray) -> bytearray:
 
 
 @contextmanager
-def _derived(master_key: bytearray) -> Generator[tuple[bytearray, bytearray], None, None]:
+def _derived(
+    wrapping_key: bytearray, session: Session | None
+) -> Generator[tuple[bytearray, bytearray], None, None]:
     """The keys of cipher and MAC for the length of a block."""
-    with wiped(bytearray(64)) as both:
-        HKDF(hashes.SHA256(), 64, None, _INFO).derive_into(master_key, both)
+    material = bytearray(len(wrapping_key) + (len(session.key) if session else 0))
+    with wiped(material), wiped(bytearray(64)) as both:
+        material[: len(wrapping_key)] = wrapping_key
+        if session:
+            material[len(wrapping_key) :] = session.key
+        info = _INFO_BOUND if session else _INFO
+        HKDF(hashes.SHA256(), 64, None, info).derive_into(material, both)
         with wiped(both[:32]) as cipher_key, wiped(both[32:]) as mac_key:
             yield cipher_key, mac_key
 

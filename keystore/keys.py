@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Self
 
+from .ep11_token import Ep11Token
 from .tokens import KeyType, Token, parse_tokens
 
 
@@ -46,6 +47,12 @@ class SecureKey:
     def mkvp(self) -> bytes:
         """The verification pattern of the master key that wraps this key: 8 bytes."""
         return self.halves[0].mkvp
+
+    @property
+    def session(self) -> bytes:
+        """The id of the EP11 session that the key is bound to; empty: to none."""
+        first = self.halves[0]
+        return first.session if isinstance(first, Ep11Token) and first.is_session_bound else b""
 
     @property
     def size(self) -> int:

@@ -9,12 +9,15 @@ is told of it then; storing it is the caller's.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from enum import StrEnum
 
+from . import control_points
 from .adapter import Adapter, make_master_key_pattern
 from .cca import MASTER_KEY_SIZE
 from .clear_bytes import make_random, wiped
+from .control_points import ControlPoint
 from .coprocessor import (
     MODE_CCA,
     MODE_EP11,
@@ -113,11 +116,27 @@ def leave_imprint(adapter: Adapter) -> Adapter:
         UnsupportedError: no EP11 adapter.
     """
     info = adapter.info
-    if info.mode != MODE_EP11 or adapter.driver == PKEY_DRIVER:
-        raise UnsupportedError(f"adapter {info.apqn}: no virtual adapter in EP11 mode")
+    _check_virtual_ep11(adapter)
     if not info.is_imprint:
         raise CoprocessorError(f"adapter {info.apqn}: has left imprint mode already")
     return replace(adapter, info=replace(info, is_imprint=False))
+
+
+def change_control_points(
+    adapter: Adapter, turn_on: Collection[ControlPoint], turn_off: Collection[ControlPoint]
+) -> Adapter:
+    """Let an EP11 adapter do more with keys, or less.
+
+    Raises:
+        UnsupportedError: no virtual EP11 adapter.
+        ConfigError: a control point is to be turned on and off.
+        CoprocessorError: those that are on do not allow it.
+    """
+    info = adapter.info
+    _check_virtual_ep11(adapter)
+    where = f"adapter {info.apqn}"
+    points = control_points.change(info.control_points, turn_on, turn_off, where)
+    return replace(adapter, info=replace(info, control_points=points))
 
 
 def set_new(adapter: Adapter) -> Adapter:
@@ -170,6 +189,11 @@ def check_has_registers(adapter: Adapter) -> None:
             f"adapter {adapter.info.apqn}: is in imprint mode, without wrapping keys; 'adapter "
             "leave-imprint' ends it"
         )
+
+
+def _check_virtual_ep11(adapter: Adapter) -> None:
+    if adapter.info.mode != MODE_EP11 or adapter.driver == PKEY_DRIVER:
+        raise UnsupportedError(f"adapter {adapter.info.apqn}: no virtual adapter in EP11 mode")
 
 
 def _check_new_is(adapter: Adapter, wanted: Fill, purpose: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -27,6 +27,7 @@ from .envelope import (
     unseal_key,
 )
 from .errors import AccessError, ConfigError, CoprocessorError, FormatError
+from .json_object import JsonObject
 from .kept_bytes import KeptBytes
 
 SALT_SIZE: Final = 32
@@ -47,6 +48,30 @@ class Sealed:
     host_key_id: bytes  # tells a wrong host key from an altered file
     salt: bytes
     ciphertext: bytes = field(repr=False)
+
+    @classmethod
+    def take(cls, json: JsonObject, name: str, size: int) -> Self:
+        """The member ``sealed``, of which ``name`` is what was sealed: ``size`` clear bytes.
+
+        Raises:
+            FormatError: there is none, or something else in it.
+        """
+        members = json.take_object("sealed")
+        sealed = cls(
+            members.take_hex("host_key", ID_SIZE),
+            members.take_hex("salt", SALT_SIZE),
+            members.take_hex(name, size + gcm.TAG_SIZE),
+        )
+        members.finish()
+        return sealed
+
+    def pack(self, name: str) -> dict[str, str]:
+        """What `take` takes."""
+        return {
+            "host_key": self.host_key_id.hex(),
+            "salt": self.salt.hex(),
+            name: self.ciphertext.hex(),
+        }
 
 
 @dataclass(frozen=True, slots=True)

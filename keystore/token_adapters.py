@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .adapter import Adapter
-from .adapters import Adapters, make_serial
+from .adapter import Adapter, make_serial
+from .adapters import Adapters
 from .coprocessor import (
     MODE_PKCS11,
     PKCS11_TYPE,

@@ -83,6 +83,7 @@ def _serve(
 
     from ...keystore.audit import AuditLog
     from ...keystore.coprocessors import Coprocessors
+    from ...keystore.secure_guest import read_boot_id
     from ..notify import notify
     from .engines import Engines
     from .methods import Methods
@@ -90,10 +91,12 @@ def _serve(
     from .server import serve
 
     given = os.environ.get("CREDENTIALS_DIRECTORY")  # systemd.exec(5)
+    boot_id = os.environ.get("FUSECRYPT_BOOT_ID")
     coprocessors = Coprocessors(
         settings.keystore_dir,
         host_key=settings.host_key,
         credentials=Path(given) if given else None,
+        read_boot_id=read_boot_id if boot_id is None else lambda: boot_id,
     )
     memory = "locked" if lock_memory() else "may be swapped"
 

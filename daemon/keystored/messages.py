@@ -9,19 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from ...keystore.control_points import ControlPoint, parse_control_point
 from ...keystore.coprocessor import (
     AdapterInfo,
     Apqn,
     Fill,
     Register,
     RegisterState,
+    SeState,
     Transport,
     Validation,
 )
 from ...keystore.envelope import SealMethod
-from ...keystore.errors import MapperError
+from ...keystore.errors import ConfigError, MapperError
 from ...keystore.keys import SecureKey
 from ...keystore.sealing import SealState
+from ...keystore.secure_guest import SecretList
 from ...keystore.tokens import KeyType
 from ..control.fields import Fields, ParameterError, PassedFds, pack_data, pack_value
 
@@ -184,6 +187,10 @@ def describe_adapter(adapter: AdapterInfo) -> dict[str, object]:
         "clear_allowed": adapter.is_clear_allowed,
         "limits": list(adapter.limits),
         "problem": adapter.problem or None,
+        "control_points": [str(point) for point in sorted(adapter.control_points)],
+        "se_state": str(adapter.se_state),
+        "association": adapter.association,
+        "session": adapter.session.hex() or None,
         **{
             name: {
                 "state": str(register.state),
@@ -221,9 +228,50 @@ def parse_adapters(parameters: Mapping[str, object]) -> tuple[AdapterInfo, ...]:
             is_clear_allowed=item.flag("clear_allowed"),
             limits=tuple(item.texts("limits")),
             problem=item.optional_text("problem") or "",
+            control_points=take_control_points(item, "control_points"),
+            se_state=SeState(item.choice("se_state", tuple(SeState))),
+            association=item.optional_integer("association"),
+            session=_parse_hex(item, "session") if item.optional_text("session") else b"",
         )
         for item in Fields("reply", parameters).objects("adapters")
     )
+
+
+def take_control_points(fields: Fields, name: str) -> frozenset[ControlPoint]:
+    """The control points that a message names."""
+    try:
+        return frozenset(parse_control_point(text) for text in fields.texts(name))
+    except ConfigError as error:
+        raise ParameterError(name, str(error)) from None
+
+
+def pack_secrets(secrets: SecretList) -> dict[str, object]:
+    """``ListSecrets``: the association secrets, at their indexes."""
+    return {
+        "secrets": [
+            {"index": index, "type": "Association", "id": secret_id.hex()}
+            for index, secret_id in enumerate(secrets.ids)
+        ],
+        "locked": secrets.is_locked,
+    }
+
+
+def parse_secrets(parameters: Mapping[str, object]) -> SecretList:
+    """What `pack_secrets` made."""
+    fields = Fields("reply", parameters)
+    ids = tuple(_parse_hex(item, "id") for item in fields.objects("secrets"))
+    return SecretList(ids, fields.flag("locked"))
+
+
+def pack_request(request: bytes, secret_id: bytes) -> dict[str, object]:
+    """``CreateSecret``: a request to add a secret, and the secret's id."""
+    return {"request": pack_data(request), "id": secret_id.hex()}
+
+
+def parse_request(parameters: Mapping[str, object]) -> tuple[bytes, bytes]:
+    """What `pack_request` made."""
+    fields = Fields("reply", parameters)
+    return fields.data("request"), _parse_hex(fields, "id")
 
 
 def parse_mkvp(parameters: Mapping[str, object]) -> str:

@@ -16,6 +16,7 @@ from ..control.server import Method
 from ..peer import Peer
 from ..version import VERSION
 from .adapter_methods import AdapterMethods
+from .guest_methods import GuestMethods
 from .messages import (
     INTERFACE,
     GenerateRequest,
@@ -23,6 +24,7 @@ from .messages import (
     RewrapRequest,
     pack_adapters,
     pack_sealing,
+    pack_secrets,
     pack_transport,
     pack_validation,
     parse_token,
@@ -62,6 +64,7 @@ class Methods:
         self._work = Work(coprocessors, audit)
         self._engines = engines
         self._adapters = AdapterMethods(coprocessors, self._work)
+        self._guest = GuestMethods(coprocessors, self._work)
 
     def get_table(self, peer: Peer) -> dict[str, Method]:
         """What this peer may call, by full name; the rest refuses.
@@ -73,6 +76,7 @@ class Methods:
             "GetInfo": self.get_info,
             "ListAdapters": self.list_adapters,
             "GetSealing": self.get_sealing,
+            "ListSecrets": self.list_secrets,
             "GenerateKey": self.generate_key if peer.is_owner else self.generate_random_key,
             "ValidateKey": self.validate_key,
             "MakeTransport": functools.partial(self.make_transport, is_root=peer.uid == 0),
@@ -80,7 +84,7 @@ class Methods:
             "ConvertKey": self.convert_key,
             "RestrictKey": self.restrict_key,
         }
-        owned = self._adapters.get_table()
+        owned = {**self._adapters.get_table(), **self._guest.get_table()}
         if not peer.is_owner:
             owned = dict.fromkeys(owned, self._refuse)
         return {
@@ -107,6 +111,9 @@ class Methods:
 
     async def get_sealing(self, _call: Request) -> Mapping[str, object]:
         return pack_sealing(await self._work.look(self._coprocessors.host_key.get_state))
+
+    async def list_secrets(self, _call: Request) -> Mapping[str, object]:
+        return pack_secrets(await self._work.look(self._coprocessors.list_secrets))
 
     async def generate_random_key(self, call: Request) -> Mapping[str, object]:
         if call.parameters.get("clear_key") is not None:

@@ -13,6 +13,7 @@ import trio
 from ...keystore.coprocessor import AdapterInfo, Transport, Validation
 from ...keystore.errors import CoprocessorError, MapperError
 from ...keystore.keys import SecureKey
+from ...keystore.secure_guest import SecretList
 from ..peer import Peer
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Work:
         """
         if key is not None:
             facts |= {"key_type": str(key.key_type), "mkvp": key.mkvp.hex()}
+            if key.session:
+                facts["session"] = key.session.hex()
 
         def work() -> Result:
             self._coprocessors.used = None
@@ -120,6 +123,10 @@ def _describe(result: object) -> dict[str, str]:
                     name: str(state if state.mkvp else state.state)
                     for name, state in registers.items()
                 },
+                **({"session": result.session.hex()} if result.session else {}),
             }
+        case SecretList():
+            newest = result.ids[-1].hex() if result.ids else "none"
+            return {"secrets": str(len(result.ids)), "newest_secret": newest}
         case _:
             return {}

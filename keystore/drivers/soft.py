@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-from .. import cca, ep11, transport
+from .. import cca, transport
 from ..adapter import Adapter
 from ..adapter_store import AdapterStore
 from ..clear_bytes import make_random, wiped
@@ -20,6 +20,7 @@ from ..coprocessor import (
     Transport,
     Validation,
 )
+from ..ep11_domain import Ep11Domain
 from ..errors import CoprocessorError, MasterKeyChangedError, UnsupportedError
 from ..keys import SecureKey
 from ..tokens import KEY_BITS, XTS_KEY_BITS, KeyType
@@ -27,7 +28,7 @@ from ..verification import make_pattern
 
 
 class _Wrapper(Protocol):
-    """What a mode does with keys: `cca` or `ep11`."""
+    """What a mode does with keys: `cca`, or an `Ep11Domain`."""
 
     def wrap_key(
         self,
@@ -47,7 +48,7 @@ class _Wrapper(Protocol):
     ) -> SecureKey: ...
 
 
-_WRAPPERS: Final[dict[str, _Wrapper]] = {MODE_CCA: cca, MODE_EP11: ep11}
+_MODES: Final = (MODE_CCA, MODE_EP11)
 
 
 class SoftCoprocessor:
@@ -100,10 +101,11 @@ class SoftCoprocessor:
                     f"adapter {self._apqn}: no {target} master key, it is {state.state}"
                 )
             with (
+                self._wrapper(adapter) as wrapper,
                 wiped(adapter.master_keys.copy(register)) as master_key,
                 wiped(adapter.master_keys.copy(target)) as other,
             ):
-                return _WRAPPERS[adapter.info.mode].rewrap_key(secure_key, master_key, other)
+                return wrapper.rewrap_key(secure_key, master_key, other)
 
     def convert(
         self, secure_key: SecureKey, key_type: KeyType, *, is_exportable: bool = False
@@ -146,8 +148,8 @@ class SoftCoprocessor:
     def _online(self) -> Generator[Adapter, None, None]:
         with self._store.opened(self._apqn) as adapter:
             info = adapter.info
-            if info.mode not in _WRAPPERS or info.is_control_only:
-                what = "administered only" if info.mode in _WRAPPERS else "an accelerator"
+            if info.mode not in _MODES or info.is_control_only:
+                what = "administered only" if info.mode in _MODES else "an accelerator"
                 raise CoprocessorError(f"adapter {self._apqn}: {what}, it serves no keys")
             if info.status is not Status.ONLINE:
                 raise CoprocessorError(f"adapter {self._apqn}: {info.status}")
@@ -159,8 +161,11 @@ class SoftCoprocessor:
         with self._online() as adapter:
             if not adapter.info.current.is_usable:
                 raise CoprocessorError(f"adapter {self._apqn}: no CURRENT master key")
-            with wiped(adapter.master_keys.copy(Register.CURRENT)) as master_key:
-                yield _WRAPPERS[adapter.info.mode], master_key
+            with (
+                self._wrapper(adapter) as wrapper,
+                wiped(adapter.master_keys.copy(Register.CURRENT)) as master_key,
+            ):
+                yield wrapper, master_key
 
     @contextmanager
     def _unwrapped(
@@ -170,10 +175,20 @@ class SoftCoprocessor:
         with self._online() as adapter:
             register = self._get_register(adapter, secure_key)
             with (
+                self._wrapper(adapter) as wrapper,
                 wiped(adapter.master_keys.copy(register)) as master_key,
-                wiped(_WRAPPERS[adapter.info.mode].unwrap_key(secure_key, master_key)) as clear,
+                wiped(wrapper.unwrap_key(secure_key, master_key)) as clear,
             ):
                 yield clear, register
+
+    @contextmanager
+    def _wrapper(self, adapter: Adapter) -> Generator[_Wrapper, None, None]:
+        """What wraps the adapter's keys, for the length of a block."""
+        if adapter.info.mode == MODE_CCA:
+            yield cca
+            return
+        with self._store.guest.opened_session(self._apqn) as session:
+            yield Ep11Domain(adapter.info, session)
 
     @contextmanager
     def _master_key(self, secure_key: SecureKey) -> Generator[bytearray, None, None]:

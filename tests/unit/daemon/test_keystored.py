@@ -16,7 +16,7 @@ import trio.testing
 from fusecrypt.daemon.config import Settings, load_settings
 from fusecrypt.daemon.control.protocol import Request
 from fusecrypt.daemon.exitcodes import ExitCode, get_exit_code
-from fusecrypt.daemon.keystored import client as client_module
+from fusecrypt.daemon.keystored import connection as connection_module
 from fusecrypt.daemon.keystored.client import Keystore
 from fusecrypt.daemon.keystored.methods import Methods
 from fusecrypt.daemon.keystored.passed_socket import find_passed_listener
@@ -287,7 +287,7 @@ def test_nobody_at_a_named_socket_is_an_error_that_names_it(settings):
 
 
 def test_one_that_does_not_answer_is_given_up(settings, monkeypatch):
-    monkeypatch.setattr(client_module, "TIMEOUT", 0.2)
+    monkeypatch.setattr(connection_module, "TIMEOUT", 0.2)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(settings.keystore_socket))

@@ -54,7 +54,7 @@ def test_no_master_key_is_readable_in_a_backup(data):
     for first in (1, 2):
         assert bytes(master_key(first)) not in data
         assert master_key(first).hex().encode() not in data
-    assert json.loads(data)["version"] == 2
+    assert json.loads(data)["version"] == 3
 
 
 def test_two_backups_share_neither_salt_nor_ciphertext(coprocessors, data):

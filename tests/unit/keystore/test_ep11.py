@@ -225,7 +225,7 @@ def test_a_key_is_rewrapped_as_it_is():
     [
         ({"attributes": ENCRYPT | DECRYPT}, CoprocessorError, "PROTKEY_EXTRACTABLE"),
         ({"attributes": PROTKEY_EXTRACTABLE | ENCRYPT}, CoprocessorError, "both encipher"),
-        ({"session": b"\1" * 32}, UnsupportedError, "bound to an EP11 session"),
+        ({"session": b"\1" * 32}, CoprocessorError, "bound to EP11 session 0101010101010101"),
         ({"blob_size": 260}, UnsupportedError, "260 bytes"),
         ({}, FormatError, "altered"),
     ],

@@ -235,7 +235,7 @@ def test_what_an_earlier_version_stored_is_read_and_goes_on(coprocessors, direct
     (directory / "03.0039.adapter").write_bytes(pack_canonical(members))
     assert coprocessors.list_info() == (info,)
     coprocessors.load_random(FIRST)
-    assert b'"version":2' in (directory / "03.0039.adapter").read_bytes()
+    assert b'"version":3' in (directory / "03.0039.adapter").read_bytes()
     assert Coprocessors(directory).list_info()[0].current == info.current
 
 

@@ -152,7 +152,7 @@ def alterations():
     yield "salt", lambda m: m["sealed"].update(salt="00" * 32)
     yield "keys", lambda m: m["sealed"].update(master_keys="00" * 112)
     yield "id", lambda m: m["sealed"].update(host_key="00" * 8)
-    yield "version", lambda m: m.update(version=3)
+    yield "version", lambda m: m.update(version=4)
     yield "earlier version", lambda m: m.update(version=1)
     yield "checkstop", lambda m: m["adapter"].update(checkstop=True)
     yield "bad type", lambda m: m["adapter"].update(type="CEX8A")
