@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,8 +69,12 @@ class HeaderHistory:
         return path
 
     def list_backups(self, uuid: str) -> list[Backup]:
-        """A volume's old headers, the newest first."""
-        return sorted(_list(self._get_directory(uuid)), key=lambda b: b.path.name, reverse=True)
+        """A volume's old headers, the newest first.
+
+        Raises:
+            AccessError: they cannot be listed.
+        """
+        return _list(self._get_directory(uuid))
 
     def get_backup(self, uuid: str, number: int) -> Backup:
         """One of them, counted from 1, the newest.
@@ -104,7 +107,7 @@ class HeaderHistory:
         return self._directory / hashlib.sha256(uuid.encode("utf-8", "surrogateescape")).hexdigest()
 
     def _prune(self, directory: Path) -> None:
-        backups = sorted(_list(directory), key=lambda b: b.path.name, reverse=True)
+        backups = _list(directory)
         # Copies of one volume have its UUID: another change may prune here at the same time.
         for backup in backups[KEEP:]:
             with contextlib.suppress(FileNotFoundError):
@@ -115,17 +118,20 @@ class HeaderHistory:
                     _remove(leftover)
 
 
-def _list(directory: Path) -> Iterator[Backup]:
+def _list(directory: Path) -> list[Backup]:
+    """The newest first, as their names begin with the time."""
     try:
-        names = [entry.name for entry in os.scandir(directory)]
+        paths = sorted(directory.iterdir(), reverse=True)
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise AccessError(f"{directory}: {error.strerror}") from None
-    for name in names:
-        if match := _NAME.fullmatch(name):
+    backups: list[Backup] = []
+    for path in paths:
+        if match := _NAME.fullmatch(path.name):
             when = datetime.strptime(match[1], _TIME).replace(tzinfo=UTC)
-            yield Backup(directory / name, when, int(match[2]), match[3])
+            backups.append(Backup(path, when, int(match[2]), match[3]))
+    return backups
 
 
 def _write(path: Path, old: OldHeader) -> None:
