@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 from collections.abc import Sequence
 
-from ..keystore.errors import ConfigError, MapperError
+from ..keystore.errors import ConfigError
 from .background import (
     describe_error,
     go_background,
@@ -20,16 +21,14 @@ from .crypttab_files import CrypttabFiles, OwnRights
 from .exitcodes import ExitCode, get_exit_code
 from .hardening import harden
 from .logs import start_logging
-from .version import VERSION
+from .program import make_parser, run_logged
 
 log = logging.getLogger(__name__)
 
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="fusecryptd",
-        description="Open the encrypted volumes of a crypttab and serve them over FUSE.",
-        allow_abbrev=False,
+    parser = make_parser(
+        "fusecryptd", "Open the encrypted volumes of a crypttab and serve them over FUSE."
     )
     parser.add_argument(
         "--runtime-dir", metavar="DIR", help="control socket and mount (FUSECRYPT_RUNTIME_DIR)"
@@ -44,7 +43,6 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--fork", action="store_true", help="go to the background once the volumes are open"
     )
     parser.add_argument("-v", "--verbose", "--debug", action="store_true", help="log more")
-    parser.add_argument("-V", "--version", action="store_true", help="print the version")
     return parser.parse_args(arguments)
 
 
@@ -90,17 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; exit code of the table in `exitcodes`."""
     open_standard_descriptors()
     given = _parse_arguments(arguments)
-    if given.version:
-        sys.stdout.write(f"fusecryptd {VERSION}\n")
-        return ExitCode.OK
     start_logging(is_debug=given.verbose, has_times=False)
-    try:
-        return _run(given)
-    except MapperError as error:
-        log.error("%s", error)  # noqa: TRY400 (no bug of ours)
-        return get_exit_code(error)
-    except KeyboardInterrupt as error:
-        return get_exit_code(error)
+    return run_logged(functools.partial(_run, given))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,11 @@ def harden() -> None:
     _limit(resource.RLIMIT_CORE, 0)
     # Three descriptors an open volume; select(2), the reason for the soft limit, is not used.
     _limit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    forbid_dumps()
+
+
+def forbid_dumps() -> None:
+    """No core dump of this process, and no ptrace by another one of its user."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         log.warning("cannot forbid core dumps: %s", os.strerror(ctypes.get_errno()))

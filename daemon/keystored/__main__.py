@@ -22,9 +22,9 @@ from ..config import Settings, load_settings, prepare_runtime_dir
 from ..exitcodes import ExitCode, get_exit_code
 from ..hardening import forbid_privileges, harden, lock_memory
 from ..logs import start_logging
-from ..version import VERSION
+from ..passed_socket import find_passed_listener
+from ..program import make_parser, run_logged
 from .messages import PROGRAM
-from .passed_socket import find_passed_listener
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Hold virtual cryptographic adapters and their master keys.",
-        allow_abbrev=False,
-    )
+    parser = make_parser(PROGRAM, "Hold virtual cryptographic adapters and their master keys.")
     parser.add_argument(
         "--runtime-dir", metavar="DIR", help="where its socket is (FUSECRYPT_RUNTIME_DIR)"
     )
@@ -50,7 +46,6 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="go to the background, and end when it is not needed any more",
     )
     parser.add_argument("-v", "--verbose", "--debug", action="store_true", help="log more")
-    parser.add_argument("-V", "--version", action="store_true", help="print the version")
     return parser.parse_args(arguments)
 
 
@@ -90,27 +85,24 @@ def _serve(
     from .place import Place, take_place
     from .server import serve
 
-    given = os.environ.get("CREDENTIALS_DIRECTORY")  # systemd.exec(5)
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")  # systemd.exec(5)
     boot_id = os.environ.get("FUSECRYPT_BOOT_ID")
     coprocessors = Coprocessors(
         settings.keystore_dir,
         host_key=settings.host_key,
-        credentials=Path(given) if given else None,
+        credentials=Path(credentials) if credentials else None,
         read_boot_id=read_boot_id if boot_id is None else lambda: boot_id,
     )
-    memory = "locked" if lock_memory() else "may be swapped"
-
+    methods = Methods(
+        coprocessors,
+        settings.keystore_dir,
+        memory="locked" if lock_memory() else "may be swapped",
+        audit=AuditLog(settings.keystore_dir),
+        engines=None if settings.engines is None else Engines(settings.engines),
+    )
     status = _describe(coprocessors)
 
     async def run(listener: socket.socket, place: Place | None) -> None:
-        audit = AuditLog(settings.keystore_dir)
-        methods = Methods(
-            coprocessors,
-            settings.keystore_dir,
-            memory=memory,
-            audit=audit,
-            engines=None if settings.engines is None else Engines(settings.engines),
-        )
         start = functools.partial(
             serve,
             listener,
@@ -163,17 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the keystored; exit code of the table in `exitcodes`."""
     open_standard_descriptors()
     given = _parse_arguments(arguments)
-    if given.version:
-        sys.stdout.write(f"{PROGRAM} {VERSION}\n")
-        return ExitCode.OK
     start_logging(is_debug=given.verbose, has_times=False, program=PROGRAM)
-    try:
-        return _run(given)
-    except MapperError as error:
-        log.error("%s", error)  # noqa: TRY400 (no bug of ours)
-        return get_exit_code(error)
-    except KeyboardInterrupt as error:
-        return get_exit_code(error)
+    return run_logged(functools.partial(_run, given))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from fusecrypt.daemon.exitcodes import ExitCode, get_exit_code
 from fusecrypt.daemon.keystored import connection as connection_module
 from fusecrypt.daemon.keystored.client import Keystore
 from fusecrypt.daemon.keystored.methods import Methods
-from fusecrypt.daemon.keystored.passed_socket import find_passed_listener
 from fusecrypt.daemon.keystored.place import take_place
 from fusecrypt.daemon.keystored.secret import read_secret
 from fusecrypt.daemon.keystored.server import IDLE_TIMEOUT
+from fusecrypt.daemon.passed_socket import find_passed_listener
 from fusecrypt.daemon.peer import Peer
 from fusecrypt.keystore.coprocessor import Apqn, Register
 from fusecrypt.keystore.coprocessors import Coprocessors

@@ -6,7 +6,7 @@ import os
 import socket
 from typing import Final
 
-from ...keystore.errors import ConfigError
+from ..keystore.errors import ConfigError
 
 #: The first descriptor that the service manager passes.
 _LISTEN_FD: Final = 3
