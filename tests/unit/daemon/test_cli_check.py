@@ -18,7 +18,10 @@ from fusecrypt.dmcrypt.plaintext_check import check_plaintext
 from tests.golden import corpus
 from tests.lab import cryptsetup
 
-pytestmark = pytest.mark.skipif(shutil.which("cryptsetup") is None, reason="no cryptsetup")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("cryptsetup") is None, reason="no cryptsetup"),
+    pytest.mark.usefixtures("places"),
+]
 
 DERIVED = {case.name.removeprefix("derived-"): case for case in corpus.derived()}
 MIB = 1 << 20
@@ -65,12 +68,6 @@ ADDED |= {f"l2-{name}": set() for name in WHOLE}
 REFUSED = {"l2-version-3": 9, "l1-version-0": 1, "l1-hash-unknown": 9}
 
 
-@pytest.fixture(autouse=True)
-def places(tmp_path, monkeypatch):
-    monkeypatch.setenv("FUSECRYPT_RUNTIME_DIR", str(tmp_path / "run"))
-    monkeypatch.setenv("FUSECRYPT_STATE_DIR", str(tmp_path / "state"))
-
-
 @pytest.fixture
 def check(capsys):
     """Run it, insist that nothing was written, and return exit code and findings."""
@@ -94,13 +91,6 @@ def check(capsys):
 
 def ids(findings):
     return {f"{f['severity']} {f['id']}" for f in findings}
-
-
-@pytest.fixture
-def key(tmp_path):
-    path = tmp_path / "key"
-    path.write_bytes(b"passphrase")
-    return path
 
 
 @pytest.fixture

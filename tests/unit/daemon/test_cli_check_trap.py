@@ -9,15 +9,12 @@ from fusecrypt.daemon.cli import main
 from tests.lab import cryptsetup
 from tests.unit.keystore.samples import REAL_XTS_KEY
 
-pytestmark = pytest.mark.skipif(shutil.which("cryptsetup") is None, reason="no cryptsetup")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("cryptsetup") is None, reason="no cryptsetup"),
+    pytest.mark.usefixtures("places"),
+]
 
 SIZE = (512 << 10) + (1 << 20)
-
-
-@pytest.fixture(autouse=True)
-def places(tmp_path, monkeypatch):
-    monkeypatch.setenv("FUSECRYPT_RUNTIME_DIR", str(tmp_path / "run"))
-    monkeypatch.setenv("FUSECRYPT_STATE_DIR", str(tmp_path / "state"))
 
 
 @pytest.fixture
@@ -31,13 +28,6 @@ def check(capsys):
         return {f"{f['severity']} {f['id']}" for f in findings}
 
     return run
-
-
-@pytest.fixture
-def key(tmp_path):
-    path = tmp_path / "key"
-    path.write_bytes(b"passphrase")
-    return path
 
 
 @pytest.mark.parametrize(("cipher", "size"), [

@@ -13,12 +13,10 @@ import pytest
 import trio
 import trio.testing
 
-from fusecrypt.daemon.config import Settings, load_settings
 from fusecrypt.daemon.control.protocol import Request
 from fusecrypt.daemon.exitcodes import ExitCode, get_exit_code
 from fusecrypt.daemon.keystored import connection as connection_module
 from fusecrypt.daemon.keystored.client import Keystore
-from fusecrypt.daemon.keystored.methods import Methods
 from fusecrypt.daemon.keystored.place import take_place
 from fusecrypt.daemon.keystored.secret import read_secret
 from fusecrypt.daemon.keystored.server import IDLE_TIMEOUT
@@ -41,33 +39,11 @@ from fusecrypt.keystore.errors import (
 from fusecrypt.keystore.key_type import CCA_KEY_TYPES
 from fusecrypt.keystore.keys import SecureKey
 from fusecrypt.keystore.tokens import KeyType
-from tests.unit.daemon.keystored_process import call, pipe, running_keystore, serve_at
+from tests.unit.daemon.keystored_process import call, pipe, serve_at
 
 APQN = Apqn(3, 0x39)
 OTHER = Apqn(4, 1)
 STRANGER = Peer(pid=1, uid=4_000_000_000)
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return load_settings(
-        environment={
-            "FUSECRYPT_RUNTIME_DIR": str(tmp_path),
-            "FUSECRYPT_STATE_DIR": str(tmp_path / "state"),
-            "FUSECRYPT_KEYSTORE": str(tmp_path / "keystore"),
-        }
-    )
-
-
-@pytest.fixture
-def methods(settings: Settings) -> Methods:
-    return Methods(Coprocessors(settings.keystore_dir), settings.keystore_dir, memory="locked")
-
-
-@pytest.fixture
-async def running(settings, methods):
-    async with running_keystore(settings, methods) as keystore:
-        yield keystore
 
 
 async def test_adapters_come_and_go(running, settings):

@@ -5,11 +5,8 @@ import secrets
 
 import pytest
 
-from fusecrypt.daemon.config import load_settings
-from fusecrypt.daemon.keystored.methods import Methods
 from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.coprocessor import Apqn, Fill, Register
-from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.envelope import SealMethod
 from fusecrypt.keystore.errors import (
     ConfigError,
@@ -21,29 +18,10 @@ from fusecrypt.keystore.errors import (
 )
 from fusecrypt.keystore.registers import Part
 from fusecrypt.keystore.tokens import KeyType
-from tests.unit.daemon.keystored_process import call, pipe, running_keystore
+from tests.unit.daemon.keystored_process import call, pipe
 
 APQN = Apqn(3, 0x39)
 OTHER = Apqn(4, 1)
-
-
-@pytest.fixture
-def settings(tmp_path):
-    return load_settings(
-        environment={
-            "FUSECRYPT_RUNTIME_DIR": str(tmp_path),
-            "FUSECRYPT_STATE_DIR": str(tmp_path / "state"),
-            "FUSECRYPT_KEYSTORE": str(tmp_path / "keystore"),
-        }
-    )
-
-
-@pytest.fixture
-async def running(settings):
-    coprocessors = Coprocessors(settings.keystore_dir)
-    methods = Methods(coprocessors, settings.keystore_dir, memory="locked")
-    async with running_keystore(settings, methods) as keystore:
-        yield keystore
 
 
 async def test_a_key_goes_into_other_tokens(running):

@@ -5,7 +5,6 @@ import secrets
 
 import pytest
 
-from fusecrypt.daemon.config import load_settings
 from fusecrypt.daemon.control.protocol import Request
 from fusecrypt.daemon.keystored.methods import Methods
 from fusecrypt.daemon.peer import Peer
@@ -15,7 +14,7 @@ from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.errors import AccessError, CoprocessorError, NoKeyError
 from fusecrypt.keystore.registers import Part
 from fusecrypt.keystore.tokens import KeyType
-from tests.unit.daemon.keystored_process import call, pipe, running_keystore
+from tests.unit.daemon.keystored_process import call, pipe
 
 APQN, OTHER = Apqn(3, 0x39), Apqn(4, 1)
 PUBLIC_KEY = bytes([9]) + bytes(31)
@@ -23,26 +22,9 @@ STRANGER = Peer(pid=77, uid=4_000_000_000)
 
 
 @pytest.fixture
-def settings(tmp_path):
-    return load_settings(
-        environment={
-            "FUSECRYPT_RUNTIME_DIR": str(tmp_path),
-            "FUSECRYPT_STATE_DIR": str(tmp_path / "state"),
-            "FUSECRYPT_KEYSTORE": str(tmp_path / "keystore"),
-        }
-    )
-
-
-@pytest.fixture
 def methods(settings):
     directory = settings.keystore_dir
     return Methods(Coprocessors(directory), directory, memory="locked", audit=AuditLog(directory))
-
-
-@pytest.fixture
-async def running(settings, methods):
-    async with running_keystore(settings, methods) as keystore:
-        yield keystore
 
 
 def read(settings):

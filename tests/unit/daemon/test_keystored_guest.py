@@ -5,7 +5,6 @@ import os
 
 import pytest
 
-from fusecrypt.daemon.config import load_settings
 from fusecrypt.daemon.keystored.guest_client import GuestKeystore
 from fusecrypt.daemon.keystored.methods import Methods
 from fusecrypt.keystore.audit import AuditLog, Chain, list_files, read_log
@@ -24,17 +23,6 @@ from tests.unit.daemon.keystored_process import call, pipe, running_keystore
 
 APQN = Apqn(5, 0x11)
 SECRET = bytes(range(32))
-
-
-@pytest.fixture
-def settings(tmp_path):
-    return load_settings(
-        environment={
-            "FUSECRYPT_RUNTIME_DIR": str(tmp_path),
-            "FUSECRYPT_STATE_DIR": str(tmp_path / "state"),
-            "FUSECRYPT_KEYSTORE": str(tmp_path / "keystore"),
-        }
-    )
 
 
 @pytest.fixture
