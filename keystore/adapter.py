@@ -27,7 +27,7 @@ from .ep11_token import WKVP_SIZE
 from .errors import FormatError
 from .json_object import JsonObject
 from .tokens import MKVP_SIZE
-from .verification import make_mkvp, make_wkvp
+from .verification import make_check_value, make_mkvp, make_wkvp
 
 #: Of what files tell of an adapter; version 1 had no state of its card, version 2 no control
 #: points: all are on then. They are read, never written.
@@ -91,7 +91,8 @@ class MasterKeys:
 
 def make_master_key_pattern(mode: str, master_key: bytearray) -> bytes:
     """The MKVP of a master key, of an EP11 adapter the WKVP of its wrapping key."""
-    return make_wkvp(master_key) if mode == MODE_EP11 else make_mkvp(master_key)
+    makers = {MODE_EP11: make_wkvp, MODE_PKCS11: make_check_value}
+    return makers.get(mode, make_mkvp)(master_key)
 
 
 def make_serial() -> str:

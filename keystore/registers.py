@@ -170,19 +170,14 @@ def check_has_registers(adapter: Adapter) -> None:
 
     Raises:
         CoprocessorError: it is an accelerator, or in imprint mode.
-        UnsupportedError: a PKCS#11 token, or an adapter of the machine.
+        UnsupportedError: an adapter of the machine.
     """
-    if adapter.info.mode == MODE_PKCS11:
-        raise UnsupportedError(
-            f"adapter {adapter.info.apqn}: the master keys of a PKCS#11 token are made in it, and "
-            "never leave it; wanted: 'adapter master-key generate'"
-        )
     if adapter.driver == PKEY_DRIVER:
         raise UnsupportedError(
             f"adapter {adapter.info.apqn}: the machine's own: its master keys are loaded with "
             "panel.exe or a Trusted Key Entry workstation"
         )
-    if adapter.info.mode not in (MODE_CCA, MODE_EP11):
+    if adapter.info.mode not in (MODE_CCA, MODE_EP11, MODE_PKCS11):
         raise CoprocessorError(f"adapter {adapter.info.apqn}: an accelerator has no master keys")
     if adapter.info.is_imprint:
         raise CoprocessorError(
@@ -216,7 +211,7 @@ def _fill_new(adapter: Adapter, master_key: bytearray) -> Adapter:
                 f"adapter {apqn}: the NEW master key would be its {register} one, MKVP {mkvp.hex()}"
             )
     adapter.master_keys.put(Register.NEW, master_key)
-    fill = Fill.FULL if adapter.info.mode == MODE_CCA else Fill.UNCOMMITTED
+    fill = Fill.UNCOMMITTED if adapter.info.mode == MODE_EP11 else Fill.FULL
     return replace(adapter, info=replace(adapter.info, new=RegisterState(fill, mkvp)))
 
 

@@ -1,29 +1,36 @@
 """Adapters that are PKCS#11 tokens, among those of a state directory.
 
 Their files have the URI of the token and its PIN, sealed as other adapters' master keys are; the
-master keys, and which register each is in, are in the token itself.
+master keys, and which register each is in, are in the token itself. Only parts of a NEW one, which
+a token cannot combine, wait here for the last of them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .adapter import Adapter, make_serial
+from . import registers
+from .adapter import Adapter, MasterKeys, make_serial
 from .adapters import Adapters
+from .clear_bytes import wiped
 from .coprocessor import (
     MODE_PKCS11,
     PKCS11_TYPE,
     AdapterInfo,
     Apqn,
     Fill,
+    Register,
     RegisterState,
 )
 from .drivers import PKCS11_DRIVER, make_pkcs11
-from .errors import BusyError, ConfigError, CoprocessorError, MapperError
+from .errors import BusyError, ConfigError, CoprocessorError, MapperError, UnsupportedError
 from .pkcs11_uri import TokenUri
+from .registers import Part
+from .token_parts import copy_parts, forget_parts, put_parts
 from .token_pin import pack_pin
 
 if TYPE_CHECKING:
@@ -91,17 +98,60 @@ class TokenAdapters(Adapters):
         finally:
             keys.wipe()
 
+    def load_part(self, apqn: Apqn, part: Part, content: bytearray) -> AdapterInfo:
+        token = self._find_token(apqn)
+        if token is None:
+            return super().load_part(apqn, part, content)
+        with self._store.locked(), self._loading(apqn, token) as loading:
+            loaded = registers.load_part(loading, part, content)
+            if part is Part.LAST:
+                return self._load_into(token, loaded)
+            self._keep_parts(apqn, loaded.master_keys)
+            return self._tell(token.look())
+
+    def load_whole(self, apqn: Apqn, master_key: bytearray) -> AdapterInfo:
+        token = self._find_token(apqn)
+        if token is None:
+            return super().load_whole(apqn, master_key)
+        with self._store.locked(), self._loading(apqn, token) as loading:
+            return self._load_into(token, registers.load_whole(loading, master_key))
+
     def load_random(self, apqn: Apqn) -> AdapterInfo:
         token = self._find_token(apqn)
-        return self._alter_token(token, token.make_new) if token else super().load_random(apqn)
+        if token is None:
+            return super().load_random(apqn)
+        with self._store.locked():
+            return self._tell(token.make_new())
 
     def clear_new(self, apqn: Apqn) -> AdapterInfo:
         token = self._find_token(apqn)
-        return self._alter_token(token, token.clear_new) if token else super().clear_new(apqn)
+        if token is None:
+            return super().clear_new(apqn)
+        with self._store.locked():
+            token.clear_new()
+            self._keep_parts(apqn, None)
+            return self._tell(token.look())
 
     def set_new(self, apqn: Apqn) -> AdapterInfo:
         token = self._find_token(apqn)
-        return self._alter_token(token, token.set_new) if token else super().set_new(apqn)
+        if token is None:
+            return super().set_new(apqn)
+        with self._store.locked():
+            token.set_new()
+            self._keep_parts(apqn, None)
+            return self._tell(token.look())
+
+    def clone(self, apqn: Apqn, source: Apqn, register: Register) -> AdapterInfo:
+        if self._find_token(source):
+            raise _refuse_copy(source)
+        return super().clone(apqn, source, register)
+
+    @contextmanager
+    def copied(self, apqn: Apqn, register: Register) -> Generator[bytearray, None, None]:
+        if self._find_token(apqn):
+            raise _refuse_copy(apqn)
+        with super().copied(apqn, register) as master_key:
+            yield master_key
 
     def _find_token(self, apqn: Apqn) -> Pkcs11Coprocessor | None:
         """The token of this APQN; None: no token, or no adapter at all."""
@@ -111,10 +161,36 @@ class TokenAdapters(Adapters):
             is_token = adapter.info.mode == MODE_PKCS11
         return make_pkcs11(self._store, apqn) if is_token else None
 
-    def _alter_token(self, token: Pkcs11Coprocessor, change: Callable[[], None]) -> AdapterInfo:
-        with self._store.locked():
-            change()
-            return self._tell(token.info())
+    @contextmanager
+    def _loading(self, apqn: Apqn, token: Pkcs11Coprocessor) -> Generator[Adapter, None, None]:
+        """The token as an adapter whose NEW is what parts make so far, for a block."""
+        info, keys = token.look(), MasterKeys()
+        try:
+            with self._store.opened(apqn) as stored:
+                with wiped(copy_parts(stored.master_keys)) as parts:
+                    keys.put(Register.NEW, parts)
+                yield replace(stored, info=info, master_keys=keys)
+        finally:
+            keys.wipe()
+
+    def _load_into(self, token: Pkcs11Coprocessor, loaded: Adapter) -> AdapterInfo:
+        """Put a NEW master key that was made whole into the token; its parts are forgotten."""
+        apqn, mkvp = loaded.info.apqn, loaded.info.new.mkvp
+        assert mkvp is not None
+        with wiped(loaded.master_keys.copy(Register.NEW)) as master_key:
+            token.load_new(master_key, mkvp)
+        self._keep_parts(apqn, None)
+        return self._tell(token.look())
+
+    def _keep_parts(self, apqn: Apqn, keys: MasterKeys | None) -> None:
+        """Store what parts make so far, which is in NEW of ``keys``; None: forget them."""
+        with self._store.opened(apqn) as stored:
+            if keys is None:
+                forget_parts(stored.master_keys)
+            else:
+                with wiped(keys.copy(Register.NEW)) as parts:
+                    put_parts(stored.master_keys, parts, f"adapter {apqn}")
+            self._store.replace(stored)
 
     def _look(self, apqn: Apqn) -> AdapterInfo:
         try:
@@ -124,3 +200,10 @@ class TokenAdapters(Adapters):
                 if adapter.info.mode != MODE_PKCS11:
                     raise
                 return replace(adapter.info, problem=str(error))
+
+
+def _refuse_copy(apqn: Apqn) -> UnsupportedError:
+    return UnsupportedError(
+        f"adapter {apqn}: the master keys of a PKCS#11 token cannot be taken out of it, so none is "
+        "cloned or split; what was loaded from parts or shares is loaded from them again"
+    )

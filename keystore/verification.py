@@ -37,6 +37,15 @@ def make_wkvp(wrapping_key: bytearray) -> bytes:
     return digest.digest()[:WKVP_SIZE]
 
 
+def make_check_value(master_key: bytearray) -> bytes:
+    """The 8 bytes by which a master key of a PKCS#11 token is told: its check value, but longer.
+
+    Source: PKCS #11, version 3.0, 4.10.2, of which they begin with the 3 bytes.
+    """
+    encryptor = Cipher(algorithms.AES(master_key), modes.ECB()).encryptor()  # noqa: S305  one block
+    return encryptor.update(_NO_IV)[:MKVP_SIZE]
+
+
 def make_pattern(clear: bytearray, *, is_xts: bool) -> str:
     """64 hexadecimal digits that identify an effective key, whatever wraps it.
 

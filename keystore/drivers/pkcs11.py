@@ -16,7 +16,9 @@ from ..clear_bytes import wiped
 from ..coprocessor import (
     AdapterInfo,
     Apqn,
+    Fill,
     Register,
+    RegisterState,
     Status,
     Transport,
     Validation,
@@ -25,11 +27,12 @@ from ..errors import CoprocessorError, FormatError, MasterKeyChangedError, Unsup
 from ..keys import SecureKey
 from ..pkcs11_token import Pkcs11Token
 from ..pkcs11_uri import TokenUri
-from ..token_pin import copy_pin
+from ..token_parts import has_parts
+from ..token_pin import copy_pin, forget_pin
 from ..tokens import KEY_BITS, XTS_KEY_BITS, KeyType
 from ..verification import check_clear_key, check_halves
-from . import pkcs11_keys, pkcs11_module
-from .pkcs11_module import Module, OpenToken, get_module
+from . import pkcs11_keys, pkcs11_module, pkcs11_registers
+from .pkcs11_module import OpenToken, PinRefusedError, get_module
 
 Result = TypeVar("Result")
 
@@ -64,39 +67,60 @@ class Pkcs11Coprocessor:
             if token.abilities.wrapping is None:
                 raise CoprocessorError(f"{token.where}: {'; '.join(token.abilities.limits)}")
             if with_master_key and not _tell(token, stored).current.is_usable:
-                pkcs11_keys.make_master_key(token, Register.CURRENT)
+                pkcs11_registers.make_master_key(token, Register.CURRENT)
             return _tell(token, stored)
 
-        return self._run(work, stored, is_new_pin=True)
+        return self._call(work, stored, is_new_pin=True)
 
-    def make_new(self) -> None:
-        """Fill NEW, which is empty, with a random master key.
+    def make_new(self) -> AdapterInfo:
+        """Fill NEW, which is empty, with a random master key. The caller has locked the store.
 
         Raises:
             CoprocessorError: NEW is not empty.
         """
 
-        def work(token: OpenToken) -> None:
-            if pkcs11_keys.find_master_key(token, Register.NEW) is not None:
+        def work(token: OpenToken, info: AdapterInfo) -> None:
+            if info.new.state is not Fill.EMPTY:
                 raise CoprocessorError(
-                    f"adapter {self._apqn}: NEW is full, wanted empty for a whole master key; "
-                    "'adapter master-key clear-new' empties it"
+                    f"adapter {self._apqn}: NEW is {info.new.state}, wanted empty for a whole "
+                    "master key; 'adapter master-key clear-new' empties it"
                 )
-            pkcs11_keys.make_master_key(token, Register.NEW)
+            pkcs11_registers.make_master_key(token, Register.NEW)
 
-        self._run(work)
+        return self._alter(work)
 
-    def clear_new(self) -> None:
-        """Empty NEW, whatever it holds."""
-        self._run(pkcs11_keys.clear_new)
-
-    def set_new(self) -> None:
-        """Make NEW the CURRENT master key, CURRENT the OLD one; what was OLD is gone.
+    def load_new(self, master_key: bytearray, mkvp: bytes) -> AdapterInfo:
+        """Fill NEW, which is empty, with a master key, which the caller wipes; same lock.
 
         Raises:
-            CoprocessorError: NEW is empty.
+            CoprocessorError: the token has no way for it.
         """
-        self._run(pkcs11_keys.set_new)
+        return self._alter(lambda token, _: pkcs11_registers.load_new(token, master_key, mkvp))
+
+    def clear_new(self) -> None:
+        """Empty NEW of the token, even of what it cannot be asked about; same lock."""
+        self._call_locked(pkcs11_registers.clear_new, self._read())
+
+    def set_new(self) -> AdapterInfo:
+        """Make NEW the CURRENT master key, CURRENT the OLD one, whose key is gone; same lock.
+
+        Raises:
+            CoprocessorError: NEW is not full.
+        """
+
+        def work(token: OpenToken, info: AdapterInfo) -> None:
+            if info.new.state is not Fill.FULL:
+                raise CoprocessorError(
+                    f"adapter {self._apqn}: NEW is {info.new.state}, wanted full to be set"
+                )
+            pkcs11_registers.set_new(token)
+
+        return self._alter(work)
+
+    def look(self) -> AdapterInfo:
+        """The same as `info`, while the caller has locked the store."""
+        stored = self._read()
+        return self._call_locked(lambda token: _tell(token, stored), stored)
 
     def generate(
         self, key_type: KeyType, key_bits: int, *, is_xts: bool, is_exportable: bool = False
@@ -199,7 +223,7 @@ class Pkcs11Coprocessor:
         stored = self._read_online()
 
         def work(token: OpenToken) -> SecureKey:
-            if pkcs11_keys.find_master_key(token, Register.CURRENT) is None:
+            if pkcs11_registers.find_master_key(token, Register.CURRENT) is None:
                 raise CoprocessorError(f"adapter {self._apqn}: no CURRENT master key")
             return function(token)
 
@@ -215,7 +239,10 @@ class Pkcs11Coprocessor:
         return self._run(lambda token: function(token, _tell(token, stored)), stored)
 
     def _read(self) -> AdapterInfo:
+        """What is stored; NEW is partial while parts of it wait here for the last one."""
         with self._store.opened(self._apqn) as adapter:
+            if has_parts(adapter.master_keys):
+                return replace(adapter.info, new=RegisterState(Fill.PARTIAL))
             return adapter.info
 
     def _read_online(self) -> AdapterInfo:
@@ -230,24 +257,61 @@ class Pkcs11Coprocessor:
         with self._store.opened(self._apqn) as adapter:
             return copy_pin(adapter.master_keys, f"adapter {self._apqn}")
 
+    def _forget_pin(self) -> None:
+        with self._store.opened(self._apqn) as adapter:
+            forget_pin(adapter.master_keys)
+            self._store.replace(adapter)
+
+    def _alter(self, function: Callable[[OpenToken, AdapterInfo], None]) -> AdapterInfo:
+        """What the token is after a change of its registers."""
+        stored = self._read()
+
+        def work(token: OpenToken) -> AdapterInfo:
+            function(token, _tell(token, stored))
+            return _tell(token, stored)
+
+        return self._call_locked(work, stored)
+
     def _run(
         self,
         function: Callable[[OpenToken], Result],
-        stored: AdapterInfo | None = None,
+        stored: AdapterInfo,
+        *,
+        timeout: float | None = None,
+    ) -> Result:
+        try:
+            return self._call(function, stored, timeout=timeout)
+        except PinRefusedError:
+            with self._store.locked():
+                self._forget_pin()
+            raise
+
+    def _call_locked(self, function: Callable[[OpenToken], Result], stored: AdapterInfo) -> Result:
+        """The same, for a caller who has locked the store."""
+        try:
+            return self._call(function, stored)
+        except PinRefusedError:
+            self._forget_pin()
+            raise
+
+    def _call(
+        self,
+        function: Callable[[OpenToken], Result],
+        stored: AdapterInfo,
         *,
         is_new_pin: bool = False,
         timeout: float | None = None,
     ) -> Result:
-        uri = TokenUri.parse((stored or self._read()).uri)
-        module: Module = get_module(uri.find_module())
+        uri = TokenUri.parse(stored.uri)
+        module = get_module(uri.find_module())
         try:
             return module.run(uri, self._read_pin, function, is_new_pin=is_new_pin, timeout=timeout)
+        except MasterKeyChangedError:
+            raise
         except CoprocessorError as error:
-            if isinstance(error, MasterKeyChangedError):
-                raise
-            text = str(error)
-            prefix = f"adapter {self._apqn}: "
-            raise CoprocessorError(text if text.startswith(prefix) else prefix + text) from None
+            text, prefix = str(error), f"adapter {self._apqn}: "
+            kind = PinRefusedError if isinstance(error, PinRefusedError) else CoprocessorError
+            raise kind(text if text.startswith(prefix) else prefix + text) from None
 
     def _get_register(self, info: AdapterInfo, secure_key: SecureKey) -> Register:
         """CURRENT or OLD, which has the key's master key."""
@@ -263,13 +327,14 @@ class Pkcs11Coprocessor:
 
 def _tell(token: OpenToken, stored: AdapterInfo) -> AdapterInfo:
     """What is stored, with what only the token knows."""
-    registers = pkcs11_keys.read_registers(token)
+    registers = pkcs11_registers.read_registers(token)
+    new = registers[Register.NEW]
     limits = token.abilities.limits
     if token.abilities.oaep is None and stored.is_clear_allowed:
         limits += (_CLEAR,)
     return replace(
         stored,
-        new=registers[Register.NEW],
+        new=stored.new if new.state is Fill.EMPTY else new,
         current=registers[Register.CURRENT],
         old=registers[Register.OLD],
         limits=limits,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, cast
@@ -14,7 +14,7 @@ from pkcs11.exceptions import PKCS11Error
 
 from ..errors import CoprocessorError
 from ..pkcs11_token import IV_SIZE, Wrapping
-from .pkcs11_objects import Template, TokenKey, destroyed
+from .pkcs11_objects import Template, TokenKey, destroyed, is_kept
 
 if TYPE_CHECKING:
     from pkcs11 import Session
@@ -32,6 +32,9 @@ _TRIAL_BITS: Final = 2048
 #: they unwrap can be wrapped again anyway, and do not care for the first until the key is there.
 UNWRAPPED: Final[Template] = {Attribute.SENSITIVE: True, Attribute.PRIVATE: True}
 EXTRACTABLE: Final[Template] = {Attribute.EXTRACTABLE: True}
+_KEPT: Final = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
+#: What a master key can do: be measured, and wrap and unwrap others; not decipher.
+MASTER: Final = MechanismFlag.ENCRYPT | MechanismFlag.WRAP | MechanismFlag.UNWRAP
 #: What a key can do that only gets its check value made, and is wrapped.
 SUBJECT: Final = MechanismFlag.ENCRYPT
 
@@ -57,6 +60,7 @@ class Abilities:
     template: Template  # of what is unwrapped
     oaep: Hash | None  # how keys are wrapped for an engine
     can_import: bool  # a clear key, enciphered to a key pair of the token
+    can_keep: bool  # a master key that was made elsewhere, so that it does not leave any more
 
     @property
     def limits(self) -> tuple[str, ...]:
@@ -74,20 +78,28 @@ class Abilities:
         elif self.oaep is Hash.SHA1:
             found.append("no RSA-OAEP with SHA-256: SHA-1 is used, which OAEP is secure with")
         if not self.can_import:
-            found.append("no RSA key pair that unwraps: no clear key can be imported")
+            found.append(
+                "no RSA key pair that unwraps: no clear key can be imported, no master key loaded"
+            )
+        elif not self.can_keep:
+            found.append("what it unwraps can be taken out again: no master key can be loaded")
         return tuple(found)
 
 
 def find_abilities(session: Session) -> Abilities:
     """What the token behind a session can do."""
     with (
-        new_key(
-            session, 256, MechanismFlag.ENCRYPT | MechanismFlag.WRAP | MechanismFlag.UNWRAP
-        ) as (master),
+        new_key(session, 256, MASTER) as master,
         new_key(session, 256, SUBJECT, EXTRACTABLE) as subject,
     ):
         wrapping, template = _find_wrapping(master, subject)
-        return Abilities(wrapping, template, _find_oaep(session, subject), _can_import(session))
+        return Abilities(
+            wrapping,
+            template,
+            _find_oaep(session, subject),
+            _can_import(session),
+            wrapping is not None and _can_keep(master, wrapping, subject),
+        )
 
 
 @contextmanager
@@ -136,6 +148,30 @@ def unwrapped(
         yield key
 
 
+def unwrap_for_good(
+    carrier: TokenKey, wrapping: Wrapping, wrapped: bytes, iv: bytes, template: Template
+) -> TokenKey:
+    """The key inside as a master key, which from now on does not leave the token.
+
+    Raises:
+        PKCS11Error: the token refuses.
+        CoprocessorError: the token would let it leave.
+    """
+    try:
+        key = _unwrap_master(carrier, wrapping, wrapped, iv, {**template, **_KEPT})
+    except PKCS11Error:  # see EXTRACTABLE
+        key = _unwrap_master(carrier, wrapping, wrapped, iv, template)
+    with ExitStack() as failed:
+        failed.callback(key.destroy)
+        for attribute, wanted in _KEPT.items():
+            if bool(key[attribute]) is not wanted:
+                key[attribute] = wanted
+        if not is_kept(key):
+            raise CoprocessorError("PKCS#11 token: lets unwrapped keys be taken out")
+        failed.pop_all()
+    return key
+
+
 def make_check(key: TokenKey) -> bytes:
     """AES of 16 zero bytes under the key."""
     return bytes(key.encrypt(bytes(16), mechanism=Mechanism.AES_ECB))
@@ -174,6 +210,32 @@ def _find_wrapping(master: TokenKey, subject: TokenKey) -> tuple[Wrapping | None
             except PKCS11Error:
                 continue
     return None, UNWRAPPED
+
+
+def _unwrap_master(
+    carrier: TokenKey, wrapping: Wrapping, wrapped: bytes, iv: bytes, template: Template
+) -> TokenKey:
+    return carrier.unwrap_key(
+        ObjectClass.SECRET_KEY,
+        KeyType.AES,
+        wrapped,
+        mechanism=MECHANISMS[wrapping],
+        mechanism_param=iv if wrapping is Wrapping.CBC_PAD else None,
+        store=False,
+        capabilities=MASTER,
+        template={Attribute.PRIVATE: True, **template},
+    )
+
+
+def _can_keep(master: TokenKey, wrapping: Wrapping, subject: TokenKey) -> bool:
+    iv = bytes(IV_SIZE)
+    param = iv if wrapping is Wrapping.CBC_PAD else None
+    try:
+        wrapped = master.wrap_key(subject, mechanism=MECHANISMS[wrapping], mechanism_param=param)
+        unwrap_for_good(master, wrapping, bytes(wrapped), iv, {}).destroy()
+    except (PKCS11Error, CoprocessorError):
+        return False
+    return True
 
 
 def _find_oaep(session: Session, subject: TokenKey) -> Hash | None:

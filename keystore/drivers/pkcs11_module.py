@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pkcs11
-from pkcs11 import exceptions
+from pkcs11 import TokenFlag, exceptions
 
 from ..clear_bytes import wipe
 from ..errors import CoprocessorError, MapperError
@@ -49,13 +49,20 @@ _SESSION_LOST: Final = (
     exceptions.ObjectHandleInvalid,
     exceptions.SlotIDInvalid,
 )
+#: After these the same PIN would be refused again, and counted by the token.
 _PIN_REFUSED: Final = (
     exceptions.PinIncorrect,
     exceptions.PinInvalid,
     exceptions.PinLenRange,
-    exceptions.PinExpired,
-    exceptions.PinLocked,
 )
+_LOCKED: Final = (
+    "its user PIN is locked, after too many wrong ones; only its security officer unlocks it, with "
+    "a new PIN"
+)
+
+
+class PinRefusedError(CoprocessorError):
+    """The token has another PIN: to try this one again would bring it nearer to locking itself."""
 
 
 class OpenToken:
@@ -86,7 +93,6 @@ class Module:
         self._thread: threading.Thread | None = None
         self._late: Future[Any] | None = None
         self._open: dict[str, OpenToken] = {}
-        self._refused: set[str] = set()  # tokens whose PIN was wrong: a third time may lock them
 
     def run(
         self,
@@ -99,10 +105,12 @@ class Module:
     ) -> Result:
         """What the function makes of the token, which is logged in if it is not.
 
-        ``read_pin``: the PIN, which is wiped here. The function is called a second time with
-        another session when the first one is lost.
+        ``read_pin``: the PIN, which is wiped here; with ``is_new_pin`` it is tried even if the
+        token is logged in. The function is called a second time with another session when the
+        first one is lost.
 
         Raises:
+            PinRefusedError: it has another PIN.
             CoprocessorError: the token is not there, refuses, or does not answer.
             MapperError: what the function raises.
         """
@@ -111,9 +119,9 @@ class Module:
             raise CoprocessorError(f"{where}: does not answer; an earlier call still waits for it")
 
         def work() -> Result:
-            if is_new_pin:
-                self._refused.discard(str(uri))
             try:
+                if is_new_pin:
+                    return function(self._log_in(uri, read_pin, where, is_new_pin=True))
                 return self._run(uri, read_pin, function, where)
             except exceptions.PKCS11Error as error:
                 raise CoprocessorError(f"{where}: {describe(error)}") from None
@@ -157,28 +165,47 @@ class Module:
                 self._forget(str(uri))
         return function(self._log_in(uri, read_pin, where))
 
-    def _log_in(self, uri: TokenUri, read_pin: Callable[[], bytearray], where: str) -> OpenToken:
+    def _log_in(
+        self,
+        uri: TokenUri,
+        read_pin: Callable[[], bytearray],
+        where: str,
+        *,
+        is_new_pin: bool = False,
+    ) -> OpenToken:
         from .pkcs11_abilities import find_abilities
 
-        if str(uri) in self._refused:
-            raise CoprocessorError(
-                f"{where}: refused the PIN; it is not tried again, or the token would lock itself. "
-                "Remove the adapter, and create it with the right one; the token keeps its keys"
-            )
         token = self._find(uri, where)
+        if token.flags & TokenFlag.USER_PIN_LOCKED:
+            raise CoprocessorError(f"{where}: {_LOCKED}")
+        if is_new_pin:
+            self._log_out(token)
+        elif token.flags & TokenFlag.USER_PIN_FINAL_TRY:
+            raise CoprocessorError(
+                f"{where}: one more wrong PIN locks it, so the one that is kept is not tried; log "
+                "in to it once with a tool of its own, or create the adapter anew"
+            )
         pin = read_pin()
         try:
             session = token.open(rw=True, user_pin=_Pin(pin))
         except exceptions.UserAlreadyLoggedIn:  # by another URI of the same token
             session = token.open(rw=True)
+        except exceptions.PinLocked:
+            raise CoprocessorError(f"{where}: {_LOCKED}") from None
         except _PIN_REFUSED as error:
-            self._refused.add(str(uri))
-            raise CoprocessorError(f"{where}: refuses the PIN: {describe(error)}") from None
+            text = f"{where}: refuses the PIN: {describe(error)}"
+            raise PinRefusedError(text + _describe_tries(token)) from None
         finally:
             wipe(pin)
         opened = OpenToken(where, session, find_abilities(session))
         self._open[str(uri)] = opened
         return opened
+
+    def _log_out(self, token: Token) -> None:
+        """Log out of the token, which each of its users does again when he needs it."""
+        for name, known in list(self._open.items()):
+            if known.session.token.slot.slot_id == token.slot.slot_id:
+                self._forget(name)
 
     def _find(self, uri: TokenUri, where: str) -> Token:
         library = _load(self.path, where)
@@ -226,6 +253,14 @@ def get_module(path: Path) -> Module:
 def describe(error: Exception) -> str:
     """An error of PKCS#11 in its own words: their names, which hold no secret."""
     return f"{type(error).__name__}" + (f" ({error})" if str(error) else "")
+
+
+def _describe_tries(token: Token) -> str:
+    """What the token tells of the tries that are left."""
+    flags = token.slot.get_token().flags
+    if flags & TokenFlag.USER_PIN_LOCKED:
+        return f"; {_LOCKED}"
+    return "; one more wrong PIN locks it" if flags & TokenFlag.USER_PIN_FINAL_TRY else ""
 
 
 def _check(token: OpenToken) -> None:

@@ -62,3 +62,8 @@ def get_bytes(key: TokenKey, attribute: Attribute) -> bytes:
     value = key[attribute]
     assert isinstance(value, bytes)
     return value
+
+
+def is_kept(key: TokenKey) -> bool:
+    """The token lets nobody read the key, and does not wrap it either."""
+    return bool(key[Attribute.SENSITIVE]) and not key[Attribute.EXTRACTABLE]

@@ -9,6 +9,7 @@ from fusecrypt.keystore.adapter_store import AdapterStore
 from fusecrypt.keystore.coprocessor import AdapterInfo, Apqn, Fill, Register, RegisterState
 from fusecrypt.keystore.sealing import HostKey
 from fusecrypt.keystore.verification import make_mkvp
+from tests.lab import tokens
 
 #: A CCA-AESDATA XTS key of a real system, its master key unknown: the output of `zkey -V` in
 #: https://github.com/coreos/ignition/issues/1693.
@@ -36,6 +37,11 @@ def clear_key(key_bits: int, is_xts: bool) -> bytearray:
 def master_key(first: int) -> bytearray:
     """32 bytes that count up from ``first``."""
     return bytearray(range(first, first + 32))
+
+
+def pin(text: str = tokens.PIN) -> bytearray:
+    """The PIN of the tokens that tests make, or another."""
+    return bytearray(text.encode())
 
 
 def store_of(directory: Path) -> AdapterStore:

@@ -2,16 +2,14 @@
 soft token.
 """
 
-import itertools
 import os
 import sys
+from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
+from cryptography.hazmat.primitives.padding import PKCS7
 
 from fusecrypt.keystore.coprocessor import Apqn, Fill, Register
 from fusecrypt.keystore.coprocessors import Coprocessors
@@ -22,54 +20,17 @@ from fusecrypt.keystore.errors import (
     UnsupportedError,
 )
 from fusecrypt.keystore.keys import SecureKey
+from fusecrypt.keystore.pkcs11_token import Wrapping
 from fusecrypt.keystore.pkcs11_uri import TokenUri
+from fusecrypt.keystore.registers import Part
 from fusecrypt.keystore.tokens import KeyType
 from fusecrypt.keystore.verification import make_pattern
 from tests.lab import tokens
+from tests.unit.keystore.samples import pin
 
 APQN = Apqn(3, 0x39)
 BESIDE_OPENCRYPTOKI = tokens.BESIDE_OPENCRYPTOKI in os.environ
 KINDS = ["opencryptoki"] if BESIDE_OPENCRYPTOKI else ["soft", "soft-ep11", "softhsm"]
-_numbers = itertools.count()
-
-
-class Engine:
-    """What an engine has: two private keys, and the way to open blobs of both kinds."""
-
-    def __init__(self):
-        self._point = X25519PrivateKey.generate()
-        self._rsa = rsa.generate_private_key(65537, 3072)
-        self.public_key = (
-            self._point.public_key().public_bytes_raw()
-            + self._rsa.public_key().public_numbers().n.to_bytes(384, "big")
-        )
-
-    def open(self, blob):
-        if blob[0] == 1:
-            info = b"fusecrypt transport 1" + blob[1:33] + self.public_key[:32]
-            peer = X25519PublicKey.from_public_bytes(blob[1:33])
-            key = HKDF(hashes.SHA256(), 32, None, info).derive(self._point.exchange(peer))
-            return AESGCM(key).decrypt(blob[33:45], blob[45:], blob[:33])
-        assert blob[0] == 2
-        assert len(blob) == 3 + 384 * blob[2]
-        algorithm = {1: hashes.SHA1, 2: hashes.SHA256}[blob[1]]()
-        oaep = padding.OAEP(padding.MGF1(algorithm), algorithm, None)
-        return b"".join(
-            self._rsa.decrypt(blob[at : at + 384], oaep) for at in range(3, len(blob), 384)
-        )
-
-
-@pytest.fixture(scope="module")
-def engine():
-    return Engine()
-
-
-@pytest.fixture(scope="module")
-def softhsm(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        hsm = tokens.SoftHsm(tmp_path_factory.mktemp("softhsm"))
-        patch.setenv("SOFTHSM2_CONF", hsm.environment["SOFTHSM2_CONF"])
-        yield hsm
 
 
 @pytest.fixture(params=KINDS)
@@ -80,10 +41,10 @@ def adapters(request, tmp_path):
         made.create(APQN, "ep11" if request.param == "soft-ep11" else "cca")
     else:
         if request.param == "softhsm":
-            uri = request.getfixturevalue("softhsm").make(f"token {next(_numbers)}")
+            uri = request.getfixturevalue("make_token")()
         else:
-            uri = tokens.get_opencryptoki_uri()
-        made.create_token(APQN, TokenUri.parse(uri), bytearray(tokens.PIN.encode()))
+            uri = TokenUri.parse(tokens.get_opencryptoki_uri())
+        made.create_token(APQN, uri, pin())
     yield made
     if BESIDE_OPENCRYPTOKI:  # there is one token for all tests: without NEW, as a new one
         made.clear_new(APQN)
@@ -178,6 +139,47 @@ def test_a_master_key_is_changed_and_the_key_stays_the_same(adapters, key_type, 
         adapters.validate(key)  # two changes, and it is lost
 
 
+def unwrap(half, master_key):
+    """The key in one of a token's own tokens, by what is not our code."""
+    if half.wrapping is Wrapping.KEY_WRAP:
+        return aes_key_unwrap(master_key, half.wrapped)
+    assert half.wrapping is Wrapping.CBC_PAD
+    decryptor = Cipher(algorithms.AES(master_key), modes.CBC(half.iv)).decryptor()
+    unpadder = PKCS7(128).unpadder()
+    return unpadder.update(decryptor.update(half.wrapped)) + unpadder.finalize()
+
+
+def test_a_lost_master_key_is_made_again_of_its_parts(adapters, key_type, engine):
+    parts = [os.urandom(32) for _ in Part]
+    master_key = bytes(a ^ b ^ c for a, b, c in zip(*parts, strict=True))
+
+    def load():
+        for part, content in zip(Part, parts, strict=True):
+            info = adapters.load_part(APQN, part, bytearray(content))
+            assert (info.new.state is Fill.PARTIAL) == (part is not Part.LAST)
+        return info.new.mkvp
+
+    def set_new():
+        if key_type is KeyType.EP11_AES:
+            adapters.commit_new(APQN)
+        return adapters.set_new(APQN).current.mkvp
+
+    mkvp = load()
+    assert set_new() == mkvp
+    key = adapters.generate(key_type, 256, is_xts=True)
+    clear = engine.open(adapters.to_transport(key, engine.public_key).blob)
+    if key_type is KeyType.PKCS11_AES:
+        assert b"".join(unwrap(half, master_key) for half in key.halves) == clear
+    for _ in range(2):
+        adapters.load_random(APQN)
+        set_new()
+    with pytest.raises(MasterKeyChangedError, match=mkvp.hex()):
+        adapters.validate(key)
+    assert load() == mkvp
+    set_new()
+    assert engine.open(adapters.to_transport(key, engine.public_key).blob) == clear
+
+
 def test_new_is_cleared(adapters):
     first = adapters.load_random(APQN).new.mkvp
     assert adapters.clear_new(APQN).new.state is Fill.EMPTY
@@ -235,6 +237,7 @@ def test_another_kind_of_key_is_refused_by_name(adapters, key_type, engine):
 @pytest.mark.root
 @pytest.mark.skipif(BESIDE_OPENCRYPTOKI, reason="it is there")
 def test_the_same_of_the_software_token_of_opencryptoki():
+    files = [Path(__file__), Path(__file__).with_name("drivers") / "test_pkcs11_pin.py"]
     tokens.run_beside_opencryptoki(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *map(str, files)]
     )

@@ -3,7 +3,6 @@
 Python cannot promise it; this shows that the code at least leaves no copy of its own behind.
 """
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from fusecrypt.keystore.cca import unwrap_key
 from fusecrypt.keystore.coprocessor import Apqn, Register
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.keys import SecureKey
+from tests.unit.keystore.memory import read_memory
 from tests.unit.keystore.samples import FIRST, store_of
 
 PROGRAM = """
@@ -41,19 +41,6 @@ mark = bytearray(range(100, 164))
 print("ready", flush=True)
 sys.stdin.read()
 """
-
-
-def read_memory(pid):
-    """All writable memory of a process."""
-    parts = []
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        for line in maps:
-            match = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)
-            if match and "[v" not in line:
-                start, end = int(match[1], 16), int(match[2], 16)
-                memory.seek(start)
-                parts.append(memory.read(end - start))
-    return b"".join(parts)
 
 
 def test_no_key_stays_in_memory_after_use(directory):

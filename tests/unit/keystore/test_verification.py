@@ -6,7 +6,7 @@ No project publishes such patterns: zkey's definition, computed apart from this 
 import pytest
 
 from fusecrypt.keystore.errors import FormatError
-from fusecrypt.keystore.verification import make_mkvp, make_pattern
+from fusecrypt.keystore.verification import make_check_value, make_mkvp, make_pattern
 from tests.unit.keystore.samples import clear_key
 
 PATTERNS = [
@@ -27,6 +27,20 @@ PATTERNS = [
 )
 def test_the_pattern_of_a_master_key(key, mkvp):
     assert make_mkvp(bytearray(key)).hex() == mkvp
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (
+            bytes(32),
+            "dc95c078a2408989",
+        ),  # H of "The Galois/Counter Mode of Operation", test case 13
+        (bytes(range(32)), "f29000b62a499fd0"),  # by OpenSSL's command
+    ],
+)
+def test_the_check_value_of_a_master_key_in_a_token(key, value):
+    assert make_check_value(bytearray(key)).hex() == value
 
 
 @pytest.mark.parametrize(("key", "is_xts", "pattern"), PATTERNS)

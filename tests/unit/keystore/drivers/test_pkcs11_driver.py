@@ -1,7 +1,6 @@
 """A PKCS#11 token that is gone, refuses, hangs, or cannot do all that is wanted."""
 
 import ctypes
-import itertools
 import os
 import sys
 import threading
@@ -12,15 +11,13 @@ import pytest
 pytest.importorskip("pkcs11")
 
 import pkcs11
-from pkcs11 import Attribute, KeyType, MechanismFlag, ObjectClass
 
 from fusecrypt.keystore import tokens as token_formats
-from fusecrypt.keystore.coprocessor import Apqn, Fill, Register, Status
+from fusecrypt.keystore.coprocessor import Apqn, Register, Status
 from fusecrypt.keystore.coprocessors import Coprocessors
-from fusecrypt.keystore.drivers import pkcs11_abilities, pkcs11_keys, pkcs11_module
+from fusecrypt.keystore.drivers import pkcs11_abilities, pkcs11_module, pkcs11_registers
 from fusecrypt.keystore.errors import (
     BusyError,
-    ConfigError,
     CoprocessorError,
     FormatError,
     UnsupportedError,
@@ -28,74 +25,12 @@ from fusecrypt.keystore.errors import (
 from fusecrypt.keystore.keys import SecureKey
 from fusecrypt.keystore.pkcs11_token import Pkcs11Token, Wrapping
 from fusecrypt.keystore.pkcs11_uri import TokenUri
-from fusecrypt.keystore.registers import Part
 from fusecrypt.keystore.verification import make_pattern
 from tests.lab import tokens
-from tests.unit.keystore.test_driver_contract import Engine
+from tests.unit.keystore.samples import FIRST as APQN
+from tests.unit.keystore.samples import pin
 
-APQN = Apqn(3, 0x39)
 KEY = token_formats.KeyType.PKCS11_AES
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def engine():
-    return Engine()
-
-
-@pytest.fixture(scope="module")
-def softhsm(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        hsm = tokens.SoftHsm(tmp_path_factory.mktemp("softhsm"))
-        patch.setenv("SOFTHSM2_CONF", hsm.environment["SOFTHSM2_CONF"])
-        yield hsm
-
-
-@pytest.fixture
-def uri(softhsm):
-    return TokenUri.parse(softhsm.make(f"driver {next(_numbers)}"))
-
-
-def pin(text=tokens.PIN):
-    return bytearray(text.encode())
-
-
-@pytest.fixture
-def adapters(coprocessors, uri):
-    coprocessors.create_token(APQN, uri, pin())
-    return coprocessors
-
-
-@pytest.fixture
-def session(adapters, uri):
-    """Another application's, of which the token knows that it is logged in."""
-    adapters.list_info()
-    library = pkcs11.lib(uri.module_path)
-    # Not closed: that would log all of the process out.
-    return library.get_token(token_label=uri.token).open(rw=True)
-
-
-def test_a_master_key_is_an_object_that_cannot_leave_the_token(adapters, session):
-    adapters.load_random(APQN)
-    found = list(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY}))
-    assert sorted(key.label for key in found) == [
-        "fusecrypt AES master key CURRENT",
-        "fusecrypt AES master key NEW",
-    ]
-    info = adapters.list_info()[0]
-    for key in found:
-        assert key[Attribute.SENSITIVE]
-        assert key[Attribute.ALWAYS_SENSITIVE]
-        assert key[Attribute.NEVER_EXTRACTABLE]
-        assert not key[Attribute.DECRYPT]
-        assert key[Attribute.VALUE_LEN] == 32
-        mkvp = info.find_register(key.id)
-        assert mkvp is not None
-        assert key.label.endswith(mkvp)
-        # PKCS #11 3.0, 4.10.2: of a secret key, the first 3 bytes of zeros enciphered by it.
-        assert key[Attribute.CHECK_VALUE] == key.id[:3]
-        with pytest.raises(pkcs11.PKCS11Error):
-            _ = key[Attribute.VALUE]
 
 
 def test_nothing_of_an_operation_stays_in_the_token(adapters, session, engine):
@@ -137,13 +72,18 @@ def test_another_adapter_of_the_same_token_has_the_same_master_key(adapters, uri
 
 
 def test_what_a_token_has_no_way_for_is_refused_by_name(adapters, coprocessors):
-    with pytest.raises(UnsupportedError, match="made in it"):
-        adapters.load_part(APQN, Part.FIRST, bytearray(os.urandom(32)))
-    with pytest.raises(UnsupportedError, match="made in it"):
-        adapters.load_whole(APQN, bytearray(os.urandom(32)))
     coprocessors.create(Apqn(5, 0))
-    with pytest.raises(UnsupportedError, match="made in it"):
+    with pytest.raises(UnsupportedError, match="cannot be taken out of it, so none is cloned"):
         adapters.clone(Apqn(5, 0), APQN, Register.CURRENT)
+    with pytest.raises(CoprocessorError, match="other master keys than these"):
+        adapters.clone(APQN, Apqn(5, 0), Register.CURRENT)
+    with (
+        pytest.raises(UnsupportedError, match=r"cannot be taken out of it, so none is .* split"),
+        adapters.copied(APQN, Register.CURRENT),
+    ):
+        pass
+    with pytest.raises(UnsupportedError, match="commits nothing"):
+        adapters.commit_new(APQN)
     with pytest.raises(UnsupportedError, match="says nothing of exports"):
         adapters.generate(KEY, 256, is_xts=True, is_exportable=True)
     key = adapters.generate(KEY, 256, is_xts=True)
@@ -153,29 +93,6 @@ def test_what_a_token_has_no_way_for_is_refused_by_name(adapters, coprocessors):
         adapters.restrict(key)
     with pytest.raises(BusyError, match="no PKCS11"):
         adapters.create_token(Apqn(5, 1), TokenUri.parse("pkcs11:token=a?module-path=/m"), pin())
-
-
-def test_a_wrong_pin_is_tried_once_and_the_token_stays_unlocked(coprocessors, uri, directory):
-    for _ in range(2):
-        with pytest.raises(CoprocessorError, match="refuses the PIN: PinIncorrect"):
-            coprocessors.create_token(APQN, uri, pin("27182818"))
-        assert not list(directory.glob("*.adapter"))
-    coprocessors.create_token(APQN, uri, pin())
-    module = pkcs11_module.get_module(uri.find_module())
-    module._forget(str(uri))
-    with coprocessors._store.opened(APQN) as adapter:
-        adapter.master_keys.content[1] ^= 1
-        coprocessors._store.replace(adapter)
-    for said in ("refuses the PIN", "not tried again", "not tried again"):
-        assert said in coprocessors.list_info()[0].problem
-    coprocessors.remove(APQN)
-    assert coprocessors.create_token(APQN, uri, pin()).current.state is Fill.VALID
-
-
-@pytest.mark.parametrize("size", [0, 96])
-def test_a_pin_of_impossible_size_is_refused(coprocessors, uri, size):
-    with pytest.raises(ConfigError, match=f"PIN: {size} bytes"):
-        coprocessors.create_token(APQN, uri, bytearray(size))
 
 
 def test_a_token_that_is_not_there_is_named_and_others_go_on(adapters, uri, engine):
@@ -200,7 +117,7 @@ def test_a_token_that_went_away_says_so_and_comes_back(adapters, softhsm, uri, e
             lambda: adapters.to_transport(key, engine.public_key),
             lambda: adapters.generate(KEY, 256, is_xts=True),
         ):
-            with pytest.raises(CoprocessorError, match=r"03\.0039 cannot be .*token=driver"):
+            with pytest.raises(CoprocessorError, match=r"03\.0039 cannot be .*token=token"):
                 use()
         token, soft = adapters.list_info()
         assert token.status is Status.OFFLINE
@@ -217,7 +134,7 @@ def test_a_token_that_went_away_says_so_and_comes_back(adapters, softhsm, uri, e
 def test_a_token_that_hangs_is_not_waited_for(adapters, uri, monkeypatch):
     go_on = threading.Event()
     monkeypatch.setattr(pkcs11_module, "LOOK_TIMEOUT", 0.05)
-    monkeypatch.setattr(pkcs11_keys, "read_registers", lambda _: go_on.wait(20) and {})
+    monkeypatch.setattr(pkcs11_registers, "read_registers", lambda _: go_on.wait(20) and {})
     assert "does not answer within" in adapters.list_info()[0].problem
     assert "an earlier call still waits" in adapters.list_info()[0].problem
     monkeypatch.undo()
@@ -252,39 +169,6 @@ def test_a_lost_session_is_opened_again(adapters, uri, engine):
     key = adapters.generate(KEY, 256, is_xts=True)
     pkcs11.lib(uri.module_path).reinitialize()
     assert engine.open(adapters.to_transport(key, engine.public_key).blob)
-
-
-def test_set_goes_on_where_it_was_cut_short(adapters, engine, monkeypatch):
-    clear = bytearray(os.urandom(64))
-    key = adapters.import_clear(KEY, clear, is_xts=True)
-    for steps in (1, 2, 3):
-        adapters.load_random(APQN)
-        staged = adapters.reencipher(key, Register.NEW)
-        done = itertools.count(1)
-
-        def stop(step, *arguments, done=done, steps=steps):
-            if next(done) == steps:
-                raise CoprocessorError("cut short")
-            return step(*arguments)
-
-        with monkeypatch.context() as patch:
-            for name in ("__setitem__", "destroy"):
-                whole = getattr(pkcs11._pkcs11.Object, name)
-                patch.setattr(
-                    pkcs11._pkcs11.Object,
-                    name,
-                    lambda *a, whole=whole: stop(whole, *a),
-                )
-            with pytest.raises(CoprocessorError, match="cut short"):
-                adapters.set_new(APQN)
-        states = adapters.list_info()[0]
-        assert key.mkvp in (states.current.mkvp, states.old.mkvp)
-        assert staged.mkvp in (states.current.mkvp, states.new.mkvp)
-        if states.new.mkvp == staged.mkvp:
-            adapters.set_new(APQN)
-        assert engine.open(adapters.to_transport(staged, engine.public_key).blob) == bytes(clear)
-        assert engine.open(adapters.to_transport(key, engine.public_key).blob) == bytes(clear)
-        key = staged
 
 
 def limit(monkeypatch, **missing):
@@ -327,11 +211,20 @@ def test_what_may_be_clear_is_not_while_there_is_oaep(coprocessors, uri, engine)
 def test_other_limits_are_named(coprocessors, uri, monkeypatch):
     limit(monkeypatch, can_import=False)
     info = coprocessors.create_token(APQN, uri, pin())
-    assert "no RSA key pair that unwraps: no clear key can be imported" in info.limits
+    missing = "no RSA key pair that unwraps: no clear key can be imported, no master key loaded"
+    assert missing in info.limits
     with pytest.raises(CoprocessorError, match="no clear key can be imported"):
         coprocessors.import_clear(KEY, bytearray(os.urandom(32)), is_xts=False)
+    with pytest.raises(CoprocessorError, match="no master key loaded"):
+        coprocessors.load_whole(APQN, bytearray(os.urandom(32)))
     coprocessors.remove(APQN)
-    pkcs11_module.get_module(uri.find_module())._forget(str(uri))
+    monkeypatch.undo()
+    limit(monkeypatch, can_keep=False)
+    info = coprocessors.create_token(APQN, uri, pin())
+    assert "what it unwraps can be taken out again: no master key can be loaded" in info.limits
+    with pytest.raises(CoprocessorError, match="no master key can be loaded"):
+        coprocessors.load_whole(APQN, bytearray(os.urandom(32)))
+    coprocessors.remove(APQN)
     monkeypatch.undo()
     limit(monkeypatch, wrapping=None)
     with pytest.raises(CoprocessorError, match="it serves no keys"):
@@ -346,18 +239,6 @@ def test_the_other_key_wrap_serves_too(coprocessors, uri, engine, monkeypatch):
     assert isinstance(key.halves[0], Pkcs11Token)
     assert key.halves[0].wrapping is Wrapping.KEY_WRAP_PAD
     assert engine.open(coprocessors.to_transport(key, engine.public_key).blob) == bytes(clear)
-
-
-def test_a_master_key_that_could_leave_is_not_used(adapters, session):
-    session.generate_key(
-        KeyType.AES,
-        256,
-        label="fusecrypt AES master key NEW",
-        store=True,
-        capabilities=MechanismFlag.ENCRYPT | MechanismFlag.WRAP | MechanismFlag.UNWRAP,
-        template={Attribute.EXTRACTABLE: True},
-    )
-    assert "can be read or taken out" in adapters.list_info()[0].problem
 
 
 def test_a_backup_of_a_token_is_its_uri_and_pin(adapters, tmp_path, uri, engine):
