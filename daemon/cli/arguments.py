@@ -68,6 +68,22 @@ class Arguments:
             raise ConfigError(f"--{name}: got {value!r}; wanted: a number")
         return number
 
+    def get_text(self, name: str) -> str:
+        """The value of an option that the action cannot do without.
+
+        Raises:
+            ConfigError: it was not given.
+        """
+        self._want(name)
+        return self.options[name]
+
+    def get_number(self, name: str) -> int:
+        """The same as a number, see `number`."""
+        self._want(name)
+        number = self.number(name)
+        assert number is not None
+        return number
+
     def size(self, name: str) -> int | None:
         """An option's value as a number of bytes, with a unit or without.
 
@@ -81,6 +97,10 @@ class Arguments:
             return parse_size(value)
         except ConfigError as error:
             raise ConfigError(f"--{name}: {error}") from None
+
+    def _want(self, name: str) -> None:
+        if name not in self.options:
+            raise ConfigError(f"{self.verb}: wanted: --{name}")
 
     def check(self, allowed: frozenset[str], *, minimum: int, maximum: int, usage: str) -> None:
         """Refuse options that the action does not have, and a wrong number of arguments.

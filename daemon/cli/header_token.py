@@ -25,9 +25,7 @@ def run_add(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     Raises:
         MapperError: why not; then the header is as it was.
     """
-    description, keyslot = args.text("key-description"), args.number("key-slot")
-    if description is None:
-        raise ConfigError("token add: wanted: --key-description")
+    description, keyslot = args.get_text("key-description"), args.number("key-slot")
     is_unbound = args.has("unbound")
     if is_unbound and keyslot is not None:
         raise ConfigError("--unbound: not with --key-slot")
@@ -71,7 +69,7 @@ def run_export(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     Raises:
         MapperError: there is no such token; the file cannot be written.
     """
-    number = _get_token_id(args)
+    number = args.get_number("token-id")
     with (
         open_header(args, settings, output, read_only=True, only_luks2=True) as action,
         locating(action.file.path),
@@ -93,7 +91,7 @@ def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     Raises:
         MapperError: why not; then the header is as it was.
     """
-    number = _get_token_id(args)
+    number = args.get_number("token-id")
     with open_header(args, settings, output, only_luks2=True) as action:
         return _edit(action, number, lambda header: token_edit.remove_token(header, number))
 
@@ -104,9 +102,7 @@ def run_unassign(args: Arguments, settings: Settings, output: Output) -> ExitCod
     Raises:
         MapperError: why not; then the header is as it was.
     """
-    number, keyslot = _get_token_id(args), args.number("key-slot")
-    if keyslot is None:
-        raise ConfigError("token unassign: wanted: --key-slot")
+    number, keyslot = args.get_number("token-id"), args.get_number("key-slot")
 
     def change(header: Luks2Header) -> Luks2Header:
         return token_edit.unassign_token(header, number, keyslot)
@@ -133,13 +129,6 @@ def _edit(action: HeaderAction, number: int, change: token_edit.Edit) -> ExitCod
     if run_edit(action, change) is not None:
         action.finish({"token": number})
     return ExitCode.OK
-
-
-def _get_token_id(args: Arguments) -> int:
-    number = args.number("token-id")
-    if number is None:
-        raise ConfigError(f"{args.verb}: wanted: --token-id")
-    return number
 
 
 def _read_json(path: str | None) -> bytes:

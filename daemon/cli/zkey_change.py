@@ -30,7 +30,7 @@ def run_change(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     Raises:
         MapperError: why not; then it is as it was.
     """
-    name = get_name(args)
+    name = args.get_text("name")
     if not any(args.has(option) for option in _CHANGES):
         wanted = ", ".join(f"--{option}" for option in sorted(_CHANGES))
         raise ConfigError(f"zkey change: nothing to change; wanted: one of {wanted}")
@@ -79,7 +79,7 @@ def run_rename(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     Raises:
         MapperError: why not.
     """
-    name, new_name = get_name(args), _get_new_name(args)
+    name, new_name = args.get_text("name"), args.get_text("new-name")
     key = Repository(settings.zkey_repository).rename(name, new_name)
     if key.volumes and (key.volume_type == PLAIN or key.passphrase_path is not None):
         output.warn(
@@ -96,7 +96,7 @@ def run_copy(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     Raises:
         MapperError: why not.
     """
-    name, new_name = get_name(args), _get_new_name(args)
+    name, new_name = args.get_text("name"), args.get_text("new-name")
     key = Repository(settings.zkey_repository).copy(
         name, new_name, volumes=parse_volumes(args.text("volumes")), is_local=args.has("local")
     )
@@ -111,7 +111,7 @@ def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         DeclinedError: the one who was asked did not agree.
         MapperError: why not.
     """
-    name = get_name(args)
+    name = args.get_text("name")
     repository = Repository(settings.zkey_repository)
     is_forced = args.has("force") or output.is_quiet
     if not is_forced:
@@ -124,25 +124,6 @@ def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     repository.remove(name, is_forced=args.has("force"))
     output.json({"removed": name})
     return ExitCode.OK
-
-
-def get_name(args: Arguments) -> str:
-    """The key's name, which must be given.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    name = args.text("name")
-    if name is None:
-        raise ConfigError(f"{args.verb}: wanted: --name")
-    return name
-
-
-def _get_new_name(args: Arguments) -> str:
-    name = args.text("new-name")
-    if name is None:
-        raise ConfigError(f"{args.verb}: wanted: --new-name")
-    return name
 
 
 def _parse_list(args: Arguments, option: Literal["volumes", "apqns"]) -> ListChange | None:

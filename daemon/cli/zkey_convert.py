@@ -14,7 +14,6 @@ from .arguments import Arguments
 from .ask_yes import ask_yes
 from .output import Output
 from .secure_key_file import read_secure_key
-from .zkey_change import get_name
 from .zkey_reencipher import overwrite
 
 _ATTENTION = (
@@ -52,7 +51,7 @@ def _run_repository(
     args: Arguments, settings: Settings, output: Output, keystore: Keystore
 ) -> ExitCode:
     repository = Repository(settings.zkey_repository)
-    key = repository.get(get_name(args))
+    key = repository.get(args.get_text("name"))
     if key.kms:
         raise ConfigError(f"key {key.name!r}: is bound to {key.kms}")
     if key.is_pending:

@@ -16,7 +16,6 @@ from .dummy_passphrase import provide_dummy_passphrase
 from .new_file import write_new_file
 from .output import Output
 from .secure_key_file import read_secure_key
-from .zkey_change import get_name
 from .zkey_generate import choose_adapters, parse_apqns, parse_volumes
 from .zkey_record import describe_key
 
@@ -27,7 +26,7 @@ def run_import(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     Raises:
         MapperError: why not; then nothing was stored.
     """
-    name = get_name(args)
+    name = args.get_text("name")
     (path,) = args.positionals
     apqns = parse_apqns(args.text("apqns"))
     secure_key = read_secure_key(path)
@@ -62,7 +61,7 @@ def run_export(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         MapperError: why not; then there is none.
     """
     (path,) = args.positionals
-    key = Repository(settings.zkey_repository).get(get_name(args))
+    key = Repository(settings.zkey_repository).get(args.get_text("name"))
     write_new_file(path, key.token, "secure key")
     output.json({"name": key.name, "file": path, "size": len(key.token)})
     return ExitCode.OK
