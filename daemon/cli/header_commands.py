@@ -98,9 +98,9 @@ def _load_restore() -> Action:
 
 
 def _load_repair() -> Action:
-    from .header_backup import run_repair
+    from .header_repair import run
 
-    return run_repair
+    return run
 
 
 def _load_history() -> Action:

@@ -10,8 +10,8 @@ from ..config import Settings
 from ..exitcodes import ExitCode
 from ..header_history import Backup, HeaderHistory
 from .arguments import Arguments
-from .header_backup import restore_from
 from .header_change import HeaderAction, diff_headers, locating, open_header
+from .header_restore import restore_from
 from .output import Output, format_table
 from .source import open_for_reading
 
