@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 
 from ...dmcrypt.engine.client import Engine
@@ -23,7 +23,7 @@ from .header_change import HeaderAction, locating, open_header
 from .output import Output
 from .own_engine import run_engine
 from .secure_key_file import read_secure_key
-from .volume_passphrases import unlock_keyslots
+from .volume_passphrases import Unlocked, unlock_keyslots
 from .zkey_record import Finding, format_clear_bits, format_flag, split_pattern
 
 _OLD = (
@@ -59,6 +59,37 @@ class Place:
         """
         with locating(self.path):
             return self.volume.read(cipher)
+
+    @contextlib.contextmanager
+    def unlock(
+        self,
+        header: Luks2Header,
+        numbers: Collection[int] | None = None,
+        *,
+        only_one: bool = False,
+    ) -> Generator[Unlocked, None, None]:
+        """The keyslots that the passphrases open, as `unlock_keyslots`; errors say the path.
+
+        Without ``numbers`` every one that holds the volume key is asked for.
+        """
+        if numbers is None:
+            numbers = key_change.list_bound(header)
+        with (
+            unlock_keyslots(
+                self.engine, self.volume, header, numbers, self.args, self.path, only_one=only_one
+            ) as unlocked,
+            locating(self.path),
+        ):
+            yield unlocked
+
+    def check_heirs(self, header: Luks2Header, unlocked: Unlocked) -> None:
+        """Refuse to leave keyslots behind that were not unlocked, but for --force.
+
+        Raises:
+            MapperError: as `secure_volume.check_heirs`.
+        """
+        if not self.args.has("force"):
+            check_heirs(header, unlocked.numbers)
 
     def confirm(self, question: str, refusal: str) -> None:
         """Ask, unless nobody is to be asked.
@@ -162,13 +193,7 @@ def run_setkey(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             check_pattern(known, validation.pattern)
         if validation.register is Register.OLD:
             place.confirm(f"{_OLD}. Use the secure key as it is", "the volume key was not set")
-        numbers = key_change.list_bound(header)
-        with (
-            unlock_keyslots(
-                place.engine, place.volume, header, numbers, args, place.path
-            ) as unlocked,
-            locating(place.path),
-        ):
+        with place.unlock(header) as unlocked:
             old = place.volume.read_key(header, unlocked.key)
             if old == new:
                 output.warn(f"{place.path}: the secure key is the volume key already")
@@ -180,8 +205,7 @@ def run_setkey(args: Arguments, settings: Settings, output: Output) -> ExitCode:
                     "all data on the volume if you set the wrong volume key! Set it",
                     "the volume key was not set",
                 )
-            if not args.has("force"):
-                check_heirs(header, unlocked.numbers)
+            place.check_heirs(header, unlocked)
             place.volume.replace(unlocked.slots, new, validation.pattern)
         place.action.finish({"changed": True, "pattern": validation.pattern})
     return ExitCode.OK
@@ -204,15 +228,8 @@ def run_convert(args: Arguments, settings: Settings, output: Output) -> ExitCode
             "key can use. Convert",
             "was not converted",
         )
-        numbers = key_change.list_bound(header)
-        with (
-            unlock_keyslots(
-                place.engine, place.volume, header, numbers, args, place.path
-            ) as unlocked,
-            locating(place.path),
-        ):
-            if not args.has("force"):
-                check_heirs(header, unlocked.numbers)
+        with place.unlock(header) as unlocked:
+            place.check_heirs(header, unlocked)
             place.volume.replace(
                 unlocked.slots, new, validation.pattern, encryption=f"p{encryption}"
             )
@@ -232,10 +249,7 @@ def read_new_key(args: Arguments) -> SecureKey:
         ConfigError: none is given.
         FormatError: the file is none.
     """
-    path = args.text("volume-key-file")
-    if path is None:
-        raise ConfigError(f"{args.verb}: wanted: --volume-key-file")
-    return read_secure_key(path)
+    return read_secure_key(args.get_text("volume-key-file"))
 
 
 def check_mode(path: str, header: Luks2Header, key: SecureKey, cipher: str) -> str:
@@ -255,13 +269,7 @@ def check_mode(path: str, header: Luks2Header, key: SecureKey, cipher: str) -> s
 
 def _read_key(place: Place, header: Luks2Header) -> SecureKey:
     """The secure key in the header, of any keyslot that a passphrase opens."""
-    numbers = key_change.list_bound(header)
-    with (
-        unlock_keyslots(
-            place.engine, place.volume, header, numbers, place.args, place.path, only_one=True
-        ) as unlocked,
-        locating(place.path),
-    ):
+    with place.unlock(header, only_one=True) as unlocked:
         return place.volume.read_key(header, unlocked.key)
 
 

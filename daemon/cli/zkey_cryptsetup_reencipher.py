@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from ...dmcrypt.luks2 import Luks2Header, key_change, volume_key
+from ...dmcrypt.luks2 import Luks2Header, volume_key
 from ...dmcrypt.luks2.volume_key import Pending
 from ...keystore.coprocessor import Register
 from ...keystore.errors import ConfigError, MasterKeyChangedError
 from ..config import Settings
 from ..exitcodes import ExitCode
-from ..secure_volume import KnownKey, check_heirs, check_pattern, find_pattern
+from ..secure_volume import KnownKey, check_pattern, find_pattern
 from .arguments import Arguments
 from .header_change import locating
 from .output import Output
-from .volume_passphrases import unlock_keyslots
 from .zkey_cryptsetup import Place, open_place
 from .zkey_reencipher import make_wish
 
@@ -51,17 +50,12 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
 
 
 def _prepare(place: Place, header: Luks2Header) -> None:
-    args, volume = place.args, place.volume
-    numbers = key_change.list_bound(header)
-    with (
-        unlock_keyslots(place.engine, volume, header, numbers, args, place.path) as unlocked,
-        locating(place.path),
-    ):
-        if not args.has("force"):
-            check_heirs(header, unlocked.numbers)
+    volume = place.volume
+    with place.unlock(header) as unlocked:
+        place.check_heirs(header, unlocked)
         known = volume.validate(volume.read_key(header, unlocked.key))
         check_pattern(find_pattern(header), known.validation.pattern)
-        plan = make_wish(args).plan(known.validation.register)
+        plan = make_wish(place.args).plan(known.validation.register)
         new = volume.reencipher(known, plan.target)
         if new == known.key:
             raise ConfigError(f"is enciphered with the {plan.target} master key already")
@@ -82,14 +76,9 @@ def _prepare(place: Place, header: Luks2Header) -> None:
 
 
 def _complete(place: Place, header: Luks2Header, pending: tuple[Pending, ...]) -> None:
-    args, volume = place.args, place.volume
+    volume = place.volume
     waiting = [each.unbound for each in pending]
-    with (
-        unlock_keyslots(
-            place.engine, volume, header, waiting, args, place.path, only_one=True
-        ) as unlocked,
-        locating(place.path),
-    ):
+    with place.unlock(header, waiting, only_one=True) as unlocked:
         key = volume.read_key(header, unlocked.key)
         try:
             known = volume.validate(key)
@@ -109,7 +98,7 @@ def _complete(place: Place, header: Luks2Header, pending: tuple[Pending, ...]) -
         _replace_by_current(place, header, known)
         return
     with locating(place.path):
-        volume.activate(pending, may_drop=args.has("force"))
+        volume.activate(pending, may_drop=place.args.has("force"))
     _say_done(place)
     numbers = tuple(each.original for each in pending)
     _finish(place, "completed", known.validation.register, numbers)
@@ -117,14 +106,9 @@ def _complete(place: Place, header: Luks2Header, pending: tuple[Pending, ...]) -
 
 def _replace_by_current(place: Place, header: Luks2Header, known: KnownKey) -> None:
     """Two changes of the master key since it was staged: what waits goes on from OLD."""
-    args, volume = place.args, place.volume
-    numbers = key_change.list_bound(header)
-    with (
-        unlock_keyslots(place.engine, volume, header, numbers, args, place.path) as unlocked,
-        locating(place.path),
-    ):
-        if not args.has("force"):
-            check_heirs(header, unlocked.numbers)
+    volume = place.volume
+    with place.unlock(header) as unlocked:
+        place.check_heirs(header, unlocked)
         new = volume.reencipher(known, Register.CURRENT)
         volume.replace(unlocked.slots, new, known.validation.pattern)
     _say_done(place)
