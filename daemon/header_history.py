@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ..dmcrypt.old_header import OldHeader
+from ..keystore.atomic_file import sync_directory
 from ..keystore.errors import AccessError, NotFoundError
 
 #: Backups of one volume; older ones are removed when a new one is made.
@@ -59,7 +60,7 @@ class HeaderHistory:
             for each in (self._directory, directory):
                 each.mkdir(mode=0o700, exist_ok=True)
             _write(path, old)
-            _sync(directory)
+            sync_directory(directory)
             self._prune(directory)
         except OSError as error:
             raise AccessError(
@@ -175,11 +176,3 @@ def _remove(path: Path) -> None:
     finally:
         os.close(fd)
     path.unlink()
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

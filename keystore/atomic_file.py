@@ -72,7 +72,7 @@ def remove_file(path: Path) -> None:
     """
     try:
         path.unlink()
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -87,7 +87,7 @@ def move_file(path: Path, to: Path) -> None:
     """
     try:
         os.rename(path, to)  # noqa: PTH104
-        _sync_directory(to.parent)
+        sync_directory(to.parent)
     except OSError as error:
         raise AccessError(f"moving {path}: {error.strerror}") from error
 
@@ -101,7 +101,7 @@ def link_file(path: Path, to: Path) -> None:
     """
     try:
         os.link(path, to)
-        _sync_directory(to.parent)
+        sync_directory(to.parent)
     except FileExistsError:
         raise
     except OSError as error:
@@ -143,7 +143,7 @@ def _write(
         else:
             os.rename(beside, path)  # noqa: PTH104
             beside = None
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except FileExistsError:
         raise
     except OSError as error:
@@ -159,7 +159,12 @@ def _set_access(fd: int, mode: int, group: int | None) -> None:
     os.fchmod(fd, mode)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make names that were made, changed or removed there last.
+
+    Raises:
+        OSError: the file system refuses.
+    """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -14,12 +14,19 @@ from ...dmcrypt.engine.messages import KeyForm
 from ...dmcrypt.luks2 import Luks2Header, key_change
 from ...dmcrypt.luks_change import AnyHeader
 from ...dmcrypt.units import SECTOR_SIZE
-from ...keystore.errors import ConfigError, PolicyError, UnsupportedError
+from ...keystore.errors import (
+    AccessError,
+    BusyError,
+    ConfigError,
+    PolicyError,
+    UnsupportedError,
+)
 from ...keystore.keys import ProtectedKey
 from ..exitcodes import ExitCode
 from .arguments import Arguments
 from .header_change import NotConfirmedError
 from .key_input import make_key_options, make_prompt, provide_key
+from .new_file import make_new_file
 from .output import Output
 from .own_engine import load_secret, run_engine
 from .passphrase import ask_terminal, is_terminal
@@ -150,23 +157,13 @@ def _confirm(args: Arguments) -> None:
 
 @contextlib.contextmanager
 def _new_key_file(path: str) -> Generator[int, None, None]:
-    """A file (0400) that was not there, durable at the end; none if the key does not get there.
+    """A file (0400) that was not there; none if the key does not get there.
 
     Raises:
         ConfigError: there is one already, or it cannot be made.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags, 0o400)
-    except FileExistsError:
-        raise ConfigError(f"volume key file {path}: exists, and is not overwritten") from None
-    except OSError as error:
-        raise ConfigError(f"volume key file {path}: cannot make it: {error.strerror}") from None
-    try:
-        yield fd
-        os.fsync(fd)
-    except BaseException:
-        os.unlink(path)  # noqa: PTH108 - as the user wrote it
-        raise
-    finally:
-        os.close(fd)
+        with make_new_file(path, "volume key file", mode=0o400) as fd:
+            yield fd
+    except (BusyError, AccessError) as error:
+        raise ConfigError(str(error)) from None

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from pathlib import Path
 
+from ...keystore.atomic_file import sync_directory
 from ...keystore.errors import AccessError, BusyError
 
 
-def write_new_file(
-    path: str, data: bytes | Iterable[bytes], what: str, *, mode: int = 0o600
-) -> None:
-    """Make a file with ``data``; on disk when this returns. Works where links do not.
+@contextlib.contextmanager
+def make_new_file(path: str, what: str, *, mode: int = 0o600) -> Generator[int, None, None]:
+    """A descriptor to write a new file; on disk at the end. Works where links do not.
 
     Raises:
         BusyError: there is a file already.
-        AccessError: it cannot be written; then there is none.
+        AccessError: it cannot be made or written. After any error within there is none.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
@@ -25,22 +27,29 @@ def write_new_file(
     except OSError as error:
         raise AccessError(f"{what} {path}: cannot make it: {error.strerror}") from None
     try:
+        yield fd
+        os.fsync(fd)
+        sync_directory(Path(path).parent)
+    except OSError as error:
+        Path(path).unlink()
+        raise AccessError(f"{what} {path}: cannot write it: {error.strerror}") from None
+    except BaseException:
+        Path(path).unlink()
+        raise
+    finally:
+        os.close(fd)
+
+
+def write_new_file(
+    path: str, data: bytes | Iterable[bytes], what: str, *, mode: int = 0o600
+) -> None:
+    """Make a file with ``data``.
+
+    Raises:
+        BusyError, AccessError: as `make_new_file`.
+    """
+    with make_new_file(path, what, mode=mode) as fd:
         for piece in [data] if isinstance(data, bytes) else data:
             view = memoryview(piece)
             while view:
                 view = view[os.write(fd, view) :]
-        os.fsync(fd)
-        _sync_directory(os.path.dirname(path) or ".")  # noqa: PTH120 - as the user wrote it
-    except OSError as error:
-        os.unlink(path)  # noqa: PTH108
-        raise AccessError(f"{what} {path}: cannot write it: {error.strerror}") from None
-    finally:
-        os.close(fd)
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
