@@ -61,7 +61,7 @@ PROOFS = {
     "12": Proof(),
     "13": Proof({"zkey/disk.skey": "mk1"}, {"volume": ("mk1", BOTH)}),
     "14": Proof(),
-    "15": Proof(),
+    "15": Proof({}, {"volume": (None, BOTH)}),
     "16": Proof(),
     "20": Proof({"zkey/luks.skey": "mk1", "zkey/plain.skey": "mk1"},
                 {"luks.img": ("mk1", ("zkey/luks.pass", "another"))}, {"plain.img": 512}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ...keystore.control_points import ControlPoint
 from ...keystore.coprocessor import (
     MODE_ACCEL,
     MODE_CCA,
@@ -13,6 +14,7 @@ from ...keystore.coprocessor import (
     PKEY_DRIVER,
     AdapterInfo,
     Apqn,
+    SeState,
 )
 from ...keystore.errors import ConfigError, CoprocessorError, NotFoundError
 from ..config import Settings
@@ -139,6 +141,7 @@ def run_show(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         f"  created:     {adapter.created}",
         *(describe_token(adapter) if adapter.uri else _describe_problem(adapter)),
         *(["  imprint:     yes, without master keys"] if adapter.is_imprint else ()),
+        *_describe_guest(adapter),
         f"  {'WK' if adapter.mode == MODE_EP11 else 'AES'} master key registers:",
         f"    NEW:       {adapter.new.state} {adapter.new}",
         f"    CURRENT:   {adapter.current.state} {adapter.current}",
@@ -146,6 +149,19 @@ def run_show(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     ):
         output.line(line)
     return ExitCode.OK
+
+
+def _describe_guest(adapter: AdapterInfo) -> list[str]:
+    """What only EP11 domains have."""
+    if adapter.se_state is SeState.ILLICIT:
+        return []
+    off = [str(point) for point in ControlPoint if point not in adapter.control_points]
+    with_secret = "" if adapter.association is None else f", with secret {adapter.association}"
+    return [
+        f"  guest:       {adapter.se_state}{with_secret}",
+        *([f"  session:     {adapter.session.hex()}"] if adapter.session else ()),
+        f"  forbidden:   {', '.join(off) or 'nothing, all control points are on'}",
+    ]
 
 
 def _describe_problem(adapter: AdapterInfo) -> list[str]:

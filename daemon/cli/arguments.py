@@ -16,6 +16,7 @@ from ...keystore.errors import ConfigError, UnsupportedError
 from .device_options import CHZCRYPT, LSZCRYPT
 from .master_key_options import MASTER_KEY
 from .options import CRYPTSETUP, Kind, Vocabulary
+from .pvsecret_options import PVSECRET
 from .zkey_cryptsetup_options import ZKEY_CRYPTSETUP
 from .zkey_options import ZKEY
 
@@ -25,6 +26,7 @@ VOCABULARIES: Final = {
     "zkey-cryptsetup": ZKEY_CRYPTSETUP,
     "lszcrypt": LSZCRYPT,
     "chzcrypt": CHZCRYPT,
+    "pvsecret": PVSECRET,
     "master-key": MASTER_KEY,
 }
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from ...keystore.adapters import Change
+from ...keystore.coprocessor import Apqn
 from ...keystore.errors import ConfigError, CoprocessorError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from ..keystored.client import Keystore
+from ..keystored.guest_client import GuestKeystore
 from .arguments import Arguments
 from .crypto_device import choose_devices
 from .output import Output
@@ -20,15 +22,18 @@ _CHANGES: Final = {
     "config-off": Change.DECONFIGURE,
 }
 _OF_CARDS: Final = ("config-on", "config-off")
+_OF_GUEST: Final = ("se-bind", "se-associate", "se-unbind")
 
 
 def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
-    """Set cards and domains online, offline, configured or deconfigured."""
-    given = [name for name in _CHANGES if args.has(name)]
+    """Set cards and domains online, offline, configured or deconfigured, or bind a domain."""
+    given = [name for name in (*_CHANGES, *_OF_GUEST) if args.has(name)]
     if len(given) != 1:
-        wanted = ", ".join(f"--{name}" for name in _CHANGES)
+        wanted = ", ".join(f"--{name}" for name in (*_CHANGES, *_OF_GUEST))
         raise ConfigError(f"chzcrypt: wanted: one of {wanted}")
     (name,) = given
+    if name in _OF_GUEST:
+        return _change_queue(args, settings, output, name)
     if args.has("all") == bool(args.positionals):
         raise ConfigError("chzcrypt: wanted: --all, or devices")
     if name in _OF_CARDS:
@@ -46,6 +51,26 @@ def run_checkstop(args: Arguments, settings: Settings, output: Output) -> ExitCo
 def run_recover(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """End the drill."""
     return _change(args, settings, output, Change.RECOVER)
+
+
+def _change_queue(args: Arguments, settings: Settings, output: Output, name: str) -> ExitCode:
+    """What concerns the secure guest is done to one domain."""
+    if args.has("all") or len(args.positionals) != 1:
+        raise ConfigError(f"--{name}: wanted: one CARD.DOMAIN")
+    apqn = Apqn.parse(args.positionals[0])
+    keystore = GuestKeystore(settings)
+    if name == "se-bind":
+        info = keystore.bind(apqn)
+    elif name == "se-unbind":
+        info = keystore.unbind(apqn)
+    else:
+        index = args.number(name)
+        assert index is not None
+        info = keystore.associate(apqn, index)
+    output.json({"devices": {str(apqn): str(info.se_state)}})
+    if args.has("verbose"):
+        output.line(f"{apqn} is {info.se_state}")
+    return ExitCode.OK
 
 
 def _change(args: Arguments, settings: Settings, output: Output, change: Change) -> ExitCode:

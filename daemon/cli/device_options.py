@@ -42,6 +42,9 @@ CHZCRYPT: Final = Vocabulary(
         "all": make_flag("All cards", "a"),
         "config-on": make_flag("Give the cards to this machine"),
         "config-off": make_flag("Take the cards from this machine"),
+        "se-bind": make_flag("Give a domain to the secure guest"),
+        "se-associate": Option("Have this secret make the session of a bound domain", "INDEX"),
+        "se-unbind": make_flag("Take a domain from the secure guest"),
     },
     unsupported=frozenset(
         {
@@ -50,9 +53,6 @@ CHZCRYPT: Final = Vocabulary(
             "poll-thread-disable",
             "poll-thread-enable",
             "poll-timeout",
-            "se-associate",
-            "se-bind",
-            "se-unbind",
         }
     ),
     more_short_names={

@@ -6,6 +6,7 @@ from typing import Final
 
 from .command import Action, Command
 from .device_options import DEVICE_COMMON
+from .guest_commands import GUEST_COMMANDS
 from .zkey_commands import ZKEY_COMMANDS
 
 
@@ -362,10 +363,12 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         maximum=1,
     ),
     "chzcrypt": Command(
-        "chzcrypt -e|-d|--config-on|--config-off -a | DEVICE…",
-        "Set cards and domains online, offline, configured or deconfigured",
+        "chzcrypt -e|-d|--config-on|--config-off -a | DEVICE… or"
+        " chzcrypt --se-bind|--se-associate INDEX|--se-unbind CARD.DOMAIN",
+        "Set cards and domains online, offline, configured or deconfigured, or bind a domain",
         _load_chzcrypt,
-        frozenset({"enable", "disable", "all", "config-on", "config-off"}),
+        frozenset({"enable", "disable", "all", "config-on", "config-off"})
+        | {"se-bind", "se-associate", "se-unbind"},
         maximum=256,
         common=DEVICE_COMMON,
     ),
@@ -389,5 +392,6 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         maximum=256,
         common=DEVICE_COMMON,
     ),
+    **GUEST_COMMANDS,
     **ZKEY_COMMANDS,
 }

@@ -11,6 +11,7 @@ from ...keystore.coprocessor import (
     MODE_EP11,
     MODE_PKCS11,
     AdapterInfo,
+    SeState,
     Status,
 )
 from ...keystore.errors import ConfigError, CoprocessorError
@@ -38,6 +39,7 @@ _MORE_COLUMNS: Final = (
     ("FUNCTIONS", 10, False),
     ("DRIVER", 11, False),
 )
+_GUEST_COLUMN: Final = ("SESTAT", 7, False)
 _SERIAL_COLUMNS: Final = (*_COLUMNS[:4], ("SERIALNR", 8, False))
 _MODES: Final = {
     MODE_CCA: "CCA-Coproc",
@@ -82,6 +84,8 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
 def _list(chosen: Sequence[AdapterInfo], args: Arguments) -> list[str]:
     is_serial, is_verbose = args.has("serial"), args.has("verbose")
     columns = _SERIAL_COLUMNS if is_serial else _COLUMNS + (_MORE_COLUMNS if is_verbose else ())
+    if columns[-1] is _MORE_COLUMNS[-1] and any(_can_be_bound(adapter) for adapter in chosen):
+        columns = (*columns, _GUEST_COLUMN)
     lines = [_make_line(columns, [name for name, _, _ in columns])]
     lines.append("-" * len(lines[0]))
     shows_cards = not args.has("queueonly") and not any("." in w for w in args.positionals)
@@ -96,6 +100,10 @@ def _list(chosen: Sequence[AdapterInfo], args: Arguments) -> list[str]:
         if shows_queues:
             lines.append(_make_line(columns, _make_cells(str(adapter.apqn), [adapter], columns)))
     return lines
+
+
+def _can_be_bound(adapter: AdapterInfo) -> bool:
+    return adapter.se_state is not SeState.ILLICIT
 
 
 def _make_cells(
@@ -115,6 +123,8 @@ def _make_cells(
         "HWTYPE": str(first.level - _FIRST_LEVEL + _FIRST_HARDWARE_TYPE) if first.level else "-",
         "DRIVER": "pkcs11" if first.mode == MODE_PKCS11 else first.driver,
     }
+    if "." in name and first.mode != MODE_PKCS11:  # a domain, as a guest sees it
+        cells["SESTAT"] = str(first.se_state)
     return [cells.get(column, "-") for column, _, _ in columns]
 
 

@@ -156,6 +156,8 @@ OPTIONS: Final[dict[str, Option]] = {
     "allow-clear-in-keystored": make_flag(
         "Let a token that cannot wrap by RSA-OAEP give keys to keystored in the clear"
     ),
+    "set": Option("Turn this control point on", "NAME", kind=Kind.LIST),
+    "clear": Option("Turn this control point off", "NAME", kind=Kind.LIST),
     "no-master-key": make_flag("Leave the adapter's master-key registers empty"),
     # of the kernel's dm-crypt only
     "disable-keyring": make_flag("Accepted; the kernel's keyring is never used"),

@@ -186,7 +186,7 @@ def test_zkeys_options_are_its_own_and_may_be_cut_short(line: str) -> None:
         ("zkey gen -N n -l v", ConfigError, "volume 'v': wanted PATH:DMNAME"),
         ("zkey validate f -N n", ConfigError, "--name: only for keys of the repository"),
         ("lszcrypt -b -d", ConfigError, "wanted: one of"),
-        ("chzcrypt --se-bind 3.39", UnsupportedError, "--se-bind: not supported"),
+        ("chzcrypt --poll-timeout 3", UnsupportedError, "--poll-timeout: not supported"),
         ("chzcrypt -q 3", UnsupportedError, "-q: not supported"),
         ("chzcrypt 3.39", ConfigError, "one of --enable, --disable"),
         ("chzcrypt -e -d 3.39", ConfigError, "one of --enable, --disable"),

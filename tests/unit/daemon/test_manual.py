@@ -45,7 +45,7 @@ def test_every_action_is_in_the_synopsis(name: str) -> None:
 
 def test_every_option_of_zkey_and_lszcrypt_is_described() -> None:
     described = set(re.findall(r"--([a-z][a-z0-9_-]+)", ZKEY))
-    names = ("zkey", "lszcrypt", "chzcrypt")
+    names = ("zkey", "lszcrypt", "chzcrypt", "pvsecret")
     options = {name: o for tool in names for name, o in VOCABULARIES[tool].options.items()}
     # The example makes an adapter.
     assert described - {"mode"} == options.keys()
