@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "arena.h"
 #include "cipher_benchmark.h"
@@ -196,39 +195,6 @@ void key_of_table(struct request *r)
                  ? -ENODATA : decode_hex(held->secret.bytes + in.offset, in.size, &key);
     secrets_release(&r->engine->secrets, held);
     answer_with_key(r, rc, key, in.size);
-}
-
-void key_show(struct request *r)
-{
-    static const char DIGITS[] = "0123456789abcdef";
-    struct wire_show_key in;
-    struct wire_token token;
-    uint8_t *key = NULL;
-    size_t size = 0;
-
-    memcpy(&in, r->body, sizeof in);
-    int rc = device_table_copy_token(&r->engine->devices, in.node, in.segment, &token);
-    if (rc == 0 && session_is_imported(&token))
-        rc = -EACCES;
-    if (rc == 0)
-        rc = session_unwrap(&token, &key, &size);
-    uint8_t *text = rc == 0 ? arena_alloc(2 * size) : NULL;
-    if (rc == 0 && text == NULL)
-        rc = -ENOSPC;
-    for (size_t i = 0; i < size && rc == 0; i++) {
-        text[2 * i] = (uint8_t)DIGITS[key[i] >> 4];
-        text[2 * i + 1] = (uint8_t)DIGITS[key[i] & 15];
-    }
-    for (size_t at = 0; at < 2 * size && rc == 0;) {
-        const ssize_t n = write(r->fds[0], text + at, 2 * size - at);
-        if (n > 0)
-            at += (size_t)n;
-        else if (n == 0 || errno != EINTR)
-            rc = n == 0 ? -EIO : -errno;
-    }
-    arena_free(text);
-    arena_free(key);
-    request_finish(r, rc, NULL, 0);
 }
 
 void key_load(struct request *r)

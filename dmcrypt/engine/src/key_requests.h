@@ -13,7 +13,6 @@ void key_load(struct request *r);
 void key_plain(struct request *r);
 void key_loopaes(struct request *r);
 void key_of_table(struct request *r);
-void key_show(struct request *r);
 void key_make_digest(struct request *r);
 void key_benchmark(struct request *r);
 void key_benchmark_cipher(struct request *r);

@@ -18,4 +18,7 @@ int key_text_write(int fd, const uint8_t *key, size_t size, uint32_t form);
 /** WIRE_WRITE_KEY. */
 void key_write(struct request *r);
 
+/** WIRE_SHOW_KEY. */
+void key_show(struct request *r);
+
 #endif

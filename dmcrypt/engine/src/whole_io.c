@@ -36,3 +36,19 @@ int pwrite_whole(int fd, const void *buf, size_t size, uint64_t offset)
     }
     return 0;
 }
+
+int write_whole(int fd, const void *buf, size_t size)
+{
+    const uint8_t *from = buf;
+
+    while (size > 0) {
+        ssize_t n = write(fd, from, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        from += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
