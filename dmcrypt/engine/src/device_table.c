@@ -182,55 +182,67 @@ int device_table_resume(struct device_table *t, uint64_t node, struct parked **p
     return rc;
 }
 
-int device_table_resize(struct device_table *t, uint64_t node, uint64_t size, struct parked **parked)
+/* Bring a device in use to rest for a change. On success it is held, and its lock, until end_change. */
+static int begin_change(struct device_table *t, uint64_t node, struct device **changed)
 {
     struct device *dev = device_table_find(t, node);
-    int rc = -ENODEV;
+    int rc = -EBUSY;
 
-    *parked = NULL;
     if (dev == NULL)
         return -ENODEV;
-    if (!device_begin_suspension(t, dev, false)) {
-        device_table_leave(t, dev);
-        return -EBUSY;
+    if (device_begin_suspension(t, dev, false)) {
+        device_drain(t, dev, 1, NULL);
+        pthread_mutex_lock(&dev->lock);
+        if (atomic_load(&dev->state) == DEVICE_SUSPENDING) {
+            *changed = dev;
+            return 0;
+        }
+        pthread_mutex_unlock(&dev->lock);
+        rc = -ENODEV; /* removed meanwhile */
     }
-    device_drain(t, dev, 1, NULL);
-    pthread_mutex_lock(&dev->lock);
-    if (atomic_load(&dev->state) == DEVICE_SUSPENDING) {
-        rc = table_resize(dev->table, size, dev->sector_size, dev->read_only);
-        if (rc == 0)
-            dev->size = size;
-        *parked = device_end_suspension(t, dev);
-    }
+    device_table_leave(t, dev);
+    return rc;
+}
+
+static struct parked *end_change(struct device_table *t, struct device *dev)
+{
+    struct parked *parked = device_end_suspension(t, dev);
+
     pthread_mutex_unlock(&dev->lock);
     device_table_leave(t, dev);
+    return parked;
+}
+
+int device_table_resize(struct device_table *t, uint64_t node, uint64_t size, struct parked **parked)
+{
+    struct device *dev = NULL;
+    int rc = begin_change(t, node, &dev);
+
+    *parked = NULL;
+    if (rc != 0)
+        return rc;
+    rc = table_resize(dev->table, size, dev->sector_size, dev->read_only);
+    if (rc == 0)
+        dev->size = size;
+    *parked = end_change(t, dev);
     return rc;
 }
 
 int device_table_refresh(struct device_table *t, uint64_t node, bool discards, struct parked **parked)
 {
-    struct device *dev = device_table_find(t, node);
-    int rc = -ENODEV;
+    struct device *dev = NULL;
+    int rc = begin_change(t, node, &dev);
 
     *parked = NULL;
-    if (dev == NULL)
-        return -ENODEV;
-    if ((discards && dev->read_only) || !device_begin_suspension(t, dev, false)) {
-        rc = dev->read_only ? -EROFS : -EBUSY;
-        device_table_leave(t, dev);
+    if (rc != 0)
         return rc;
-    }
-    device_drain(t, dev, 1, NULL);
-    pthread_mutex_lock(&dev->lock);
-    if (atomic_load(&dev->state) == DEVICE_SUSPENDING) {
+    if (discards && dev->read_only)
+        rc = -EROFS;
+    else
         dev->discards = discards;
-        if (discards)
-            table_read_holes(dev->table, dev->sector_size);
-        *parked = device_end_suspension(t, dev);
-        rc = 0;
-    }
-    pthread_mutex_unlock(&dev->lock);
-    device_table_leave(t, dev);
+    if (rc == 0 && discards)
+        table_read_holes(dev->table, dev->sector_size);
+    *parked = end_change(t, dev);
     return rc;
 }
 

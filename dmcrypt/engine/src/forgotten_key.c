@@ -133,10 +133,8 @@ struct parked *device_table_set_alone(struct device_table *t)
         for (struct device *dev = t->buckets[i]; dev != NULL; dev = dev->next_in_bucket) {
             pthread_mutex_lock(&dev->lock);
             if (dev->wants_key)
-                *last = parked_take(t, dev);
+                last = parked_append(last, parked_take(t, dev));
             pthread_mutex_unlock(&dev->lock);
-            while (*last != NULL)
-                last = &(*last)->next;
         }
     pthread_mutex_unlock(&t->parking_lock);
     pthread_rwlock_unlock(&t->lock);
@@ -181,10 +179,8 @@ static void let_go_on(struct device_table *t, const struct stopped *stopped, str
                 continue;
             found++;
             pthread_mutex_lock(&dev->lock);
-            *last = device_end_suspension(t, dev);
+            last = parked_append(last, device_end_suspension(t, dev));
             pthread_mutex_unlock(&dev->lock);
-            while (*last != NULL)
-                last = &(*last)->next;
         }
 }
 

@@ -103,6 +103,14 @@ struct parked *parked_take(struct device_table *t, struct device *dev)
     return parked;
 }
 
+struct parked **parked_append(struct parked **last, struct parked *more)
+{
+    *last = more;
+    while (*last != NULL)
+        last = &(*last)->next;
+    return last;
+}
+
 /* With t->parking_lock held. */
 static struct parked *take_one(struct device_table *t, struct device *dev, uint64_t unique)
 {
@@ -154,10 +162,8 @@ struct parked *device_table_refuse(struct device_table *t)
     for (unsigned i = 0; i < DEVICE_BUCKETS; i++)
         for (struct device *dev = t->buckets[i]; dev != NULL; dev = dev->next_in_bucket) {
             pthread_mutex_lock(&dev->lock);
-            *last = parked_take(t, dev);
+            last = parked_append(last, parked_take(t, dev));
             pthread_mutex_unlock(&dev->lock);
-            while (*last != NULL)
-                last = &(*last)->next;
         }
     pthread_mutex_unlock(&t->parking_lock);
     pthread_rwlock_unlock(&t->lock);

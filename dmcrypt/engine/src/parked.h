@@ -7,6 +7,9 @@
 /** All that waits for a device; with dev->lock held. */
 struct parked *parked_take(struct device_table *t, struct device *dev);
 
+/** Put a list behind another, which ends at `last`. @return where both end */
+struct parked **parked_append(struct parked **last, struct parked *more);
+
 /** CLOCK_MONOTONIC. */
 uint64_t monotonic_milliseconds(void);
 
