@@ -71,7 +71,8 @@ static bool is_aescipher(const uint8_t *t)
 
     return t[0] == CCA_INTERNAL && t[1] == 0 && t[4] == VERSION_AESCIPHER && is_zero(t + 5, 3) && t[8] == 3
            && t[9] == 1 && is_zero(t + 18, 8) && t[26] == 2 && t[27] == 2 && t[28] <= 1 && t[29] == 0
-           && t[30] == 1 && t[31] == 0 && get16(t + 32) == 26 && is_zero(t + 34, 4) && t[40] == 0 && t[41] == 2 && get16(t + 42) == 1 && t[44] == 2 && t[49] == 3
+           && t[30] == 1 && t[31] == 0 && get16(t + 32) == 26 && is_zero(t + 34, 4) && t[40] == 0 && t[41] == 2
+           && get16(t + 42) == 1 && t[44] == 2 && t[49] == 3
            && (payload_bits == 640 || (t[28] == 0 && (payload_bits == 512 || payload_bits == 576)))
            && length == AESCIPHER_HEAD + payload_bits / 8 && is_zero(t + length, AESCIPHER_SIZE - length);
 }
@@ -142,7 +143,8 @@ bool secure_key_is_whole(const uint8_t *bytes, size_t size)
     if (bytes[0] == NON_CCA) {
         const size_t wkvp = ep11_header(bytes) + EP11_SESSION;
         return memcmp(bytes + 4, bytes + first + 4, 4) == 0 && get16(bytes + 6) != 192
-               && memcmp(bytes + wkvp, bytes + first + wkvp, WKVP_SIZE) == 0 && memcmp(bytes, bytes + first, first) != 0;
+               && memcmp(bytes + wkvp, bytes + first + wkvp, WKVP_SIZE) == 0
+               && memcmp(bytes, bytes + first, first) != 0;
     }
     /* One master key wraps both, of one size that XTS has and one version; equal keys would be no XTS. */
     if (bytes[0] == PKCS11)

@@ -12,15 +12,21 @@
 /* One past the last byte that the kernel's off_t can name. */
 #define OFFSET_LIMIT ((uint64_t)INT64_MAX)
 
-static bool is_sound(const struct wire_device *d, const struct wire_segment *s, uint64_t expected_start,
-                     unsigned fd_count)
+static bool is_sound_device(const struct wire_device *d)
+{
+    return d->sector_size >= 512 && d->sector_size <= DEVICE_SECTOR_MAX && (d->sector_size & (d->sector_size - 1)) == 0
+           && d->size != 0 && d->segments != 0 && d->segments <= WIRE_SEGMENTS_MAX;
+}
+
+static bool is_sound_segment(const struct wire_device *d, const struct wire_segment *s, uint64_t expected_start,
+                             unsigned fd_count)
 {
     const uint64_t mask = d->sector_size - 1;
     bool has_backing = s->target == WIRE_CRYPT || s->target == WIRE_LINEAR;
 
-    return s->target >= WIRE_CRYPT && s->target <= WIRE_ERROR && s->start == expected_start && s->length != 0
-           && ((s->start | s->length) & mask) == 0 && s->length <= d->size - s->start
-           && s->backing_offset <= OFFSET_LIMIT - s->length && (s->backing_offset & 511) == 0
+    return s->target >= WIRE_CRYPT && s->target <= WIRE_ERROR && s->start == expected_start && s->start <= d->size
+           && s->length != 0 && ((s->start | s->length) & mask) == 0 && s->length <= d->size - s->start
+           && s->length <= OFFSET_LIMIT && s->backing_offset <= OFFSET_LIMIT - s->length && (s->backing_offset & 511) == 0
            && (!has_backing || s->fd_index < fd_count) && memchr(s->cipher, 0, sizeof s->cipher) != NULL;
 }
 
@@ -32,19 +38,16 @@ static unsigned cipher_flags(uint32_t flags)
 
 int segment_open_cipher(struct segment *s, const struct wire_token *token, uint32_t sector_size, unsigned threads)
 {
-    uint8_t *key;
-    size_t size;
-    struct cipher *cipher;
-
     static const uint8_t NONE[1];
-    int rc = 0;
-    if (token->length == 0 && cipher_is_null(s->spec))
-        key = NULL, size = 0;
-    else
-        rc = session_unwrap(token, &key, &size);
+    const bool has_no_key = token->length == 0 && cipher_is_null(s->spec);
+    struct cipher *cipher;
+    uint8_t *key = NULL;
+    size_t size = 0;
+    int rc = has_no_key ? 0 : session_unwrap(token, &key, &size);
+
     if (rc != 0)
         return rc;
-    rc = cipher_open(&cipher, s->spec, key != NULL ? key : NONE, size, sector_size, cipher_flags(s->flags), threads);
+    rc = cipher_open(&cipher, s->spec, has_no_key ? NONE : key, size, sector_size, cipher_flags(s->flags), threads);
     arena_free(key);
     if (rc != 0)
         return rc;
@@ -54,17 +57,8 @@ int segment_open_cipher(struct segment *s, const struct wire_token *token, uint3
     return 0;
 }
 
-int table_create(struct table **out, const struct wire_device *d, const struct wire_segment *segments,
-                 const int *fds, unsigned fd_count, unsigned threads)
+static void take_backings(struct table *t, const int *fds, unsigned fd_count)
 {
-    struct table *t = calloc(1, sizeof *t);
-    int rc = -EINVAL;
-
-    if (t == NULL) {
-        for (unsigned i = 0; i < fd_count; i++)
-            close(fds[i]);
-        return -ENOMEM;
-    }
     t->backing_count = fd_count;
     for (unsigned i = 0; i < fd_count; i++) {
         struct stat st;
@@ -74,44 +68,60 @@ int table_create(struct table **out, const struct wire_device *d, const struct w
             t->backings[i].was_linked = S_ISREG(st.st_mode) && st.st_nlink > 0;
         }
     }
-    if (d->sector_size < 512 || d->sector_size > DEVICE_SECTOR_MAX || (d->sector_size & (d->sector_size - 1)) != 0
-        || d->size == 0 || d->segments == 0 || d->segments > WIRE_SEGMENTS_MAX)
-        goto refuse;
+}
 
+/* The table's next segment, which is sound. */
+static int add_segment(struct table *t, const struct wire_segment *w, uint32_t sector_size, unsigned threads)
+{
+    struct segment *s = &t->segments[t->segment_count++];
+
+    s->start = w->start;
+    s->length = w->length;
+    s->backing_offset = w->backing_offset;
+    s->iv_offset = w->iv_offset;
+    s->target = w->target;
+    s->flags = w->flags;
+    memcpy(s->spec, w->cipher, sizeof s->spec);
+    if (w->target == WIRE_CRYPT || w->target == WIRE_LINEAR)
+        s->backing = &t->backings[w->fd_index];
+    return w->target == WIRE_CRYPT ? segment_open_cipher(s, &w->token, sector_size, threads) : 0;
+}
+
+static int add_segments(struct table *t, const struct wire_device *d, const struct wire_segment *segments,
+                        unsigned threads)
+{
     uint64_t end = 0;
-    for (uint32_t i = 0; i < d->segments; i++) {
-        const struct wire_segment *w = &segments[i];
-        struct segment *s = &t->segments[i];
-        if (end > d->size || !is_sound(d, w, end, fd_count))
-            goto refuse;
-        s->start = w->start;
-        s->length = w->length;
-        s->backing_offset = w->backing_offset;
-        s->iv_offset = w->iv_offset;
-        s->target = w->target;
-        s->flags = w->flags;
-        memcpy(s->spec, w->cipher, sizeof s->spec);
-        if (w->target == WIRE_CRYPT || w->target == WIRE_LINEAR)
-            s->backing = &t->backings[w->fd_index];
-        t->segment_count = i + 1;
-        if (w->target == WIRE_CRYPT) {
-            rc = segment_open_cipher(s, &w->token, d->sector_size, threads);
-            if (rc != 0)
-                goto refuse;
-            rc = -EINVAL;
-        }
-        end += w->length;
+    int rc = 0;
+
+    for (uint32_t i = 0; i < d->segments && rc == 0; i++) {
+        if (!is_sound_segment(d, &segments[i], end, t->backing_count))
+            return -EINVAL;
+        rc = add_segment(t, &segments[i], d->sector_size, threads);
+        end += segments[i].length;
     }
-    if (end != d->size)
-        goto refuse;
+    return rc == 0 && end != d->size ? -EINVAL : rc;
+}
+
+int table_create(struct table **out, const struct wire_device *d, const struct wire_segment *segments,
+                 const int *fds, unsigned fd_count, unsigned threads)
+{
+    struct table *t = calloc(1, sizeof *t);
+
+    if (t == NULL) {
+        for (unsigned i = 0; i < fd_count; i++)
+            close(fds[i]);
+        return -ENOMEM;
+    }
+    take_backings(t, fds, fd_count);
+    int rc = is_sound_device(d) ? add_segments(t, d, segments, threads) : -EINVAL;
+    if (rc != 0) {
+        table_free(t);
+        return rc;
+    }
     if ((d->flags & WIRE_DISCARDS) != 0)
         table_read_holes(t, d->sector_size);
     *out = t;
     return 0;
-
-refuse:
-    table_free(t);
-    return rc;
 }
 
 /* @return bytes of a backing store, 0 if they cannot be had */

@@ -26,7 +26,8 @@ enum wire_type {
     WIRE_ADD_DEVICE = 2,    /* wire_device + segments; descriptors are indexed by segments */
     WIRE_LOAD_TABLE = 3,    /* the same: replaces the table of a suspended device */
     WIRE_REMOVE_DEVICE = 4, /* wire_node: refuse new I/O, drain, fdatasync, drop the keys */
-    WIRE_SUSPEND = 5,       /* wire_node: drain, park new I/O or with WIRE_SUSPEND_FAIL refuse it; WIRE_SUSPEND_WIPE drops the keys */
+    WIRE_SUSPEND = 5,       /* wire_node: drain, park new I/O or with WIRE_SUSPEND_FAIL refuse it; WIRE_SUSPEND_WIPE drops
+                               the keys */
     WIRE_RESUME = 6,        /* wire_node: replay what was parked; -ENOKEY while a key is missing */
     WIRE_REKEY = 7,         /* wire_rekey: put a key into one segment of a suspended device */
     WIRE_FLUSH = 8,         /* wire_node: fdatasync the backing descriptors */
@@ -49,8 +50,8 @@ enum wire_type {
                                of an engine that serves a mount */
     WIRE_RESIZE = 30,       /* wire_resize: another size, within the backing store; -ENOSPC: beyond it */
     WIRE_BENCHMARK_CIPHER = 31, /* wire_cipher_benchmark -> wire_cipher_speed */
-    WIRE_REFRESH = 33,      /* wire_node: flag WIRE_DISCARDS on or off, under I/O */
     WIRE_READ = 32,         /* wire_read -> bytes, fewer at the end; -EPERM of an engine that serves a mount */
+    WIRE_REFRESH = 33,      /* wire_node: flag WIRE_DISCARDS on or off, under I/O */
     WIRE_LOOPAES_KEY = 40,  /* wire_loopaes_key -> wire_loopaes_keys */
     WIRE_TABLE_KEY = 41,    /* wire_table_key -> wire_token */
     WIRE_SHOW_KEY = 42,     /* wire_show_key + 1 descriptor, which gets hexadecimal text; -EACCES: of a coprocessor */
