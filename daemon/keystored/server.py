@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import signal
 import socket
@@ -107,20 +108,7 @@ async def serve(
     """
     life = Life(is_on_demand=is_on_demand)
     slots = trio.Semaphore(MAX_CONNECTIONS)
-
-    @contextlib.contextmanager
-    def open_session(peer: Peer) -> Generator[Mapping[str, Method] | None, None, None]:
-        if not is_shared and not peer.is_owner:
-            yield None
-            return
-        with life.client() as client:
-
-            async def attach(_call: Request) -> Mapping[str, object]:
-                await trio.lowlevel.checkpoint()
-                life.attach(client)
-                return {}
-
-            yield {**methods.get_table(peer), f"{INTERFACE}.Attach": attach}
+    open_session = functools.partial(_open_session, life, methods, is_shared)
 
     async def serve_one(connection: trio.socket.SocketType) -> None:
         try:
@@ -141,11 +129,37 @@ async def serve(
         if place is not None:
             place.leave()
             # Nobody can connect any more. Who has, while we made up our mind, is served.
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    connection, _ = listener.accept()
-                    connections.start_soon(serve_one, trio.socket.from_stdlib_socket(connection))
+            for connection in _accept_waiting(listener):
+                connections.start_soon(serve_one, trio.socket.from_stdlib_socket(connection))
         connections.cancel_scope.deadline = trio.current_time() + life.drain_timeout
+
+
+@contextlib.contextmanager
+def _open_session(
+    life: Life,
+    methods: Methods,
+    is_shared: bool,  # noqa: FBT001 (for a partial)
+    peer: Peer,
+) -> Generator[Mapping[str, Method] | None, None, None]:
+    """What a peer may call while it is connected, and so a client; None: nothing at all."""
+    if not is_shared and not peer.is_owner:
+        yield None
+        return
+    with life.client() as client:
+
+        async def attach(_call: Request) -> Mapping[str, object]:
+            await trio.lowlevel.checkpoint()
+            life.attach(client)
+            return {}
+
+        yield {**methods.get_table(peer), f"{INTERFACE}.Attach": attach}
+
+
+def _accept_waiting(listener: socket.socket) -> Generator[socket.socket, None, None]:
+    """Those who have connected already; does not wait for more."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            yield listener.accept()[0]
 
 
 async def _watch_signals(life: Life) -> None:
