@@ -15,7 +15,7 @@ from typing import Final
 
 from ..keystore.errors import MapperError
 from .config import load_settings
-from .crypttab import Crypttab, load_crypttabs
+from .crypttab import Crypttab, CrypttabEntry, load_crypttabs
 
 SERVICE: Final = "fusecryptd.service"
 _FSTAB: Final = Path("/etc/fstab")
@@ -52,18 +52,20 @@ def list_waits(crypttab: Crypttab, *, own: Path, fstab: str, has_devices: bool) 
     for entry in crypttab.own_entries:
         if not entry.opens_at_start or any(problem.is_error for problem in entry.problems):
             continue
-        for text in (entry.source_path, entry.options.header, entry.key_file):
-            if text is None or not text.startswith("/"):
-                continue
-            path = PurePosixPath(os.path.normpath(text))
+        for path in _list_paths(entry):
             if any(path.is_relative_to(place) for place in behind_us):
                 continue
             if not path.is_relative_to("/dev"):
                 units |= dict.fromkeys(_list_mounts_above(path))
-            elif has_devices and text == entry.source_path:
+            elif has_devices and path == PurePosixPath(os.path.normpath(entry.source_path)):
                 # Not /dev/urandom and its like, key files that no unit stands for.
                 units[f"{escape_path(str(path))}.device"] = None
     return list(units)
+
+
+def _list_paths(entry: CrypttabEntry) -> list[PurePosixPath]:
+    texts = (entry.source_path, entry.options.header, entry.key_file)
+    return [PurePosixPath(os.path.normpath(t)) for t in texts if t is not None and t[:1] == "/"]
 
 
 def _list_mounts_above(path: PurePosixPath) -> list[str]:
