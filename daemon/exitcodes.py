@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
+from ..keystore import errors
 from ..keystore.errors import (
     AccessError,
     BusyError,
@@ -79,6 +80,12 @@ def get_exit_code(error: BaseException) -> ExitCode:
 def get_kind(error: BaseException) -> str:
     """The name that stands for an error in JSON: its class's, also across the control socket."""
     return error.kind if isinstance(error, ReportedError) else type(error).__name__
+
+
+def find_error_class(kind: str) -> type[MapperError] | None:
+    """The class of our errors that has the name ``kind``, as `get_kind` gives it."""
+    cls: object = getattr(errors, kind, None)
+    return cls if isinstance(cls, type) and issubclass(cls, MapperError) else None
 
 
 def parse_exit_code(value: int) -> ExitCode:

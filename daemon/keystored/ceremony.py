@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from ...keystore import errors
 from ...keystore.cca import MASTER_KEY_SIZE
 from ...keystore.clear_bytes import wiped
 from ...keystore.errors import AccessError, CoprocessorError, MapperError
 from ...keystore.shares import FILE_MAX, ShareFile, combine, split
+from ..exitcodes import find_error_class
 from ..hardening import forbid_privileges, harden, lock_memory
 
 _TIMEOUT: Final = 8.0  # seconds; the client waits 10
@@ -72,10 +72,10 @@ def _run(words: Sequence[str], fds: Sequence[int], given: bytearray | None, size
 
 def _make_error(said: str, status: int) -> MapperError:
     kind, _, text = said.strip().partition(": ")
-    cls: object = getattr(errors, kind, None)
-    if isinstance(cls, type) and issubclass(cls, MapperError):
-        return cls(text)
-    return CoprocessorError(f"shares: the process that makes them ended with {status}")
+    cls = find_error_class(kind)
+    if cls is None:
+        return CoprocessorError(f"shares: the process that makes them ended with {status}")
+    return cls(text)
 
 
 def main(words: Sequence[str]) -> int:

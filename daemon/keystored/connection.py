@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ...keystore import errors
 from ...keystore.coprocessor import AdapterInfo, Apqn
 from ...keystore.errors import CoprocessorError, MapperError
 from ..control.client import ControlClient, NoAnswerError, NoDaemonError
 from ..control.protocol import ProtocolError
-from ..exitcodes import ReportedError
+from ..exitcodes import ReportedError, find_error_class
 from ..start_on_demand import connect_or_start
 from .messages import INTERFACE, PROGRAM, parse_adapters
 
@@ -101,7 +100,5 @@ class KeystoreConnection:
 
 def _make_error(error: ReportedError) -> MapperError:
     """The error as its own class, so that a caller need not care where it was raised."""
-    cls: object = getattr(errors, error.kind, None)
-    if isinstance(cls, type) and issubclass(cls, MapperError):
-        return cls(str(error))
-    return error
+    cls = find_error_class(error.kind)
+    return error if cls is None else cls(str(error))
