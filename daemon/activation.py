@@ -185,15 +185,17 @@ class Activator:
                 sessions += 1
                 public_key = self.engine.hello.public_key
                 try:
-                    derived = await trio.to_thread.run_sync(
-                        derive, secret, limiter=self._kdf_memory, abandon_on_cancel=True
-                    )
-                    return await use(derived)
+                    return await use(await self._run_kdf(derive, secret))
                 except (ProtectedKeyExpiredError, EngineError):
                     # EngineError: the key went from the device before that could go on with it.
                     if sessions == _SESSIONS_MAX or not await self._has_other_session(public_key):
                         raise
                 log.info("another session of the engine has begun: the key is derived again")
+
+    async def _run_kdf(self, derive: Callable[[Secret], Derived], secret: Secret) -> Derived:
+        return await trio.to_thread.run_sync(
+            derive, secret, limiter=self._kdf_memory, abandon_on_cancel=True
+        )
 
     async def _has_other_session(self, public_key: bytes) -> bool:
         """Whether the engine has another public key now, as each session has its own."""

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # struct flock of fcntl(2) for 64-bit offsets: type, whence, start, len, pid.
 _FLOCK: Final = struct.Struct("hhqqi4x")
-#: Seconds.
+#: Seconds in which the lock of one who has just let go may still be seen; and between two looks.
 _LOCK_PATIENCE: Final = 0.3
 _LOCK_PAUSE: Final = 0.02
 
@@ -31,8 +31,8 @@ class DataArea:
 
     device: int  # st_dev, or st_rdev of a block device
     inode: int  # 0 for a block device
-    start: int
-    end: int
+    start: int  # bytes
+    end: int  # bytes; the first that is not in it
     is_read_only: bool
     more: tuple[DataArea, ...] = ()  # of a table that has several
 
@@ -86,7 +86,7 @@ def check_descriptor(fd: int, path: str, *, is_read_only: bool) -> int:
 
 
 def get_data_area(fd: int, start: int, length: int, *, is_read_only: bool) -> DataArea:
-    """The area of ``length`` bytes from ``start`` of the file behind ``fd``."""
+    """The area of ``length`` bytes from byte ``start`` of the file behind ``fd``."""
     status = os.fstat(fd)
     end = start + length
     if stat.S_ISBLK(status.st_mode):

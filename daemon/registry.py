@@ -245,12 +245,13 @@ class Registry:
 
     def note_idle(self, device: Device) -> None:
         """The kernel has let go of the last handle of a device."""
-        for volume in self._volumes.values():
-            if volume.device is device:
-                volume.idle.set()
-                if volume.is_deferred:
-                    with contextlib.suppress(trio.WouldBlock):
-                        self._wake.send_nowait(None)
+        volume = self.find(device.number)
+        if volume is None:
+            return  # closed, whoever had it open
+        volume.idle.set()
+        if volume.is_deferred:
+            with contextlib.suppress(trio.WouldBlock):
+                self._wake.send_nowait(None)
 
     async def close_deferred(self) -> None:
         """Close the volumes whose deferred close has become possible; runs until cancelled."""
