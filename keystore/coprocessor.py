@@ -8,7 +8,12 @@ from enum import StrEnum
 from typing import Final, Protocol, Self
 
 from .control_points import ControlPoint
-from .errors import ConfigError
+from .errors import (
+    ConfigError,
+    CoprocessorError,
+    MasterKeyChangedError,
+    UnsupportedError,
+)
 from .keys import SecureKey
 from .tokens import KeyType
 
@@ -180,6 +185,39 @@ class AdapterInfo:
             if self.get_register(register).mkvp == mkvp:
                 return register
         return None
+
+    def get_key_register(self, secure_key: SecureKey) -> Register:
+        """CURRENT or OLD, which has the key's master key.
+
+        Raises:
+            MasterKeyChangedError: neither has it; NEW, which may, waits for being set.
+        """
+        register = self.find_register(secure_key.mkvp)
+        if register is None or register is Register.NEW:
+            raise MasterKeyChangedError(
+                f"adapter {self.apqn}: key wrapped by master key MKVP {secure_key.mkvp.hex()} "
+                f"({secure_key.key_type}); it has CURRENT {self.current}, OLD {self.old}"
+            )
+        return register
+
+    def get_source(self, secure_key: SecureKey, target: Register) -> Register:
+        """Whose master key a key is under that is to come under that of ``target``, or has come.
+
+        Raises:
+            UnsupportedError: ``target`` is OLD.
+            MasterKeyChangedError: as `get_key_register`.
+            CoprocessorError: no master key in ``target``.
+        """
+        if target is Register.OLD:
+            raise UnsupportedError(f"adapter {self.apqn}: no key is re-enciphered to OLD")
+        state = self.get_register(target)
+        is_there = state.mkvp == secure_key.mkvp
+        source = target if is_there else self.get_key_register(secure_key)
+        if not state.is_usable:
+            raise CoprocessorError(
+                f"adapter {self.apqn}: no {target} master key, it is {state.state}"
+            )
+        return source
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+from .errors import UnsupportedError
+
 MKVP_SIZE: Final = 8
 KEY_BITS: Final = (128, 192, 256)
 #: Halves of an XTS key; AES-192-XTS does not exist.
@@ -29,3 +31,16 @@ TOKEN_SIZES: Final = {
 }
 #: What CCA coprocessors make.
 CCA_KEY_TYPES: Final = (KeyType.CCA_AESDATA, KeyType.CCA_AESCIPHER)
+
+
+def check_key_bits(key_type: KeyType, key_bits: int, *, is_xts: bool) -> None:
+    """That a random key, of XTS each half of it, may have this many bits.
+
+    Raises:
+        UnsupportedError: it may not.
+    """
+    wanted = XTS_KEY_BITS if is_xts else KEY_BITS
+    if key_bits not in wanted:
+        sizes = " or ".join(map(str, wanted))
+        kind = "half of an XTS key" if is_xts else "key"
+        raise UnsupportedError(f"{key_type}: a {kind} of {key_bits} bits, wanted {sizes}")

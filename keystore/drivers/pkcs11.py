@@ -24,12 +24,12 @@ from ..coprocessor import (
     Validation,
 )
 from ..errors import CoprocessorError, FormatError, MasterKeyChangedError, UnsupportedError
+from ..key_type import KeyType, check_key_bits
 from ..keys import SecureKey
 from ..pkcs11_token import Pkcs11Token
 from ..pkcs11_uri import TokenUri
 from ..token_parts import has_parts
 from ..token_pin import copy_pin, forget_pin
-from ..tokens import KEY_BITS, XTS_KEY_BITS, KeyType
 from ..verification import check_clear_key, check_halves
 from . import pkcs11_keys, pkcs11_module, pkcs11_registers
 from .pkcs11_module import OpenToken, PinRefusedError, get_module
@@ -126,11 +126,7 @@ class Pkcs11Coprocessor:
         self, key_type: KeyType, key_bits: int, *, is_xts: bool, is_exportable: bool = False
     ) -> SecureKey:
         self._check_type(key_type, is_exportable=is_exportable)
-        wanted = XTS_KEY_BITS if is_xts else KEY_BITS
-        if key_bits not in wanted:
-            sizes = " or ".join(map(str, wanted))
-            kind = "half of an XTS key" if is_xts else "key"
-            raise UnsupportedError(f"{key_type}: a {kind} of {key_bits} bits, wanted {sizes}")
+        check_key_bits(key_type, key_bits, is_xts=is_xts)
         return self._use(lambda token: pkcs11_keys.generate(token, key_bits, is_xts=is_xts))
 
     def import_clear(
@@ -150,7 +146,7 @@ class Pkcs11Coprocessor:
         size = (secure_key.clear_bits or 0) // 8
 
         def work(token: OpenToken, info: AdapterInfo) -> Transport:
-            register = self._get_register(info, secure_key)
+            register = info.get_key_register(secure_key)
             if token.abilities.oaep is None and info.is_clear_allowed:
                 with wiped(pkcs11_keys.read_clear(token, secure_key, register)) as clear:
                     blob = transport.seal(clear, public_key)
@@ -164,18 +160,9 @@ class Pkcs11Coprocessor:
         return self._use_key(secure_key, work)
 
     def reencipher(self, secure_key: SecureKey, target: Register) -> SecureKey:
-        if target is Register.OLD:
-            raise UnsupportedError(f"adapter {self._apqn}: no key is re-enciphered to OLD")
-
         def work(token: OpenToken, info: AdapterInfo) -> SecureKey:
-            state = info.get_register(target)
-            is_done = state.mkvp == secure_key.mkvp
-            source = target if is_done else self._get_register(info, secure_key)
-            if not state.is_usable:
-                raise CoprocessorError(
-                    f"adapter {self._apqn}: no {target} master key, it is {state.state}"
-                )
-            if is_done:
+            source = info.get_source(secure_key, target)
+            if source is target:
                 pkcs11_keys.make_pattern(token, secure_key, source)  # it unwraps
                 return secure_key
             return pkcs11_keys.reencipher(token, secure_key, source, target)
@@ -195,7 +182,7 @@ class Pkcs11Coprocessor:
 
     def validate(self, secure_key: SecureKey) -> Validation:
         def work(token: OpenToken, info: AdapterInfo) -> Validation:
-            register = self._get_register(info, secure_key)
+            register = info.get_key_register(secure_key)
             return Validation(
                 key_type=secure_key.key_type,
                 is_xts=secure_key.is_xts,
@@ -312,17 +299,6 @@ class Pkcs11Coprocessor:
             text, prefix = str(error), f"adapter {self._apqn}: "
             kind = PinRefusedError if isinstance(error, PinRefusedError) else CoprocessorError
             raise kind(text if text.startswith(prefix) else prefix + text) from None
-
-    def _get_register(self, info: AdapterInfo, secure_key: SecureKey) -> Register:
-        """CURRENT or OLD, which has the key's master key."""
-        register = info.find_register(secure_key.mkvp)
-        if register is None or register is Register.NEW:  # NEW waits for being set
-            raise MasterKeyChangedError(
-                f"adapter {self._apqn}: key wrapped by master key MKVP "
-                f"{secure_key.mkvp.hex()} ({secure_key.key_type}); it has "
-                f"CURRENT {info.current}, OLD {info.old}"
-            )
-        return register
 
 
 def _tell(token: OpenToken, stored: AdapterInfo) -> AdapterInfo:

@@ -37,9 +37,10 @@ from ..errors import (
     UnsupportedError,
 )
 from ..kernel_cipher import make_pattern
+from ..key_type import check_key_bits
 from ..keys import SecureKey
 from ..pkey_device import Match, PkeyDevice, PkeyType
-from ..tokens import FILE_SIZES, KEY_BITS, XTS_KEY_BITS, KeyType
+from ..tokens import FILE_SIZES, KeyType
 from ..verification import check_clear_key, check_halves
 
 _MACHINE: Final = "s390x"
@@ -119,11 +120,7 @@ class PkeyCoprocessor:
     def generate(
         self, key_type: KeyType, key_bits: int, *, is_xts: bool, is_exportable: bool = False
     ) -> SecureKey:
-        wanted = XTS_KEY_BITS if is_xts else KEY_BITS
-        if key_bits not in wanted:
-            sizes = " or ".join(map(str, wanted))
-            kind = "half of an XTS key" if is_xts else "key"
-            raise UnsupportedError(f"{key_type}: a {kind} of {key_bits} bits, wanted {sizes}")
+        check_key_bits(key_type, key_bits, is_xts=is_xts)
         flags = _get_flags(key_type, is_exportable)
         with self._online(key_type) as (device, kind_of_key):
             return self._make_halves(

@@ -21,9 +21,9 @@ from ..coprocessor import (
     Validation,
 )
 from ..ep11_domain import Ep11Domain
-from ..errors import CoprocessorError, MasterKeyChangedError, UnsupportedError
+from ..errors import CoprocessorError, UnsupportedError
+from ..key_type import KeyType, check_key_bits
 from ..keys import SecureKey
-from ..tokens import KEY_BITS, XTS_KEY_BITS, KeyType
 from ..verification import make_pattern
 
 
@@ -65,11 +65,7 @@ class SoftCoprocessor:
     def generate(
         self, key_type: KeyType, key_bits: int, *, is_xts: bool, is_exportable: bool = False
     ) -> SecureKey:
-        wanted = XTS_KEY_BITS if is_xts else KEY_BITS
-        if key_bits not in wanted:
-            sizes = " or ".join(map(str, wanted))
-            kind = "half of an XTS key" if is_xts else "key"
-            raise UnsupportedError(f"{key_type}: a {kind} of {key_bits} bits, wanted {sizes}")
+        check_key_bits(key_type, key_bits, is_xts=is_xts)
         size = key_bits // 8 * (2 if is_xts else 1)
         with self._current() as (wrapper, master_key), wiped(make_random(size)) as clear:
             return wrapper.wrap_key(
@@ -90,19 +86,11 @@ class SoftCoprocessor:
             )
 
     def reencipher(self, secure_key: SecureKey, target: Register) -> SecureKey:
-        if target is Register.OLD:
-            raise UnsupportedError(f"adapter {self._apqn}: no key is re-enciphered to OLD")
         with self._online() as adapter:
-            state = adapter.info.get_register(target)
-            is_done = state.mkvp == secure_key.mkvp
-            register = target if is_done else self._get_register(adapter, secure_key)
-            if not state.is_usable:
-                raise CoprocessorError(
-                    f"adapter {self._apqn}: no {target} master key, it is {state.state}"
-                )
+            source = adapter.info.get_source(secure_key, target)
             with (
                 self._wrapper(adapter) as wrapper,
-                wiped(adapter.master_keys.copy(register)) as master_key,
+                wiped(adapter.master_keys.copy(source)) as master_key,
                 wiped(adapter.master_keys.copy(target)) as other,
             ):
                 return wrapper.rewrap_key(secure_key, master_key, other)
@@ -173,7 +161,7 @@ class SoftCoprocessor:
     ) -> Generator[tuple[bytearray, Register], None, None]:
         """The clear key for the length of a block, and the register that had its master key."""
         with self._online() as adapter:
-            register = self._get_register(adapter, secure_key)
+            register = adapter.info.get_key_register(secure_key)
             with (
                 self._wrapper(adapter) as wrapper,
                 wiped(adapter.master_keys.copy(register)) as master_key,
@@ -193,19 +181,7 @@ class SoftCoprocessor:
     @contextmanager
     def _master_key(self, secure_key: SecureKey) -> Generator[bytearray, None, None]:
         """The key's master key for the length of a block."""
-        with (
-            self._online() as adapter,
-            wiped(adapter.master_keys.copy(self._get_register(adapter, secure_key))) as master_key,
-        ):
-            yield master_key
-
-    def _get_register(self, adapter: Adapter, secure_key: SecureKey) -> Register:
-        """CURRENT or OLD, which has the key's master key."""
-        register = adapter.info.find_register(secure_key.mkvp)
-        if register is None or register is Register.NEW:  # NEW waits for being set
-            raise MasterKeyChangedError(
-                f"adapter {self._apqn}: key wrapped by master key MKVP "
-                f"{secure_key.mkvp.hex()} ({secure_key.key_type}); it has "
-                f"CURRENT {adapter.info.current}, OLD {adapter.info.old}"
-            )
-        return register
+        with self._online() as adapter:
+            register = adapter.info.get_key_register(secure_key)
+            with wiped(adapter.master_keys.copy(register)) as master_key:
+                yield master_key
