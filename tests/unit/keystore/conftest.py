@@ -1,4 +1,4 @@
-"""Adapters in a directory of the test's own, tokens of SoftHSM, and who gets effective keys."""
+"""Adapters in a directory of the test's own, tokens, a machine, and who gets effective keys."""
 
 import itertools
 
@@ -8,6 +8,8 @@ from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.pkcs11_uri import TokenUri
 from tests.lab import tokens
 from tests.unit.keystore.engine import Engine
+from tests.unit.keystore.fake_machine import FakeMachine
+from tests.unit.keystore.samples import FIRST, master_key
 
 _numbers = itertools.count()
 
@@ -20,6 +22,14 @@ def directory(tmp_path):
 @pytest.fixture
 def coprocessors(directory):
     return Coprocessors(directory, now=lambda: 1_769_860_800.0)
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """An IBM Z machine with one queue."""
+    machine = FakeMachine(tmp_path)
+    machine.add(str(FIRST), current=master_key(0), old=master_key(1))
+    return machine
 
 
 @pytest.fixture(scope="session")

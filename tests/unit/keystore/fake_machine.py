@@ -21,6 +21,7 @@ from fusecrypt.keystore.keys import SecureKey
 from fusecrypt.keystore.pkey_device import PkeyDevice
 from fusecrypt.keystore.tokens import KeyType
 from fusecrypt.keystore.verification import make_mkvp, make_pattern, make_wkvp
+from tests.unit.keystore.samples import clear_key, master_key
 
 #: Request: bytes of its structure (64 bits).
 SIZES = {0x11: 40, 0x12: 72, 0x17: 32, 0x1B: 32, 0x1C: 88, 0x1D: 48}
@@ -71,6 +72,12 @@ def ep11_mkvps(current=None, new=None, state="committed"):
     )
 
 
+def wrap(key_type, bits=256, key=0, **options):
+    """A CCA key that counts up from 0, under the master key that counts up from ``key``."""
+    clear = clear_key(bits, False)
+    return cca.wrap_key(key_type, clear, master_key(key), is_xts=False, **options)
+
+
 class FakeMachine:
     """Queues, their master keys, and what was asked."""
 
@@ -117,11 +124,11 @@ class FakeMachine:
 
     def unwrap(self, key):
         for master_keys in self.keys.values():
-            for master_key in master_keys:
-                if master_key and make_mkvp(master_key) == key.mkvp:
-                    return cca.unwrap_key(key, master_key)
-                if master_key and make_wkvp(master_key) == key.mkvp:
-                    return ep11.unwrap_key(key, master_key)
+            for one in filter(None, master_keys):
+                if make_mkvp(one) == key.mkvp:
+                    return cca.unwrap_key(key, one)
+                if make_wkvp(one) == key.mkvp:
+                    return ep11.unwrap_key(key, one)
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
 
     def ioctl(self, fd, request, content):

@@ -11,7 +11,6 @@ from dataclasses import replace
 import pytest
 
 from fusecrypt.keystore import ep11, kernel_cipher
-from fusecrypt.keystore.cca import wrap_key
 from fusecrypt.keystore.coprocessor import Apqn, Register, Status
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.drivers.pkey import Machine, PkeyCoprocessor
@@ -27,18 +26,17 @@ from fusecrypt.keystore.keys import SecureKey
 from fusecrypt.keystore.pkey_device import PkeyDevice
 from fusecrypt.keystore.tokens import KMF1_EXPORTABLE, KeyType
 from fusecrypt.keystore.verification import make_mkvp, make_pattern, make_wkvp
-from tests.unit.keystore.fake_machine import FakeMachine, mkvps
-from tests.unit.keystore.samples import REAL_XTS_KEY, SIZES, clear_key, master_key, put_adapter
+from tests.unit.keystore.fake_machine import mkvps, wrap
+from tests.unit.keystore.samples import (
+    FIRST,
+    REAL_XTS_KEY,
+    SIZES,
+    clear_key,
+    master_key,
+    put_adapter,
+)
 
 TYPES = (KeyType.CCA_AESDATA, KeyType.CCA_AESCIPHER)
-FIRST = Apqn(3, 0x39)
-
-
-@pytest.fixture
-def fake(tmp_path):
-    machine = FakeMachine(tmp_path)
-    machine.add("03.0039", current=master_key(0), old=master_key(1))
-    return machine
 
 
 @pytest.fixture
@@ -47,10 +45,6 @@ def coprocessors(coprocessors, fake, monkeypatch):
     monkeypatch.setattr("fusecrypt.keystore.drivers.pkey.find_machine", fake.machine)
     coprocessors.add(FIRST)
     return coprocessors
-
-
-def wrap(key_type, bits=256, key=0, **options):
-    return wrap_key(key_type, clear_key(bits, False), master_key(key), is_xts=False, **options)
 
 
 @pytest.mark.parametrize("key_type", TYPES)

@@ -10,7 +10,6 @@ import pytest
 
 from fusecrypt.keystore import pkey_device
 from fusecrypt.keystore.ap_bus import ApBus, parse_registers
-from fusecrypt.keystore.cca import wrap_key
 from fusecrypt.keystore.coprocessor import Apqn, Fill, Register, RegisterState, Status
 from fusecrypt.keystore.errors import (
     AccessError,
@@ -23,27 +22,14 @@ from fusecrypt.keystore.keys import SecureKey
 from fusecrypt.keystore.pkey_device import Match, PkeyDevice, PkeyType
 from fusecrypt.keystore.tokens import KeyType
 from fusecrypt.keystore.verification import make_mkvp, make_wkvp
-from tests.unit.keystore.fake_machine import FakeMachine, ep11_mkvps, mkvps
-from tests.unit.keystore.samples import clear_key, master_key
-
-FIRST = Apqn(3, 0x39)
-
-
-@pytest.fixture
-def fake(tmp_path):
-    machine = FakeMachine(tmp_path)
-    machine.add("03.0039", current=master_key(0), old=master_key(1))
-    return machine
+from tests.unit.keystore.fake_machine import ep11_mkvps, mkvps, wrap
+from tests.unit.keystore.samples import FIRST, clear_key, master_key
 
 
 @pytest.fixture
 def device(fake):
     with fake.machine().open_device() as device:
         yield device
-
-
-def wrap(key_type, bits=256, key=0, **options):
-    return wrap_key(key_type, clear_key(bits, False), master_key(key), is_xts=False, **options)
 
 
 # What a compiler of a 64-bit machine makes of pkey.h: number, size.
