@@ -5,6 +5,14 @@
 PYTHON ?= /usr/bin/python3
 PREFIX ?= /opt/fusecrypt
 DESTDIR ?=
+# What `make install` adds to the product: pkcs11 (PKCS#11 tokens), ceremony (shares of a master key); with a comma, both.
+EXTRAS ?=
+comma := ,
+KNOWN_EXTRAS := pkcs11 ceremony
+UNKNOWN_EXTRAS := $(filter-out $(KNOWN_EXTRAS),$(subst $(comma), ,$(EXTRAS)))
+ifneq ($(UNKNOWN_EXTRAS),)
+$(error EXTRAS: no $(UNKNOWN_EXTRAS); wanted: $(KNOWN_EXTRAS))
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 ENGINE := build/engine/.built
@@ -91,7 +99,8 @@ build: dev
 # what is not from a package. Nothing is enabled: see docs/manual/fusecrypt-systemd.7.md.
 install: build
 	$(PYTHON) -m venv $(DESTDIR)$(PREFIX)
-	$(DESTDIR)$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --force-reinstall dist/fusecrypt-*.whl
+	$(DESTDIR)$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
+		"$$(echo dist/fusecrypt-*.whl)$(if $(EXTRAS),[$(EXTRAS)])"
 	@# Commands name the interpreter where it will be, not where it was put.
 	if [ -n "$(DESTDIR)" ]; then \
 		grep -rlI --exclude-dir=__pycache__ '$(DESTDIR)$(PREFIX)' $(DESTDIR)$(PREFIX)/bin | xargs -r sed -i 's|$(DESTDIR)$(PREFIX)|$(PREFIX)|g'; fi

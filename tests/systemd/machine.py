@@ -1,13 +1,17 @@
 """Machines that boot the installed product: a container, and a virtual machine."""
 
 import os
+import re
 import shutil
 import subprocess
+import textwrap
 from pathlib import Path
 
 from tests.product import ROOT, command
 
 MACHINE = ROOT / "tests" / "systemd" / "machine"
+MANUAL = ROOT / "docs" / "manual" / "fusecrypt-systemd.7.md"
+EXTRAS = "pkcs11"
 IMAGE_SIZE = 48 << 20
 KEYS = {"data": b"key of data", "raw": b"key of raw", "asked": b"typed"}
 CRYPTTAB = """\
@@ -35,13 +39,34 @@ def install(directory: Path) -> None:
         AssertionError: it fails; its output says why.
     """
     result = subprocess.run(
-        ["make", "--no-print-directory", "install", f"DESTDIR={directory}"],
+        ["make", "--no-print-directory", "install", f"DESTDIR={directory}", f"EXTRAS={EXTRAS}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def read_drop_ins() -> dict[str, str]:
+    """The drop-ins for keystored's unit that the manual shows, by the headings above them."""
+    found: dict[str, str] = {}
+    for section in MANUAL.read_text().split("\n### ")[1:]:
+        heading, _, text = section.partition("\n")
+        block = re.search(r"^    \[(?:Unit|Service)\]\n(?:    .+\n)+", text, re.MULTILINE)
+        if block:
+            found[heading] = textwrap.dedent(block[0])
+    return found
+
+
+def put_drop_ins(directory: Path) -> None:
+    """The manual's words of a credential and of SoftHSM, for the machine to put into place."""
+    drop_ins = read_drop_ins()
+    place = directory / "root" / "drop-ins"
+    place.mkdir(parents=True)
+    (directory / "root").chmod(0o700)
+    (place / "credential.conf").write_text(drop_ins["A credential of systemd"])
+    (place / "softhsm.conf").write_text(drop_ins["A PKCS#11 token: SoftHSM"])
 
 
 def make_volumes(directory: Path) -> None:

@@ -1,12 +1,15 @@
 """`make install` and `make uninstall`: files where systemd reads them, and none afterwards."""
 
 import os
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.product import ROOT
+from tests.systemd import machine
 
 COMMANDS = ("fusecrypt", "fusecryptd", "fusecrypt-keystored", "fusecrypt-mountd")
 
@@ -48,6 +51,33 @@ def test_nothing_that_is_installed_names_the_place_it_was_put(installed):
         assert os.readlink(installed / "usr/local/bin" / name) == f"/opt/fusecrypt/bin/{name}"
         first = (installed / "opt/fusecrypt/bin" / name).read_text().splitlines()[0]
         assert first == "#!/opt/fusecrypt/bin/python3"
+
+
+@pytest.mark.root
+def test_an_extra_that_was_asked_for_is_there_and_no_other(installed):
+    assert machine.EXTRAS == "pkcs11"
+    (packages,) = (installed / "opt/fusecrypt/lib").glob("python3.*/site-packages")
+    assert (packages / "pkcs11").is_dir()
+    assert not (packages / "shamir_mnemonic").exists()
+
+
+def test_an_extra_that_is_not_known_is_refused_before_anything_is_done(tmp_path):
+    result = subprocess.run(
+        ["make", "install", f"DESTDIR={tmp_path}", "EXTRAS=pkcs11,pkcs12"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "EXTRAS: no pkcs12; wanted: pkcs11 ceremony" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_make_knows_the_extras_that_there_are():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (known,) = re.findall(r"^KNOWN_EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {*known.split(), "dev"} == set(project["optional-dependencies"])
 
 
 @pytest.mark.root
