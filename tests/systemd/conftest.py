@@ -18,6 +18,7 @@ def installed() -> Iterator[Path]:
     try:
         machine.install(directory)
         machine.make_volumes(directory)
+        machine.put_drop_ins(directory)
         yield directory
     finally:
         shutil.rmtree(directory)

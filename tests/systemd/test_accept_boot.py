@@ -17,7 +17,7 @@ def test_a_container_opens_and_mounts_at_boot_and_heals(installed):
         pytest.skip(reason)
     if not any(Path("/dev").glob("loop[0-9]*")):
         pytest.skip("no loop devices")
-    assert "all well" in machine.boot("container", installed, BOOT, 120)
+    assert "all well" in machine.boot("container", installed, BOOT, 180)
 
 
 @pytest.mark.root

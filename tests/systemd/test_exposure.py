@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.product import ROOT
+from tests.systemd import machine
 
 UNITS = ROOT / "systemd"
 # systemd-analyze(1): 0 is perfect, 10 is none at all.
@@ -35,12 +36,12 @@ def units(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", LIMITS)
-def test_a_unit_is_exposed_no_more_than_allowed(units, name, record_figure):
+def analyze(unit: Path, limit: float) -> str:
+    """How exposed a unit is, which is no more than allowed."""
     result = subprocess.run(
         [
             *("systemd-analyze", "security", "--offline=true", "--no-pager"),
-            *(f"--threshold={LIMITS[name] * 10:.0f}", f"{units}/{name}.service"),
+            *(f"--threshold={limit * 10:.0f}", unit),
         ],
         capture_output=True,
         text=True,
@@ -48,9 +49,33 @@ def test_a_unit_is_exposed_no_more_than_allowed(units, name, record_figure):
     )
     found = re.search(r"Overall exposure level for \S+: (\d+\.\d)", result.stdout)
     assert found, result.stderr
-    record_figure("exposure", found[1])
     assert result.returncode == 0, result.stdout
-    assert float(found[1]) <= LIMITS[name]
+    assert float(found[1]) <= limit
+    return found[1]
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_unit_is_exposed_no_more_than_allowed(units, name, record_figure):
+    record_figure("exposure", analyze(units / f"{name}.service", LIMITS[name]))
+
+
+def read_told_exposures() -> dict[str, str]:
+    """What the manual says of keystored's unit with each of its drop-ins."""
+    table = re.search(
+        r"\| drop-in \| exposure \|\n\|---\|---\|\n((?:\|.*\n)+)", machine.MANUAL.read_text()
+    )
+    assert table
+    return dict(re.findall(r"^\| (.+) \| (\d+\.\d) \|$", table[1], re.MULTILINE))
+
+
+def test_keystored_is_exposed_as_the_manual_says_of_each_drop_in(units):
+    unit = units / "fusecrypt-keystored.service"
+    measured = {"none": analyze(unit, LIMITS["fusecrypt-keystored"])}
+    (units / f"{unit.name}.d").mkdir()
+    for heading, drop_in in machine.read_drop_ins().items():
+        (units / f"{unit.name}.d" / "override.conf").write_text(drop_in)
+        measured[heading] = analyze(unit, 1.5)
+    assert measured == read_told_exposures()
 
 
 def test_the_threshold_is_one_that_fails(units):

@@ -1,10 +1,17 @@
 #!/bin/bash
 # What must be true of the service in a real systemd: in a container and in a virtual machine alike.
 # Of the crypttab's volumes data gets a file system that fstab mounts, raw is used as it is and moves to a file system
-# of its own, asked has no key file, and sec has a secure key, whose adapter fusecrypt-keystored holds.
+# of its own, asked has no key file, and sec and hsm have secure keys, whose adapters fusecrypt-keystored holds: a virtual
+# one, and a PKCS#11 token. What opens keystored's state is a credential of systemd. /root/drop-ins are the manual's.
 set -u
 fail() { echo "FAILED: $*"; journalctl -b --no-pager -o short-monotonic | tail -n 60; exit 1; }
 expect() { "${@:2}" > /tmp/output 2>&1 || { cat /tmp/output; fail "$1: ${*:2}"; }; }
+refuse() { # STATUS TEXT COMMAND...
+    local status=0
+    "${@:3}" > /tmp/output 2>&1 || status=$?
+    equal "status of ${*:3}: $(cat /tmp/output)" "$status" "$1"
+    grep -qF "$2" /tmp/output || fail "${*:3} says: $(cat /tmp/output)"
+}
 equal() { [ "$2" = "$3" ] || fail "$1: got '$2', wanted '$3'"; }
 wait_for() { for _ in $(seq 150); do "${@:2}" > /dev/null 2>&1 && return; sleep 0.1; done; fail "$1: never"; }
 main_pid() { systemctl show --value -p MainPID fusecryptd.service; }
@@ -12,6 +19,7 @@ engine_pid() { systemctl show --value -p MainPID 'fusecrypt-engine@*.service'; }
 as_daemon() { setpriv --reuid=fusecrypt --regid=fusecrypt --clear-groups "$@"; }
 is_mounted() { mountpoint -q /mnt/data && [ "$(systemctl is-active mnt-data.mount)" = active ]; }
 mapper=/run/fusecrypt/dev/mapper
+credential=/etc/credstore.encrypted/fusecrypt-keystore
 
 check_processes() {
     local daemon engine user
@@ -113,19 +121,69 @@ check_session() {
     equal "content after the session's end" "$(dd if=$mapper/sec bs=64k count=1 iflag=direct 2> /dev/null | sha256sum)" "$before"
 }
 
+# NAME KEY-TYPE BITS: a volume whose key is a secure one, in the crypttab, and open.
 make_secure_volume() {
-    expect adapter fusecrypt adapter create 03.0039 --batch-mode
-    expect "secure key" fusecrypt zkey generate --xts --keybits 256 --key-type CCA-AESCIPHER /root/sec.skey
-    truncate -s 48M /srv/sec.img
-    chmod 600 /srv/sec.img
+    expect "secure key" fusecrypt zkey generate --xts --keybits 256 --key-type "$2" "/root/$1.skey"
+    truncate -s 48M "/srv/$1.img"
+    chmod 600 "/srv/$1.img"
     expect "secure volume" fusecrypt luksFormat --batch-mode --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --cipher paes-xts-plain64 \
-        --key-size 2176 --volume-key-file /root/sec.skey /srv/sec.img /etc/keys/data.key
-    echo 'sec /srv/sec.img /etc/keys/data.key noauto,x-fusecrypt' >> /etc/crypttab
-    expect open fusecrypt open sec
+        --key-size "$3" --volume-key-file "/root/$1.skey" "/srv/$1.img" /etc/keys/data.key
+    echo "$1 /srv/$1.img /etc/keys/data.key noauto,x-fusecrypt" >> /etc/crypttab
+    expect open fusecrypt open "$1"
+}
+
+# FILE...: the drop-in for keystored's unit, where `systemctl edit` puts it; without any, none.
+edit_keystored() {
+    local place=/etc/systemd/system/fusecrypt-keystored.service.d
+    rm -rf "$place"
+    [ $# = 0 ] || { mkdir "$place" && (cd /root/drop-ins && cat "$@") > "$place/override.conf"; }
+    expect reload systemctl daemon-reload
+    expect "keystored's restart" systemctl restart fusecrypt-keystored.service
+}
+
+check_sealing() {
+    equal sealing "$(fusecrypt adapter seal)" "The adapters are sealed with systemd-credential."
+    [ ! -e /var/lib/fusecrypt/keystore/host.key ] || fail "the host key lies in a file still"
+}
+
+seal_by_credential() {
+    refuse 6 "credential fusecrypt-keystore: none" fusecrypt adapter seal --with systemd-credential
+    mkdir -p -m 700 "${credential%/*}"
+    expect credential systemd-creds encrypt --with-key=host --name=fusecrypt-keystore - $credential < <(head -c 32 /dev/urandom)
+    edit_keystored credential.conf softhsm.conf
+    expect seal fusecrypt adapter seal --with systemd-credential
+    check_sealing
+}
+
+# Without it, or with another, or when its file is missing, no key can be used, and nothing is broken by trying.
+check_credential() {
+    expect close fusecrypt close sec
+    edit_keystored
+    refuse 6 "credential fusecrypt-keystore: none" fusecrypt open sec
+    refuse 6 "credential fusecrypt-keystore: none" fusecrypt adapter list
+    mv $credential $credential.right
+    expect "another credential" systemd-creds encrypt --with-key=host --name=fusecrypt-keystore - $credential < <(head -c 32 /dev/urandom)
+    edit_keystored credential.conf softhsm.conf
+    refuse 6 "does not open with this systemd-credential" fusecrypt open sec
+    rm $credential
+    systemctl restart fusecrypt-keystored.service > /dev/null 2>&1 && fail "keystored started without the file of its credential"
+    refuse 6 "fusecrypt-keystored at /run/fusecrypt/keystore" fusecrypt open sec
+    mv $credential.right $credential
+    edit_keystored credential.conf softhsm.conf
+    expect "open with the credential" fusecrypt open sec
     check_keystore
-    check_substitution
-    check_keystored_restart
-    check_session
+}
+
+# SoftHSM's token, which keystored's user owns; the PIN is sealed with the rest.
+make_token() {
+    expect token runuser -u fusecrypt-keystore -G softhsm -- softhsm2-util --init-token --free --label boot --so-pin 27182818 --pin 31415926
+    (umask 077 && echo 31415926 > /root/pin)
+    expect "the token's adapter" fusecrypt adapter create 04.0000 --mode pkcs11 \
+        --uri 'pkcs11:token=boot?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=/root/pin'
+    rm /root/pin
+    make_secure_volume hsm PKCS11-AES 1536
+    fusecrypt status hsm | grep -q 'PKCS11-AES by adapter 04.0000' || fail "the token's volume"
+    printf 'of the token' | dd of=$mapper/hsm bs=1 conv=notrunc,fsync 2> /dev/null
 }
 
 # An image on a file system of its own, which the generator makes the daemon wait for.
@@ -190,7 +248,15 @@ PYTHON
     local holder=$!
     wait_for "the mapping" test -e /tmp/mapped
     expect "file system" mkfs.ext4 -q $mapper/data
-    make_secure_volume
+    expect adapter fusecrypt adapter create 03.0039 --batch-mode
+    make_secure_volume sec CCA-AESCIPHER 2176
+    check_keystore
+    check_substitution
+    check_keystored_restart
+    check_session
+    seal_by_credential
+    make_token
+    check_credential
     expect stop systemctl stop fusecryptd.service
     kill $holder
     check_gone
@@ -213,7 +279,9 @@ later_boot() {
     equal "failed units" "$(systemctl --failed --no-legend --plain)" ""
     check_processes
     check_keystore
-    equal "status line" "$(systemctl show --value -p StatusText fusecryptd.service)" "3 of 3 volumes open"
+    check_sealing
+    equal "status line" "$(systemctl show --value -p StatusText fusecryptd.service)" "4 of 4 volumes open"
+    equal "what the token guards" "$(dd if=$mapper/hsm bs=12 count=1 2> /dev/null)" "of the token"
     equal "what a mapping wrote" "$(dd if=$mapper/raw bs=1 skip=70000 count=6 2> /dev/null)" mapped
 }
 

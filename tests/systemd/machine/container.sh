@@ -10,7 +10,7 @@ cache=${FUSECRYPT_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fusecrypt-lab-syste
 files=$(realpath "$1") script=$(realpath "$2") seconds=${3:-120}
 
 mkdir -p "$cache"
-( flock 9; [ -d "$cache/root" ] || bash "$here/rootfs.sh" "$cache" ) 9> "$cache/lock" >&2 || exit 125
+( flock 9; bash "$here/rootfs.sh" "$cache" ) 9> "$cache/lock" >&2 || exit 125
 work=$(mktemp -d "${TMPDIR:-/tmp}/fusecrypt-container.XXXXXX")
 mkdir -p "$work"/{upper,work,root,out}
 : > "$work/out/said"

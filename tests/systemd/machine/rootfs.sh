@@ -1,13 +1,16 @@
 #!/bin/bash
-# rootfs.sh CACHE: CACHE/root, a small Debian with systemd as this machine's, for container and virtual machine.
+# rootfs.sh CACHE: CACHE/root, a small Debian with systemd as this machine's, for container and virtual machine. One that
+# is there already is made anew only if another version of this file made it.
 # Needs root, mmdebstrap and the Debian mirror that apt uses.
 set -euo pipefail
 cache=$1
+made_by=$(sha256sum < "$0")
+[ "$(cat "$cache/root.made-by" 2> /dev/null)" != "$made_by" ] || exit 0
 . /etc/os-release
 suite=${VERSION_CODENAME:?}
 mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' | sed -n "s/^$suite //p" | head -n1)
 [ -n "$mirror" ] || { echo "rootfs.sh: apt names no mirror of $suite" >&2; exit 1; }
-packages=systemd,systemd-sysv,dbus,udev,kmod,python3,fuse3,libfuse3-3,libgcrypt20,libargon2-1,e2fsprogs,mount,procps
+packages=systemd,systemd-sysv,dbus,udev,kmod,python3,fuse3,libfuse3-3,libgcrypt20,libargon2-1,e2fsprogs,mount,procps,softhsm2
 mkdir -p "$cache"
 rm -rf "$cache/root.new"
 mmdebstrap --quiet --variant=minbase --include="$packages" "$suite" "$cache/root.new" "$mirror"
@@ -41,4 +44,6 @@ After=multi-user.target
 AllowIsolate=yes
 UNIT
 ln -sf test.target "$root/etc/systemd/system/default.target"
+rm -rf "$cache/root" "$cache/root.made-by"
 mv -T "$root" "$cache/root"
+echo "$made_by" > "$cache/root.made-by"

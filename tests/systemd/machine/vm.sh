@@ -9,7 +9,7 @@ files=$(realpath "$1") script=$(realpath "$2") seconds=${3:-1200}
 mkdir -p "$cache"
 (
     flock 9
-    [ -d "$cache/root" ] || bash "$here/rootfs.sh" "$cache" || exit 1
+    bash "$here/rootfs.sh" "$cache" || exit 1
     [ -d "$cache/packages/kernel" ] || bash "$here/../../lab/vm/fetch.sh" "$cache"
 ) 9> "$cache/lock" >&2 || exit 125
 work=$(mktemp -d "${TMPDIR:-/tmp}/fusecrypt-vm.XXXXXX")
