@@ -194,11 +194,15 @@ class AdapterInfo:
         """
         register = self.find_register(secure_key.mkvp)
         if register is None or register is Register.NEW:
-            raise MasterKeyChangedError(
-                f"adapter {self.apqn}: key wrapped by master key MKVP {secure_key.mkvp.hex()} "
-                f"({secure_key.key_type}); it has CURRENT {self.current}, OLD {self.old}"
-            )
+            raise self.make_changed_error(secure_key)
         return register
+
+    def make_changed_error(self, secure_key: SecureKey) -> MasterKeyChangedError:
+        """What says that it has not, or no longer, the key's master key."""
+        return MasterKeyChangedError(
+            f"adapter {self.apqn}: key wrapped by master key MKVP {secure_key.mkvp.hex()} "
+            f"({secure_key.key_type}); it has CURRENT {self.current}, OLD {self.old}"
+        )
 
     def get_source(self, secure_key: SecureKey, target: Register) -> Register:
         """Whose master key a key is under that is to come under that of ``target``, or has come.

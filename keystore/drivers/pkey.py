@@ -11,6 +11,7 @@ import platform
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, NoReturn, Protocol
 
 from ..adapter_store import AdapterStore
@@ -32,7 +33,6 @@ from ..errors import (
     AccessError,
     CoprocessorError,
     FormatError,
-    MasterKeyChangedError,
     NotFoundError,
     UnsupportedError,
 )
@@ -121,12 +121,10 @@ class PkeyCoprocessor:
         self, key_type: KeyType, key_bits: int, *, is_xts: bool, is_exportable: bool = False
     ) -> SecureKey:
         check_key_bits(key_type, key_bits, is_xts=is_xts)
-        flags = _get_flags(key_type, is_exportable)
-        with self._online(key_type) as (device, kind_of_key):
-            return self._make_halves(
-                [lambda: device.generate(self._apqn, kind_of_key, key_bits, flags)]
-                * (2 if is_xts else 1),
-            )
+        flags = _get_flags(key_type, is_exportable=is_exportable)
+        with self._online(key_type) as (device, kind):
+            make = partial(device.generate, self._apqn, kind, key_bits, flags)
+            return self._make_halves([make] * (2 if is_xts else 1))
 
     def import_clear(
         self, key_type: KeyType, clear: bytearray, *, is_xts: bool, is_exportable: bool = False
@@ -134,19 +132,16 @@ class PkeyCoprocessor:
         check_clear_key(len(clear), is_xts=is_xts)
         if is_xts:
             check_halves(clear)
-        flags = _get_flags(key_type, is_exportable)
+        flags = _get_flags(key_type, is_exportable=is_exportable)
         half = len(clear) // 2 if is_xts else len(clear)
         with (
-            self._online(key_type) as (device, kind_of_key),
+            self._online(key_type) as (device, kind),
             wiped(clear[:half]) as first,
             wiped(clear[half:]) as second,
         ):
             parts = [first, second] if is_xts else [first]
-
-            def make(part: bytearray) -> Callable[[], bytes]:
-                return lambda: device.import_clear(self._apqn, kind_of_key, part, flags)
-
-            return self._make_halves([make(part) for part in parts])
+            make = partial(device.import_clear, self._apqn, kind)
+            return self._make_halves([partial(make, part, flags) for part in parts])
 
     def find_register(self, secure_key: SecureKey) -> Register | None:
         info = self.info()
@@ -196,12 +191,7 @@ class PkeyCoprocessor:
             for token in _split(secure_key):
                 verified = device.verify(self._apqn, token)
                 if verified is None:
-                    info = self.info()
-                    raise MasterKeyChangedError(
-                        f"adapter {self._apqn}: key wrapped by master key MKVP "
-                        f"{secure_key.mkvp.hex()} ({secure_key.key_type}); it has "
-                        f"CURRENT {info.current}, OLD {info.old}"
-                    )
+                    raise self.info().make_changed_error(secure_key)
                 matches &= verified.match
                 bits += device.try_protecting(self._apqn, token).clear_bits
         if not matches:
@@ -269,7 +259,7 @@ class PkeyCoprocessor:
         )
 
 
-def _get_flags(key_type: KeyType, is_exportable: bool) -> int:  # noqa: FBT001
+def _get_flags(key_type: KeyType, *, is_exportable: bool) -> int:
     if not is_exportable:
         return 0
     if key_type not in _EXPORTABLE:
