@@ -5,30 +5,20 @@ All functions block, and none changes anything on disk.
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass
 
-from ..keystore.errors import (
-    AccessError,
-    ConfigError,
-    DigestMismatchError,
-    EngineMemoryError,
-    FormatError,
-    MapperError,
-    NoKeyError,
-    PolicyError,
-    UnsupportedError,
-)
+from ..keystore.errors import AccessError, ConfigError, FormatError, UnsupportedError
 from ..keystore.keys import ProtectedKey
 from .cipher_spec import CipherSpec
 from .effective_key import EffectiveKey, KeyService, get_effective_key
 from .engine.client import Engine, Secret
-from .engine.messages import DigestSpec, TargetKind
+from .engine.messages import TargetKind
 from .luks_header import LuksHeader
 from .plain import DEFAULTS_DIFFER, PlainParams, get_length, parse_hash, plain_table
 from .segment import DataSegment
 from .table import Segment, Table
 from .units import SECTOR_SIZE, Sector
+from .unlock import check_volume_key, try_keyslots
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +92,6 @@ def open_luks(
     return _opened_luks(header, plan, effective, number)
 
 
-def check_volume_key(engine: Engine, header: LuksHeader, key: ProtectedKey) -> None:
-    """Compare a volume key with the header's digest.
-
-    Raises:
-        DigestMismatchError: it is not this volume's key.
-    """
-    wanted = header.make_digest_spec()
-    blank = DigestSpec(wanted.hash_name, wanted.iterations, wanted.salt, b"", wanted.digest_length)
-    if not hmac.compare_digest(engine.make_digest(key, blank), wanted.digest):
-        raise DigestMismatchError("volume key does not match the volume")
-
-
 def open_luks_with_key(
     engine: Engine,
     header: LuksHeader,
@@ -130,7 +108,7 @@ def open_luks_with_key(
         MapperError: as `check_luks` and `get_effective_key`.
     """
     plan = _plan(header, data_size, read_only=read_only)
-    check_volume_key(engine, header, key)
+    check_volume_key(engine, key, header.make_digest_spec())
     effective = _find_effective_key(engine, header, plan, key, key_service)
     return _opened_luks(header, plan, effective, None)
 
@@ -145,27 +123,14 @@ def _unlock(
 ) -> tuple[ProtectedKey, int]:
     """The volume key, and the number of the keyslot that gave it."""
     candidates = header.list_candidates(key_slot)
-    wanted = header.make_digest_spec()
-    # A keyslot that is damaged or too costly does not keep the others from being tried.
-    failure: MapperError | None = None
-    for number in candidates:
-        try:
-            slot = header.make_keyslot_spec(number)
-            plan.cipher.check_key_size(slot.key_size)
-            key = engine.open_keyslot(header_fd, secret, slot, wanted)
-        except NoKeyError:
-            continue
-        except (
-            FormatError,
-            UnsupportedError,
-            PolicyError,
-            EngineMemoryError,
-            ConfigError,
-        ) as error:
-            failure = failure or _in_keyslot(error, number)
-        else:
-            return key, number
-    raise failure or NoKeyError("no key available with this passphrase")
+    digest = header.make_digest_spec()
+
+    def open_keyslot(number: int) -> ProtectedKey:
+        slot = header.make_keyslot_spec(number)
+        plan.cipher.check_key_size(slot.key_size)
+        return engine.open_keyslot(header_fd, secret, slot, digest)
+
+    return try_keyslots(candidates, open_keyslot)
 
 
 def _find_effective_key(
@@ -325,7 +290,3 @@ def _opened_luks(
         effective=effective,
         notes=plan.notes + effective.notes,
     )
-
-
-def _in_keyslot(error: MapperError, number: int) -> MapperError:
-    return type(error)(f"keyslot {number}: {error}")

@@ -8,7 +8,8 @@ from ...dmcrypt import luks_change
 from ...dmcrypt.engine.client import Engine, Secret
 from ...dmcrypt.luks2 import Luks2Header, key_change
 from ...dmcrypt.luks_change import AnyHeader
-from ...dmcrypt.open_volume import check_volume_key, get_key_size
+from ...dmcrypt.open_volume import get_key_size
+from ...dmcrypt.unlock import check_volume_key
 from ...keystore.errors import ConfigError
 from ..control.messages import KeyInput
 from ..exitcodes import ExitCode
@@ -45,7 +46,7 @@ def run(args: Arguments, output: Output) -> ExitCode:
             key_size = get_key_size(header)
             check_length(key_file, "volume key file", offset=0, size=key_size)
             key = engine.load_key(key_file.fd, key_size, xts=False)
-            check_volume_key(engine, header, key)
+            check_volume_key(engine, key, header.make_digest_spec())
             return ExitCode.OK
 
         def attempt(given: KeyInput) -> int:

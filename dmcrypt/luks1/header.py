@@ -21,10 +21,10 @@ from ..backing import Pread
 from ..engine.messages import DigestSpec, Kdf, KdfType, KeyslotSpec
 from ..extent import Extent
 from ..kdf_policy import check_pbkdf2
-from ..luks2.keyslot import NoKeyslotError
 from ..pbkdf import HASH_SIZES
 from ..segment import DataSegment
 from ..units import SECTOR_SIZE, UINT32_MAX, round_up
+from ..unlock import NoKeyslotError
 
 MAGIC: Final = b"LUKS\xba\xbe"
 VERSION: Final = 1

@@ -11,27 +11,17 @@ LUKS_del_key).
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ...keystore.errors import (
-    BusyError,
-    ConfigError,
-    DigestMismatchError,
-    EngineMemoryError,
-    FormatError,
-    MapperError,
-    NoKeyError,
-    PolicyError,
-    UnsupportedError,
-)
+from ...keystore.errors import BusyError, ConfigError
 from ...keystore.keys import ProtectedKey
 from ..backing import sync
 from ..engine.client import Engine, Secret
 from ..engine.messages import DigestSpec, Kdf
 from ..old_header import Keep
 from ..pbkdf import PbkdfParams, make_kdf
+from ..unlock import check_volume_key, try_keyslots
 from . import edit
 from .change import Change, changing
 from .header import Keyslot, Luks1Header
@@ -99,11 +89,9 @@ def check_given_key(
     Raises:
         DigestMismatchError: it is not.
     """
-    wanted = header.make_digest_spec()
-    blank = replace(wanted, digest=b"")
-    if not hmac.compare_digest(engine.make_digest(key, blank), wanted.digest):
-        raise DigestMismatchError("volume key does not match the volume")
-    return UnlockedKey(key, size, wanted)
+    digest = header.make_digest_spec()
+    check_volume_key(engine, key, digest)
+    return UnlockedKey(key, size, digest)
 
 
 def add_keyslot(
@@ -215,18 +203,13 @@ def _unlock_one_of(
     engine: Engine, header: Luks1Header, fd: int, secret: Secret, numbers: tuple[int, ...]
 ) -> UnlockedKey:
     digest = header.make_digest_spec()
-    failure: MapperError | None = None
-    for number in numbers:
-        try:
-            key = engine.open_keyslot(fd, secret, header.make_keyslot_spec(number), digest)
-        except NoKeyError:
-            continue
-        except (FormatError, UnsupportedError, PolicyError, EngineMemoryError) as error:
-            failure = failure or type(error)(f"keyslot {number}: {error}")
-        else:
-            slot = NumberedKeyslot(number, header.keyslots[number])
-            return UnlockedKey(key, header.key_size, digest, slot)
-    raise failure or NoKeyError("no key available with this passphrase")
+
+    def open_keyslot(number: int) -> ProtectedKey:
+        return engine.open_keyslot(fd, secret, header.make_keyslot_spec(number), digest)
+
+    key, number = try_keyslots(numbers, open_keyslot)
+    slot = NumberedKeyslot(number, header.keyslots[number])
+    return UnlockedKey(key, header.key_size, digest, slot)
 
 
 def _make_kdf(engine: Engine, header: Luks1Header, pbkdf: PbkdfParams) -> Kdf:

@@ -11,29 +11,19 @@ lib/luks2/luks2_keyslot.c.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ...keystore.errors import (
-    BusyError,
-    ConfigError,
-    DigestMismatchError,
-    EngineMemoryError,
-    FormatError,
-    MapperError,
-    NoKeyError,
-    PolicyError,
-    UnsupportedError,
-)
+from ...keystore.errors import BusyError, ConfigError, UnsupportedError
 from ...keystore.keys import ProtectedKey
 from ..backing import sync
 from ..engine.client import Engine, Secret
-from ..engine.messages import DigestSpec, Kdf, KeyslotSpec
+from ..engine.messages import Kdf, KeyslotSpec
 from ..extent import Extent
 from ..old_header import Keep
 from ..pbkdf import PbkdfParams, make_digest, make_kdf
+from ..unlock import check_volume_key, try_keyslots
 from . import digest as digests
 from . import edit, keyslot
 from .change import Change, changing, check_writable, read_locked
@@ -121,10 +111,7 @@ def check_given_key(
         DigestMismatchError: it is not.
     """
     digest = digests.get_digest(header.metadata, 0)
-    wanted = digests.make_spec(digest)
-    blank = DigestSpec(wanted.hash_name, wanted.iterations, wanted.salt, b"", wanted.digest_length)
-    if not hmac.compare_digest(engine.make_digest(key, blank), wanted.digest):
-        raise DigestMismatchError("volume key does not match the volume")
+    check_volume_key(engine, key, digests.make_spec(digest))
     return UnlockedKey(key, size, digest)
 
 
@@ -326,20 +313,17 @@ def _choose_area_cipher(header: Luks2Header, size: int, new: NewKeyslot) -> tupl
 def _unlock_one_of(
     engine: Engine, header: Luks2Header, fd: int, secret: Secret, slots: list[Keyslot]
 ) -> UnlockedKey:
-    failure: MapperError | None = None
-    for slot in slots:
-        digest = edit.get_digest_of(header, slot.id)
-        try:
-            _check_type(slot)
-            spec = keyslot.make_spec(slot)
-            key = engine.open_keyslot(fd, secret, spec, digests.make_spec(digest))
-        except NoKeyError:
-            continue
-        except (FormatError, UnsupportedError, PolicyError, EngineMemoryError) as error:
-            failure = failure or type(error)(f"keyslot {slot.id}: {error}")
-        else:
-            return UnlockedKey(key, slot.key_size, digest, slot)
-    raise failure or NoKeyError("no key available with this passphrase")
+    numbered = {slot.id: slot for slot in slots}
+
+    def open_keyslot(number: int) -> ProtectedKey:
+        _check_type(numbered[number])
+        spec = keyslot.make_spec(numbered[number])
+        digest = digests.make_spec(edit.get_digest_of(header, number))
+        return engine.open_keyslot(fd, secret, spec, digest)
+
+    key, number = try_keyslots(numbered, open_keyslot)
+    slot = numbered[number]
+    return UnlockedKey(key, slot.key_size, edit.get_digest_of(header, number), slot)
 
 
 def _list_usable(metadata: Metadata, *, with_unbound: bool) -> list[Keyslot]:

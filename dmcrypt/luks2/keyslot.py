@@ -11,7 +11,6 @@ import binascii
 from typing import Final
 
 from ...keystore.errors import (
-    ConfigError,
     FormatError,
     NotFoundError,
     UnlockError,
@@ -22,6 +21,7 @@ from ..engine.messages import Kdf as KdfSpec
 from ..kdf_policy import check_argon2, check_pbkdf2
 from ..pbkdf import KDF_TYPES
 from ..units import UINT32_MAX, round_up
+from ..unlock import NoKeyslotError
 from .model import Kdf, Keyslot, Metadata
 
 #: cryptsetup splits into this many stripes whatever the header says (sec. 3.2.2; LUKS_STRIPES).
@@ -31,10 +31,6 @@ AREA_ALIGNMENT: Final = 4096
 PRIORITY_IGNORE: Final = 0
 PRIORITY_NORMAL: Final = 1
 PRIORITY_PREFER: Final = 2
-
-
-class NoKeyslotError(ConfigError, UnlockError):
-    """No passphrase at all can open the volume; cryptsetup ends with 1, not 2."""
 
 
 def get_area_size(key_size: int) -> int:
