@@ -77,7 +77,7 @@ def plan_luks1(header: Luks2Header) -> Luks1Header:
         digest=value[:DIGEST_SIZE],
         digest_salt=salt,
         digest_iterations=digest.iterations or 0,
-        uuid=header.uuid,
+        uuid=header.binary.uuid,
         keyslots=tuple(
             _make_keyslot(header.metadata.find_keyslot(number), area)
             for number, area in enumerate(areas)

@@ -23,6 +23,7 @@ from ..extent import Extent
 from ..kdf_policy import check_pbkdf2
 from ..pbkdf import HASH_SIZES
 from ..segment import DataSegment
+from ..text_field import pack_text, parse_text
 from ..units import SECTOR_SIZE, UINT32_MAX, round_up
 from ..unlock import NoKeyslotError
 
@@ -119,15 +120,15 @@ class Luks1Header:
         digest, digest_salt, digest_iterations, uuid = rest
         slots = _KEYSLOT.iter_unpack(buf[_LAYOUT.size : HEADER_SIZE])
         return cls(
-            cipher_name=_text(name),
-            cipher_mode=_text(mode),
-            hash_name=_text(hash_name),
+            cipher_name=parse_text(name),
+            cipher_mode=parse_text(mode),
+            hash_name=parse_text(hash_name),
             payload_offset=payload * SECTOR_SIZE,
             key_size=key_size,
             digest=digest,
             digest_salt=digest_salt,
             digest_iterations=digest_iterations,
-            uuid=_text(uuid),
+            uuid=parse_text(uuid),
             keyslots=tuple(
                 Keyslot(state, iterations, salt, sector * SECTOR_SIZE, stripes)
                 for state, iterations, salt, sector, stripes in slots
@@ -143,15 +144,15 @@ class Luks1Header:
         head = _LAYOUT.pack(
             MAGIC,
             VERSION,
-            _padded("cipher name", self.cipher_name, _NAME_SIZE),
-            _padded("cipher mode", self.cipher_mode, _NAME_SIZE),
-            _padded("hash", self.hash_name, _NAME_SIZE),
+            pack_text("cipher name", self.cipher_name, _NAME_SIZE),
+            pack_text("cipher mode", self.cipher_mode, _NAME_SIZE),
+            pack_text("hash", self.hash_name, _NAME_SIZE),
             self.payload_offset // SECTOR_SIZE,
             self.key_size,
             self.digest,
             self.digest_salt,
             self.digest_iterations,
-            _padded("UUID", self.uuid, _UUID_SIZE),
+            pack_text("UUID", self.uuid, _UUID_SIZE),
         )
         return head + b"".join(
             _KEYSLOT.pack(
@@ -344,15 +345,3 @@ def _check_overlaps(header: Luks1Header) -> None:
                 f"keyslot {other}: key material offset: byte {following} lies in the area of "
                 f"keyslot {number}, which ends at byte {end}"
             )
-
-
-def _text(field: bytes) -> str:
-    """A field up to its first NUL. cryptsetup cuts unterminated ones, and takes any bytes."""
-    return field[: len(field) - 1].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
-
-
-def _padded(what: str, text: str, size: int) -> bytes:
-    raw = text.encode("utf-8", "surrogateescape")
-    if len(raw) >= size or b"\0" in raw:
-        raise FormatError(f"{what}: {len(raw)} bytes, wanted at most {size - 1}, none of them NUL")
-    return raw.ljust(size, b"\0")

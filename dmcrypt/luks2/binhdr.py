@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from ...keystore.errors import FormatError, UnsupportedError
+from ..text_field import pack_text, parse_text
 
 BINHDR_SIZE: Final = 4096
 MAGIC_PRIMARY: Final = b"LUKS\xba\xbe"
@@ -84,11 +85,11 @@ class BinaryHeader:
             is_secondary=magic == MAGIC_SECONDARY,
             hdr_size=hdr_size,
             seqid=seqid,
-            label=_text(label),
-            checksum_alg=_text(checksum_alg),
+            label=parse_text(label),
+            checksum_alg=parse_text(checksum_alg),
             salt=salt,
-            uuid=_text(uuid),
-            subsystem=_text(subsystem),
+            uuid=parse_text(uuid),
+            subsystem=parse_text(subsystem),
             hdr_offset=hdr_offset,
             checksum=checksum,
         )
@@ -105,11 +106,11 @@ class BinaryHeader:
             VERSION,
             self.hdr_size,
             self.seqid,
-            _padded("label", self.label, LABEL_SIZE),
-            _padded("checksum algorithm", self.checksum_alg, 32),
+            pack_text("label", self.label, LABEL_SIZE),
+            pack_text("checksum algorithm", self.checksum_alg, 32),
             self.salt,
-            _padded("UUID", self.uuid, UUID_SIZE),
-            _padded("subsystem", self.subsystem, LABEL_SIZE),
+            pack_text("UUID", self.uuid, UUID_SIZE),
+            pack_text("subsystem", self.subsystem, LABEL_SIZE),
             self.hdr_offset,
             self.checksum,
         )
@@ -159,15 +160,3 @@ def _hash(name: str, *pieces: bytes) -> bytes:
             f"checksum algorithm {name!r}: its digest does not fit {_CHECKSUM_SIZE} bytes"
         )
     return digest
-
-
-def _text(field: bytes) -> str:
-    """A field up to its first NUL. cryptsetup cuts unterminated ones, and takes any bytes."""
-    return field[: len(field) - 1].split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
-
-
-def _padded(what: str, text: str, size: int) -> bytes:
-    raw = text.encode("utf-8", "surrogateescape")
-    if len(raw) >= size or b"\0" in raw:
-        raise FormatError(f"{what}: {len(raw)} bytes, wanted at most {size - 1}, none of them NUL")
-    return raw.ljust(size, b"\0")

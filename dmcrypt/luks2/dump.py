@@ -39,7 +39,7 @@ def _dump(header: Luks2Header) -> Iterator[str]:
     yield f"Keyslots area: \t{config.keyslots_size} [bytes]"
     yield f"UUID:          \t{header.uuid or '(no UUID)'}"
     yield f"Label:         \t{header.label or '(no label)'}"
-    yield f"Subsystem:     \t{header.binary.subsystem or '(no subsystem)'}"
+    yield f"Subsystem:     \t{header.subsystem or '(no subsystem)'}"
     yield f"Flags:       \t{_list(config.flags) or '(no flags)'}"
     if config.requirements:
         yield f"Requirements:\t{_list(config.requirements)}"

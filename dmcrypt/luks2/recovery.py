@@ -15,6 +15,7 @@ from ..backing import Pread
 from ..engine.messages import DigestSpec, KeyslotSpec
 from ..segment import DataSegment
 from ..superblock import find_superblock
+from ..text_field import show_text
 from . import digest, keyslot
 from .binhdr import (
     BINHDR_SIZE,
@@ -59,18 +60,18 @@ class Luks2Header:
 
     @property
     def uuid(self) -> str:
-        """The UUID as it stands in the header, maybe empty."""
-        return self.binary.uuid
+        """The UUID as it is shown, maybe empty."""
+        return show_text(self.binary.uuid)
 
     @property
     def label(self) -> str:
-        """The label, maybe empty."""
-        return self.binary.label
+        """The label as it is shown, maybe empty."""
+        return show_text(self.binary.label)
 
     @property
     def subsystem(self) -> str:
-        """The subsystem, maybe empty."""
-        return self.binary.subsystem
+        """The subsystem as it is shown, maybe empty."""
+        return show_text(self.binary.subsystem)
 
     @property
     def is_damaged(self) -> bool:

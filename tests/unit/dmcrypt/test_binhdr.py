@@ -26,7 +26,9 @@ HEADER = BinaryHeader(
     hdr_offset=0,
     checksum=bytes(64),
 )
-TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=11)
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=11) | st.builds(
+    lambda raw: raw.replace(b"\0", b"").decode("utf-8", "surrogateescape"), st.binary(max_size=47)
+)
 
 
 @given(

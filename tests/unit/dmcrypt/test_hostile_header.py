@@ -164,3 +164,11 @@ def test_a_header_with_doubled_keys_is_opened_and_not_changed(open_file):
     with pytest.raises(FormatError, match=r"^tokens: stands there more than once"):
         edit_header(fd, relabel, lambda _old: None)
     assert os.pread(fd, len(data) + 1, 0) == data
+
+
+def test_names_that_are_not_utf8_outlive_a_change(open_file):
+    fd = open_file(edited(label="gr\udcfcn", subsystem="\udcff"))
+    before, after = edit_header(fd, lambda header: edit.set_priority(header, 0, 2), lambda _: None)
+    assert after.binary.seqid > before.binary.seqid
+    assert (after.label, after.subsystem) == (r"gr\xfcn", r"\xff")
+    assert os.pread(fd, 48, 24) == b"gr\xfcn".ljust(48, b"\0")
