@@ -17,9 +17,10 @@ from ..backing import get_size, locked, pread_from, sync
 from ..cipher_spec import CipherSpec
 from ..engine.client import Engine, Secret
 from ..extent import Extent
+from ..format_room import measure_room
 from ..key_size import choose_key_size
 from ..pbkdf import SALT_SIZE, PbkdfParams, make_digest, make_kdf
-from ..units import SECTOR_SIZE, UINT32_MAX
+from ..units import UINT32_MAX
 from ..volume_uuid import make_uuid, parse_uuid
 from ..wipe import grow, wipe_random, wipe_zeros
 from .header import (
@@ -103,16 +104,8 @@ def plan_format(params: FormatParams, fd: int, header_fd: int | None = None) -> 
         ConfigError: sizes that cannot be, or do not fit each other.
         AccessError: no file or device, or too small.
     """
-    target = fd if header_fd is None else header_fd
-    return make_layout(
-        key_size=params.key_size,
-        header_size=get_size(target),
-        header_can_grow=stat.S_ISREG(os.fstat(target).st_mode),
-        data_size=get_size(fd),
-        is_detached=header_fd is not None,
-        data_offset=params.offset * SECTOR_SIZE if params.offset else None,
-        alignment=params.alignment * SECTOR_SIZE if params.alignment else None,
-    )
+    room = measure_room(fd, header_fd, offset=params.offset, alignment=params.alignment)
+    return make_layout(room, params.key_size)
 
 
 def format_volume(

@@ -9,16 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ...keystore.errors import AccessError, ConfigError
+from ...keystore.errors import ConfigError
 from ..extent import Extent
-from ..luks2.layout import TOO_SMALL
+from ..format_room import Room
 from ..units import SECTOR_SIZE, round_up
 from .header import KEYSLOTS, get_area_size
 
 #: Of key material; what is before the first area is the header's.
 AREA_ALIGNMENT: Final = 4096
-#: Of the data.
-DATA_ALIGNMENT: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +29,8 @@ class Layout:
     notes: tuple[str, ...] = ()
 
 
-def make_layout(
-    *,
-    key_size: int,
-    header_size: int,
-    header_can_grow: bool,
-    data_size: int,
-    is_detached: bool,
-    data_offset: int | None = None,
-    alignment: int | None = None,
-) -> Layout:
-    """A layout as cryptsetup would choose it; what is None is chosen.
-
-    ``header_size`` and ``data_size`` are those of the files or devices (the same one unless the
-    header is detached); ``alignment`` is that of the data, of a detached header where they begin.
+def make_layout(room: Room, key_size: int) -> Layout:
+    """A layout as cryptsetup would choose it, for a key of ``key_size`` bytes.
 
     Raises:
         ConfigError: an offset that cannot be.
@@ -52,18 +38,11 @@ def make_layout(
     """
     areas = place_areas(key_size)
     end = round_up(areas[-1].end, AREA_ALIGNMENT)
-    if header_size < end and not header_can_grow:
-        raise AccessError(
-            f"header: the device is too small, {header_size} bytes, need at least {end}"
-        )
-    if is_detached:
-        data_offset = data_offset or alignment
-    if data_offset is not None:
-        _check_data_offset(data_offset, end)
-    else:
-        data_offset = 0 if is_detached else round_up(end, alignment or DATA_ALIGNMENT)
-    notes = (TOO_SMALL,) if data_size <= data_offset else ()
-    return Layout(areas, end, data_offset, notes)
+    room.check_header(end)
+    if room.data_offset is not None:
+        _check_data_offset(room.data_offset, end)
+    data_offset = room.choose_data_offset(end)
+    return Layout(areas, end, data_offset, room.list_notes(data_offset))
 
 
 def place_areas(key_size: int, first: int = AREA_ALIGNMENT) -> tuple[Extent, ...]:

@@ -7,8 +7,6 @@ lib/luks2/luks2_json_format.c; the defaults are those of cryptsetup 2.6.
 from __future__ import annotations
 
 import base64
-import os
-import stat
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,9 +17,9 @@ from ..cipher_spec import CipherSpec
 from ..engine.client import Engine, Secret
 from ..engine.messages import DigestSpec, Kdf, KdfType, KeyKind, KeyslotSpec
 from ..extent import Extent
+from ..format_room import measure_room
 from ..key_size import choose_key_size
 from ..pbkdf import PbkdfParams, make_digest, make_kdf
-from ..units import SECTOR_SIZE
 from ..volume_uuid import make_uuid, parse_uuid
 from ..wipe import grow, wipe_random, wipe_zeros
 from .binhdr import BINHDR_SIZE, LABEL_SIZE, SALT_SIZE, BinaryHeader
@@ -111,16 +109,10 @@ def plan_format(params: FormatParams, fd: int, header_fd: int | None = None) -> 
         ConfigError: sizes that cannot be, or do not fit each other.
         AccessError: no file or device, or too small.
     """
-    target = fd if header_fd is None else header_fd
-    is_file = stat.S_ISREG(os.fstat(target).st_mode)
+    room = measure_room(fd, header_fd, offset=params.offset, alignment=params.alignment)
     return make_layout(
-        key_size=params.key_size,
-        header_size=get_size(target),
-        header_can_grow=is_file,
-        data_size=get_size(fd),
-        is_detached=header_fd is not None,
-        data_offset=params.offset * SECTOR_SIZE if params.offset else None,
-        alignment=params.alignment * SECTOR_SIZE if params.alignment else None,
+        room,
+        params.key_size,
         hdr_size=params.metadata_size,
         keyslots_size=params.keyslots_size,
         sector_size=params.sector_size,

@@ -9,18 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ...keystore.errors import AccessError, ConfigError
+from ...keystore.errors import ConfigError
 from ..extent import Extent
-from ..units import ENCRYPTION_SECTOR_SIZES, SECTOR_SIZE, round_up
+from ..format_room import Room
+from ..units import ENCRYPTION_SECTOR_SIZES, SECTOR_SIZE
 from .binhdr import HDR_SIZES
 from .keyslot import get_area_size
 from .validate import AREA_ALIGNMENT, KEYSLOTS_SIZE_MAX
 
 #: Both header copies and the keyslots area, so also where data begin.
 DEFAULT_SIZE: Final = 16 * 1024 * 1024
-_DATA_ALIGNMENT: Final = 1024 * 1024
 _KEYSLOTS_SIZE_LOW: Final = 4 * 1024 * 1024 - 2 * 16 * 1024
-TOO_SMALL: Final = "the device is too small for activation, there is no remaining space for data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,57 +39,40 @@ class Layout:
 
 
 def make_layout(
-    *,
+    room: Room,
     key_size: int,
-    header_size: int,
-    header_can_grow: bool,
-    data_size: int,
-    is_detached: bool,
-    data_offset: int | None = None,
-    alignment: int | None = None,
+    *,
     hdr_size: int | None = None,
     keyslots_size: int | None = None,
     sector_size: int | None = None,
 ) -> Layout:
-    """A layout as cryptsetup would choose it; what is None is chosen.
-
-    ``header_size`` and ``data_size`` are those of the files or devices (the same one unless the
-    header is detached); ``alignment`` is that of the data, of a detached header where they begin.
+    """A layout as cryptsetup would choose it, for a key of ``key_size`` bytes; None is chosen.
 
     Raises:
         ConfigError: sizes that cannot be, or do not fit each other.
         AccessError: the device cannot hold the header.
     """
     hdr_size = _check_hdr_size(hdr_size)
-    if is_detached:
-        data_offset = data_offset or alignment
-    _check_data_offset(data_offset, hdr_size, is_detached=is_detached)
-    size = _choose_keyslots_size(
-        hdr_size, data_offset, keyslots_size, header_size, can_grow=header_can_grow
-    )
+    _check_data_offset(room.data_offset, hdr_size, is_detached=room.is_detached)
+    size = _choose_keyslots_size(room, hdr_size, keyslots_size)
     if size < get_area_size(key_size):
         raise ConfigError(
             f"keyslots area: {size} bytes, one keyslot for a key of {key_size} bytes needs "
             f"{get_area_size(key_size)}"
         )
     end = 2 * hdr_size + size
-    if header_size < end and not header_can_grow:
-        raise AccessError(
-            f"header: the device is too small, {header_size} bytes, need at least {end}"
-        )
-    if data_offset is None:
-        data_offset = 0 if is_detached else round_up(end, alignment or _DATA_ALIGNMENT)
-    notes: list[str] = []
-    if size < _KEYSLOTS_SIZE_LOW:
-        notes.append(
-            f"keyslots area ({size} bytes) is very small, available LUKS2 keyslot count is "
-            "very limited"
-        )
-    rest = data_size - data_offset
-    if rest <= 0:
-        notes.append(TOO_SMALL)
-    chosen = _choose_sector_size(sector_size, rest)
-    return Layout(hdr_size, size, data_offset, chosen, tuple(notes))
+    room.check_header(end)
+    data_offset = room.choose_data_offset(end)
+    chosen = _choose_sector_size(sector_size, room.data_size - data_offset)
+    notes = _note_small_area(size) + room.list_notes(data_offset)
+    return Layout(hdr_size, size, data_offset, chosen, notes)
+
+
+def _note_small_area(size: int) -> tuple[str, ...]:
+    if size >= _KEYSLOTS_SIZE_LOW:
+        return ()
+    count = "available LUKS2 keyslot count is very limited"
+    return (f"keyslots area ({size} bytes) is very small, {count}",)
 
 
 def _check_hdr_size(hdr_size: int | None) -> int:
@@ -121,9 +103,7 @@ def _check_data_offset(data_offset: int | None, hdr_size: int, *, is_detached: b
         )
 
 
-def _choose_keyslots_size(
-    hdr_size: int, data_offset: int | None, wanted: int | None, header_size: int, *, can_grow: bool
-) -> int:
+def _choose_keyslots_size(room: Room, hdr_size: int, wanted: int | None) -> int:
     if wanted is not None:
         if wanted % AREA_ALIGNMENT or not 0 < wanted <= KEYSLOTS_SIZE_MAX:
             raise ConfigError(
@@ -131,14 +111,14 @@ def _choose_keyslots_size(
                 f"{KEYSLOTS_SIZE_MAX}"
             )
         size = wanted
-    elif data_offset:
-        size = data_offset - 2 * hdr_size
+    elif room.data_offset:
+        size = room.data_offset - 2 * hdr_size
     else:
         size = DEFAULT_SIZE - 2 * hdr_size
-        if header_size < DEFAULT_SIZE and not can_grow:
-            size = header_size - 2 * hdr_size
-    if data_offset:
-        size = min(size, data_offset - 2 * hdr_size)
+        if room.header_size < DEFAULT_SIZE and not room.header_can_grow:
+            size = room.header_size - 2 * hdr_size
+    if room.data_offset:
+        size = min(size, room.data_offset - 2 * hdr_size)
     return max(0, min(size, KEYSLOTS_SIZE_MAX)) // AREA_ALIGNMENT * AREA_ALIGNMENT
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from fusecrypt.dmcrypt.backing import get_size, locked
-from fusecrypt.dmcrypt.luks2 import format as luks2_format
+from fusecrypt.dmcrypt.format_room import TOO_SMALL, Room
 from fusecrypt.dmcrypt.luks2.dump import dump_text
 from fusecrypt.dmcrypt.luks2.format import FormatParams, format_volume, plan_format
-from fusecrypt.dmcrypt.luks2.layout import TOO_SMALL, make_layout
+from fusecrypt.dmcrypt.luks2.layout import make_layout
 from fusecrypt.dmcrypt.open_volume import open_luks, open_luks_with_key
 from fusecrypt.dmcrypt.pbkdf import PbkdfParams
-from fusecrypt.keystore.errors import AccessError, ConfigError, EngineError, UnsupportedError
+from fusecrypt.keystore.errors import AccessError, ConfigError, UnsupportedError
 from tests.lab import cryptsetup as cryptsetup_lab
 from tests.lab import sectors
 from tests.unit.dmcrypt.headers import read
@@ -200,25 +200,6 @@ def test_two_volumes_have_nothing_random_in_common(engine, load, open_file):
         assert value(headers[0]) != value(headers[1])
 
 
-@pytest.mark.parametrize("step", ["create_keyslot", "write_header"])
-def test_failure_midway_leaves_no_header_and_no_lock(engine, load, open_file, monkeypatch, step):
-    fd = open_file(2 * MIB)
-    format_volume(engine, fd, load(PASSPHRASE), params())
-
-    def fail(*_args):
-        raise EngineError("no")
-
-    if step == "write_header":
-        monkeypatch.setattr(luks2_format, "write_header", fail)
-    else:
-        monkeypatch.setattr(type(engine), "create_keyslot", fail)
-    with pytest.raises(EngineError):
-        format_volume(engine, fd, load(PASSPHRASE), params())
-    assert os.pread(fd, 32768, 0) == bytes(32768)
-    with locked(fd, exclusive=True, timeout=0):
-        pass
-
-
 def test_lock_of_another_process_is_waited_for(engine, load, open_file):
     fd = open_file(2 * MIB)
     other = os.open(path_of(fd), os.O_RDONLY)
@@ -307,10 +288,13 @@ def test_data_that_are_no_whole_sectors_choose_512_or_are_refused(open_file):
         plan_format(params(sector_size=4096), fd)
 
 
+def device(size):
+    return Room(header_size=size, data_size=size, header_can_grow=False, is_detached=False)
+
+
 def test_device_that_cannot_grow_gets_a_smaller_keyslots_area_or_is_refused():
-    given = {"key_size": 64, "header_can_grow": False, "is_detached": False}
-    small = make_layout(header_size=8 * MIB, data_size=8 * MIB, **given)
+    small = make_layout(device(8 * MIB), 64)
     assert small.keyslots_size == 8 * MIB - 32768
     assert small.notes == (TOO_SMALL,)
     with pytest.raises(AccessError, match="too small"):
-        make_layout(header_size=MIB // 2, data_size=MIB // 2, keyslots_size=MIB, **given)
+        make_layout(device(MIB // 2), 64, keyslots_size=MIB)
