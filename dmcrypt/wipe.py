@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from ..keystore.errors import AccessError
@@ -29,6 +29,19 @@ def wipe_random(fd: int, extent: Extent) -> None:
         AccessError: the backing store refuses.
     """
     _wipe(fd, extent, os.urandom)
+
+
+def wipe_unused(fd: int, begin: int, end: int, used: Iterable[Extent]) -> None:
+    """Write random bytes from ``begin`` up to ``end``, wherever nothing of ``used`` lies.
+
+    Raises:
+        AccessError: the backing store refuses.
+    """
+    at = begin
+    for extent in [*sorted(used), Extent(end, 0)]:
+        if at < extent.offset:
+            wipe_random(fd, Extent(at, min(extent.offset, end) - at))
+        at = max(at, extent.end)
 
 
 def grow(fd: int, size: int) -> None:

@@ -35,7 +35,7 @@ from ..luks1.header import (
     get_area_size,
 )
 from ..luks1.layout import AREA_ALIGNMENT
-from ..luks1.shift import is_risky, shift_areas, wipe_unused
+from ..luks1.shift import is_risky, shift_areas
 from ..luks1.update import write_header
 from ..luks2 import Luks2Header
 from ..luks2 import model as luks2
@@ -43,7 +43,7 @@ from ..luks2.change import changing
 from ..luks2.keyslot import find_bound
 from ..old_header import Keep
 from ..units import SECTOR_SIZE, UINT32_MAX, round_up
-from ..wipe import grow, wipe_random, wipe_zeros
+from ..wipe import grow, wipe_random, wipe_unused, wipe_zeros
 
 
 def plan_luks1(header: Luks2Header) -> Luks1Header:
@@ -116,9 +116,11 @@ def _move_to_begin(fd: int, header: Luks1Header) -> Luks1Header:
         if change.header != header:
             return change.header
         made = shift_areas(change, delta, end, may_risk=False)
-        wipe_unused(
-            fd, made, min(end, header.area_size + AREA_ALIGNMENT + header.get_area(0).length)
-        )
+        # Copies were made in gaps and in keyslots that are not in use.
+        reached = min(end, header.area_size + AREA_ALIGNMENT + header.get_area(0).length)
+        used = (made.get_area(number) for number in made.list_keyslots())
+        wipe_unused(fd, AREA_ALIGNMENT, reached, used)
+        sync(fd)
         return made
 
 

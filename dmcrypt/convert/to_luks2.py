@@ -16,7 +16,6 @@ from typing import Final
 
 from ...keystore.errors import ConfigError
 from ..backing import get_size, pread_from, sync
-from ..extent import Extent
 from ..luks1 import edit as luks1
 from ..luks1.change import changing
 from ..luks1.header import STRIPES, Luks1Header
@@ -30,7 +29,7 @@ from ..luks2.update import write_over_foreign
 from ..luks2.validate import AREA_ALIGNMENT, KEYSLOTS_SIZE_MAX, validate
 from ..old_header import Keep
 from ..units import SECTOR_SIZE
-from ..wipe import grow, wipe_random
+from ..wipe import grow, wipe_unused
 
 _HDR_SIZE: Final = HDR_SIZES[0]
 #: Where LUKS2's keyslots area begins.
@@ -111,12 +110,8 @@ def convert_to_luks2(fd: int, keep: Keep, *, may_risk: bool) -> Luks2Header:
 
 def _wipe_rest(fd: int, header: Luks2Header) -> None:
     """Random bytes wherever in the keyslots area no keyslot lies: key material was there."""
-    at = BEGIN
     end = min(BEGIN + header.metadata.config.keyslots_size, get_size(fd))
-    for extent in [*sorted(slot.area.extent for slot in header.metadata.keyslots), Extent(end, 0)]:
-        if at < extent.offset:
-            wipe_random(fd, Extent(at, min(extent.offset, end) - at))
-        at = max(at, extent.end)
+    wipe_unused(fd, BEGIN, end, (slot.area.extent for slot in header.metadata.keyslots))
     sync(fd)
 
 

@@ -15,7 +15,6 @@ from ...keystore.errors import ConfigError
 from ..backing import pread_from, pwrite, sync
 from ..extent import Extent
 from ..units import round_up
-from ..wipe import wipe_random
 from . import edit
 from .change import Change
 from .header import KEYSLOTS, Keyslot, Luks1Header, get_area_size
@@ -70,21 +69,6 @@ def shift_areas(change: Change, delta: int, end: int, *, may_risk: bool) -> Luks
         else:
             _copy(change, number, number, moved)
     return change.header
-
-
-def wipe_unused(fd: int, header: Luks1Header, end: int) -> None:
-    """Random bytes wherever before ``end`` no keyslot in use lies: copies were there.
-
-    Raises:
-        AccessError: the backing store refuses.
-    """
-    at = AREA_ALIGNMENT
-    used = sorted(header.get_area(number) for number in header.list_keyslots())
-    for extent in [*used, Extent(end, 0)]:
-        if at < extent.offset:
-            wipe_random(fd, Extent(at, min(extent.offset, end) - at))
-        at = max(at, extent.end)
-    sync(fd)
 
 
 def _find_gap(header: Luks1Header, delta: int, end: int) -> Extent | None:
