@@ -11,12 +11,10 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
-from ...keystore.errors import AccessError
-from ..backing import get_size, locked, pread_from, sync
-from ..extent import Extent
-from ..old_header import Keep, OldHeader
+from ..backing import get_size, locked, pread_from
+from ..header_change import HeaderChange
+from ..old_header import Keep, OldHeader, read_piece
 from ..units import round_up
-from ..wipe import wipe_random
 from .header import HEADER_SIZE, Luks1Header, read_header
 from .layout import AREA_ALIGNMENT
 from .update import write_header
@@ -24,24 +22,8 @@ from .update import write_header
 _STEP: Final = 1 << 20
 
 
-class Change:
+class Change(HeaderChange[Luks1Header]):
     """A header under the exclusive lock, that may be replaced by another."""
-
-    def __init__(self, fd: int, header: Luks1Header, keep: Keep) -> None:
-        self.fd = fd
-        self.header = header
-        self._keep = keep
-        self._has_begun = False
-
-    def begin(self) -> None:
-        """Keep the old header: to be called before anything is written.
-
-        Raises:
-            AccessError: the old header cannot be kept.
-        """
-        if not self._has_begun:
-            self._keep(read_old(self.fd, self.header))
-            self._has_begun = True
 
     def write(self, header: Luks1Header) -> Luks1Header:
         """Replace the header; the new one as it is on disk.
@@ -55,15 +37,8 @@ class Change:
         self.header = read_header(pread_from(self.fd), get_size(self.fd))
         return self.header
 
-    def wipe(self, extent: Extent) -> None:
-        """Overwrite what was key material, durably.
-
-        Raises:
-            AccessError: the backing store refuses.
-        """
-        self.begin()
-        wipe_random(self.fd, extent)
-        sync(self.fd)
+    def _read_old(self) -> OldHeader:
+        return read_old(self.fd, self.header)
 
 
 @contextmanager
@@ -114,14 +89,11 @@ def read_old(fd: int, header: Luks1Header) -> OldHeader:
         AccessError: the backing store cannot be read, or ends within the header.
     """
     pread = pread_from(fd)
-    pieces = [(0, header.pack())]
-    for number in header.list_keyslots():
-        extent = header.get_area(number)
-        data = pread(extent.offset, extent.length)
-        if len(data) != extent.length:
-            raise AccessError(f"keyslot {number}: ends behind the end of the file")
-        pieces.append((extent.offset, data))
-    return OldHeader("luks1", header.uuid, 0, get_backup_size(header), tuple(pieces))
+    areas = [
+        read_piece(pread, number, header.get_area(number)) for number in header.list_keyslots()
+    ]
+    pieces = ((0, header.pack()), *areas)
+    return OldHeader("luks1", header.uuid, 0, get_backup_size(header), pieces)
 
 
 def get_backup_size(header: Luks1Header) -> int:

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-from ...keystore.errors import AccessError, FormatError
-from ..backing import Pread, get_size, locked, pread_from, sync
-from ..extent import Extent
-from ..old_header import Keep, OldHeader
+from ...keystore.errors import FormatError
+from ..backing import Pread, get_size, locked, pread_from
+from ..header_change import HeaderChange
+from ..old_header import Keep, OldHeader, read_piece
 from ..units import UINT64_MAX
-from ..wipe import wipe_random
 from .recovery import Luks2Header, read_header
 from .requirement import check_requirements
 from .update import mend_copy, pack_copies, write_header
@@ -26,27 +25,8 @@ from .update import mend_copy, pack_copies, write_header
 _STEP: Final = 1 << 20
 
 
-class Change:
+class Change(HeaderChange[Luks2Header]):
     """A header under the exclusive lock, that may be replaced by another."""
-
-    def __init__(self, fd: int, header: Luks2Header, keep: Keep) -> None:
-        self.fd = fd
-        self.header = header
-        self._keep = keep
-        self._has_begun = False
-
-    def begin(self) -> None:
-        """Keep the old header and mend it: to be called before anything is written.
-
-        Raises:
-            AccessError: the old header cannot be kept, or the backing store refuses.
-        """
-        if self._has_begun:
-            return
-        self._keep(read_old(self.fd, self.header))
-        if self.header.is_damaged:
-            mend_copy(self.fd, self.header)
-        self._has_begun = True
 
     def write(self, header: Luks2Header) -> Luks2Header:
         """Replace the header; the new one as it is on disk.
@@ -63,15 +43,12 @@ class Change:
         self.header = read_header(pread_from(self.fd), get_size(self.fd))
         return self.header
 
-    def wipe(self, extent: Extent) -> None:
-        """Overwrite what was key material, durably.
+    def _read_old(self) -> OldHeader:
+        return read_old(self.fd, self.header)
 
-        Raises:
-            AccessError: the backing store refuses.
-        """
-        self.begin()
-        wipe_random(self.fd, extent)
-        sync(self.fd)
+    def _mend(self) -> None:
+        if self.header.is_damaged:
+            mend_copy(self.fd, self.header)
 
 
 @contextmanager
@@ -141,14 +118,9 @@ def read_old(fd: int, header: Luks2Header) -> OldHeader:
         AccessError: the backing store cannot be read, or ends within the header.
     """
     pread = pread_from(fd)
-    pieces = [(0, _read_copies(pread, header))]
-    for slot in header.metadata.keyslots:
-        extent = slot.area.extent
-        data = pread(extent.offset, extent.length)
-        if len(data) != extent.length:
-            raise AccessError(f"keyslot {slot.id}: ends behind the end of the file")
-        pieces.append((extent.offset, data))
-    return OldHeader("luks2", header.uuid, header.binary.seqid, header.area_size, tuple(pieces))
+    areas = [read_piece(pread, slot.id, slot.area.extent) for slot in header.metadata.keyslots]
+    pieces = ((0, _read_copies(pread, header)), *areas)
+    return OldHeader("luks2", header.uuid, header.binary.seqid, header.area_size, pieces)
 
 
 def read_whole(fd: int) -> tuple[Luks2Header, Generator[bytes, None, None]]:
