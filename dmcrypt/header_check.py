@@ -22,7 +22,7 @@ from .key_material import find_damage
 from .luks1 import Luks1Header
 from .luks2 import Luks2Header
 from .luks2.binhdr import BINHDR_SIZE
-from .luks2.keyslot import PRIORITY_IGNORE
+from .luks2.keyslot import PRIORITY_IGNORE, find_bound
 from .luks2.requirement import find_unknown_flags
 from .units import SECTOR_SIZE
 
@@ -273,9 +273,8 @@ def _check_keyslots(subject: Subject) -> Iterator[Finding]:
 def _list_bound(header: Luks1Header | Luks2Header) -> tuple[int, ...]:
     if isinstance(header, Luks1Header):
         return header.list_keyslots()
-    segment = header.metadata.regular_segments[0].id
-    of_key = {n for d in header.metadata.digests if segment in d.segments for n in d.keyslots}
-    return tuple(n for n in header.list_keyslots() if n in of_key)
+    bound = find_bound(header.metadata, header.metadata.regular_segments[0].id)
+    return tuple(n for n in header.list_keyslots() if n in bound)
 
 
 def _are_ignored(header: Luks2Header, bound: tuple[int, ...]) -> bool:

@@ -10,19 +10,20 @@ Source: lib/luks2/luks2_luks1_convert.c (LUKS2_luks1_to_luks2).
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Final
 
 from ...keystore.errors import ConfigError
 from ..backing import get_size, pread_from, sync
+from ..engine.messages import DigestSpec, Kdf, KdfType, KeyslotSpec
 from ..luks1 import edit as luks1
 from ..luks1.change import changing
 from ..luks1.header import STRIPES, Luks1Header
 from ..luks1.shift import is_risky, shift_areas, shift_header
 from ..luks2 import Luks2Header, read_header
-from ..luks2.binhdr import BINHDR_SIZE, HDR_SIZES, SALT_SIZE, BinaryHeader
+from ..luks2.binhdr import BINHDR_SIZE, HDR_SIZES, BinaryHeader
 from ..luks2.json_area import JsonObject
+from ..luks2.json_objects import make_root
 from ..luks2.keyslot import get_area_size
 from ..luks2.metadata import parse_metadata
 from ..luks2.update import write_over_foreign
@@ -91,17 +92,7 @@ def convert_to_luks2(fd: int, keep: Keep, *, may_risk: bool) -> Luks2Header:
             grow(fd, BEGIN + plan.keyslots_size)
         if plan.shift:
             shift_areas(change, plan.shift, plan.end, may_risk=may_risk)
-        binary = BinaryHeader(
-            is_secondary=False,
-            hdr_size=_HDR_SIZE,
-            seqid=1,
-            label="",
-            checksum_alg="sha256",
-            salt=bytes(SALT_SIZE),
-            uuid=change.header.uuid,
-            subsystem="",
-            hdr_offset=0,
-        )
+        binary = BinaryHeader.make_first(_HDR_SIZE, change.header.uuid)
         write_over_foreign(fd, binary, plan.root)
         header = read_header(pread_from(fd), get_size(fd))
         _wipe_rest(fd, header)
@@ -116,60 +107,33 @@ def _wipe_rest(fd: int, header: Luks2Header) -> None:
 
 
 def _make_root(header: Luks1Header, keyslots_size: int) -> JsonObject:
-    """The JSON object, its fields as luksFormat has them."""
-    cipher = f"{header.cipher_name}-{header.cipher_mode}"
-    hash_name = header.hash_name
-    keyslots: JsonObject = {
-        str(number): {
-            "type": "luks2",
-            "key_size": header.key_size,
-            "af": {"type": "luks1", "stripes": STRIPES, "hash": hash_name},
-            "area": {
-                "type": "raw",
-                "offset": str(header.keyslots[number].area_offset),
-                "size": str(get_area_size(header.key_size)),
-                "encryption": cipher,
-                "key_size": header.key_size,
-            },
-            "kdf": {
-                "type": "pbkdf2",
-                "hash": hash_name,
-                "iterations": header.keyslots[number].iterations,
-                "salt": _base64(header.keyslots[number].salt),
-            },
-        }
-        for number in header.list_keyslots()
-    }
-    return {
-        "keyslots": keyslots,
-        "tokens": {},
-        "segments": {
-            "0": {
-                "type": "crypt",
-                "offset": str(header.payload_offset),
-                "size": "dynamic",
-                "iv_tweak": "0",
-                "encryption": cipher,
-                "sector_size": SECTOR_SIZE,
-            }
-        },
-        "digests": {
-            "0": {
-                "type": "pbkdf2",
-                "keyslots": list(keyslots),
-                "segments": ["0"],
-                "hash": hash_name,
-                "iterations": header.digest_iterations,
-                "salt": _base64(header.digest_salt),
-                "digest": _base64(header.digest),
-            }
-        },
-        "config": {
-            "json_size": str(_HDR_SIZE - BINHDR_SIZE),
-            "keyslots_size": str(keyslots_size),
-        },
-    }
+    return make_root(
+        keyslots={number: _make_keyslot(header, number) for number in header.list_keyslots()},
+        digest=DigestSpec(
+            header.hash_name,
+            header.digest_iterations,
+            header.digest_salt,
+            header.digest,
+            len(header.digest),
+        ),
+        encryption=header.cipher,
+        data_offset=header.payload_offset,
+        sector_size=SECTOR_SIZE,
+        json_size=_HDR_SIZE - BINHDR_SIZE,
+        keyslots_size=keyslots_size,
+    )
 
 
-def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode("ascii")
+def _make_keyslot(header: Luks1Header, number: int) -> KeyslotSpec:
+    """A keyslot as it stands, even one whose costs we would not pay to open it."""
+    slot = header.keyslots[number]
+    return KeyslotSpec(
+        key_size=header.key_size,
+        stripes=STRIPES,
+        af_hash=header.hash_name,
+        area_offset=slot.area_offset,
+        area_length=get_area_size(header.key_size),
+        area_cipher=header.cipher,
+        area_key_size=header.key_size,
+        kdf=Kdf(KdfType.PBKDF2, slot.salt, slot.iterations, hash_name=header.hash_name),
+    )

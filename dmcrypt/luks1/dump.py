@@ -18,7 +18,7 @@ def dump_fields(header: Luks1Header) -> dict[str, object]:
     return {
         "version": VERSION,
         "uuid": header.uuid,
-        "cipher": f"{header.cipher_name}-{header.cipher_mode}",
+        "cipher": header.cipher,
         "hash": header.hash_name,
         "payload_offset": header.payload_offset,
         "key_size": header.key_size,

@@ -181,6 +181,11 @@ class Luks1Header:
         last = max(slot.area_offset for slot in self.keyslots)
         return last + get_area_size(self.key_size)
 
+    @property
+    def cipher(self) -> str:
+        """Of data and key material, as dm-crypt spells it."""
+        return f"{self.cipher_name}-{self.cipher_mode}"
+
     # What LuksHeader asks of every version.
 
     @property
@@ -210,8 +215,7 @@ class Luks1Header:
 
     def get_segment(self, *, read_only: bool) -> DataSegment:  # noqa: ARG002 (nothing forbids to write)
         """All behind the payload offset, counted from there."""
-        cipher = f"{self.cipher_name}-{self.cipher_mode}"
-        return DataSegment(self.payload_offset, cipher, f"cipher at byte {_CIPHER_AT}")
+        return DataSegment(self.payload_offset, self.cipher, f"cipher at byte {_CIPHER_AT}")
 
     def list_notes(self) -> tuple[str, ...]:
         """As `notes`."""
@@ -255,7 +259,7 @@ class Luks1Header:
             af_hash=self.hash_name,
             area_offset=area.offset,
             area_length=area.length,
-            area_cipher=f"{self.cipher_name}-{self.cipher_mode}",
+            area_cipher=self.cipher,
             area_key_size=self.key_size,
             kdf=Kdf(KdfType.PBKDF2, slot.salt, slot.iterations, hash_name=self.hash_name),
         )

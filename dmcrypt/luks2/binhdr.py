@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, Self
 
-from ...keystore.errors import FormatError, UnsupportedError
+from ...keystore.errors import ConfigError, FormatError, UnsupportedError
 from ..text_field import pack_text, parse_text
 
 BINHDR_SIZE: Final = 4096
@@ -94,6 +94,23 @@ class BinaryHeader:
             checksum=checksum,
         )
 
+    @classmethod
+    def make_first(
+        cls, hdr_size: int, uuid: str, *, label: str = "", subsystem: str = ""
+    ) -> BinaryHeader:
+        """Of a new volume; salts and checksums are made when it is written (update.py)."""
+        return cls(
+            is_secondary=False,
+            hdr_size=hdr_size,
+            seqid=1,
+            label=label,
+            checksum_alg="sha256",
+            salt=bytes(SALT_SIZE),
+            uuid=uuid,
+            subsystem=subsystem,
+            hdr_offset=0,
+        )
+
     @property
     def json_size(self) -> int:
         """Bytes of the JSON area behind the binary header."""
@@ -121,6 +138,16 @@ class BinaryHeader:
         plain = _without_checksum(self.pack())
         digest = _hash(self.checksum_alg, plain, json_area)
         return plain[:_CHECKSUM_AT] + digest.ljust(_CHECKSUM_SIZE, b"\0") + plain[512:]
+
+
+def check_label(what: str, text: str) -> None:
+    """Refuse a label or subsystem that does not fit its field; the real tool cuts it.
+
+    Raises:
+        ConfigError: it does not; ``what`` it is stands in the message.
+    """
+    if len(text.encode("utf-8", "surrogateescape")) >= LABEL_SIZE or "\0" in text:
+        raise ConfigError(f"{what}: wanted at most {LABEL_SIZE - 1} bytes, without NUL")
 
 
 def verify(buf: bytes, json_area: bytes) -> None:

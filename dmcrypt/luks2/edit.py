@@ -10,31 +10,25 @@ areas: lib/luks2/luks2_keyslot.c, luks2_json_metadata.c, luks2_digest.c, luks2_t
 
 from __future__ import annotations
 
-import base64
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, cast
+from typing import Final
 
 from ...keystore.errors import ConfigError, FormatError
-from ..engine.messages import DigestSpec, Kdf, KdfType, KeyslotSpec
+from ..engine.messages import DigestSpec, KeyslotSpec
 from ..extent import Extent
 from ..volume_uuid import parse_uuid
-from .binhdr import LABEL_SIZE
-from .json_area import JsonObject, pack_json_area
-from .keyslot import AREA_ALIGNMENT, PRIORITY_NORMAL, find_bound
+from .binhdr import check_label
+from .json_area import JsonObject, get_array, get_object, pack_json_area
+from .json_objects import inherit, pack_digest, pack_keyslot
+from .keyslot import AREA_ALIGNMENT, KEYSLOTS_MAX, PRIORITY_NORMAL, find_bound
 from .metadata import parse_metadata
 from .model import Digest, Keyslot
 from .recovery import Luks2Header
 from .validate import get_keyslots_end, validate
 
-KEYSLOTS_MAX: Final = 32
 DIGESTS_MAX: Final = 8
-_KDF_NAMES: Final = {
-    KdfType.PBKDF2: "pbkdf2",
-    KdfType.ARGON2I: "argon2i",
-    KdfType.ARGON2ID: "argon2id",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +128,17 @@ def add_keyslot(
     Raises:
         ConfigError: the digests are all in use, or the JSON area is full.
     """
-    root = _copy(header)
-    _section(root, "keyslots")[str(number)] = _keyslot_json(spec)
+    root = copy.deepcopy(header.root)
+    get_object(root, "keyslots")[str(number)] = pack_keyslot(spec)
     if isinstance(digest, DigestSpec):
-        digests = _section(root, "digests")
+        digests = get_object(root, "digests")
         free = next((n for n in range(DIGESTS_MAX) if str(n) not in digests), None)
         if free is None:
             raise ConfigError(f"digests: all {DIGESTS_MAX} are in use")
-        digests[str(free)] = _digest_json(digest, number)
+        digests[str(free)] = pack_digest(digest, keyslots=[number], segments=[])
     else:
-        _list(_section(root, "digests"), str(digest), "keyslots").append(str(number))
-    return _rebuild(header, root)
+        get_array(root, "digests", str(digest), "keyslots").append(str(number))
+    return rebuild(header, root)
 
 
 def replace_keyslot(header: Luks2Header, number: int, spec: KeyslotSpec) -> Luks2Header:
@@ -153,28 +147,27 @@ def replace_keyslot(header: Luks2Header, number: int, spec: KeyslotSpec) -> Luks
     Raises:
         ConfigError: the JSON area is full.
     """
-    root = _copy(header)
-    keyslots = _section(root, "keyslots")
-    old = cast("JsonObject", keyslots[str(number)])
-    new = _keyslot_json(spec)
-    keyslots[str(number)] = {**new, **{k: v for k, v in old.items() if k not in new}}
-    return _rebuild(header, root)
+    root = copy.deepcopy(header.root)
+    keyslots = get_object(root, "keyslots")
+    old = get_object(keyslots, str(number))
+    keyslots[str(number)] = inherit(pack_keyslot(spec), old)
+    return rebuild(header, root)
 
 
 def remove_keyslots(header: Luks2Header, numbers: Iterable[int]) -> Luks2Header:
     """A header without these keyslots, and without digests that nothing refers to any more."""
-    root = _copy(header)
+    root = copy.deepcopy(header.root)
     gone = {str(number) for number in numbers}
     for number in gone:
-        del _section(root, "keyslots")[number]
-    digests = _section(root, "digests")
-    for section in (digests, _section(root, "tokens")):
+        del get_object(root, "keyslots")[number]
+    digests = get_object(root, "digests")
+    for section in (digests, get_object(root, "tokens")):
         for key in section:
-            _drop(_list(section, key, "keyslots"), gone)
+            _drop(get_array(section, key, "keyslots"), gone)
     for key in list(digests):
-        if not _list(digests, key, "keyslots") and not _list(digests, key, "segments"):
+        if not get_array(digests, key, "keyslots") and not get_array(digests, key, "segments"):
             del digests[key]
-    return _rebuild(header, root)
+    return rebuild(header, root)
 
 
 def set_priority(header: Luks2Header, number: int, priority: int) -> Luks2Header:
@@ -184,35 +177,27 @@ def set_priority(header: Luks2Header, number: int, priority: int) -> Luks2Header
         ConfigError: there is no such keyslot.
     """
     get_keyslot(header, number)
-    root = _copy(header)
-    slot = cast("JsonObject", _section(root, "keyslots")[str(number)])
+    root = copy.deepcopy(header.root)
+    slot = get_object(root, "keyslots", str(number))
     if priority == PRIORITY_NORMAL:
         slot.pop("priority", None)
     else:
         slot["priority"] = priority
-    return _rebuild(header, root)
+    return rebuild(header, root)
 
 
 def set_labels(header: Luks2Header, change: LabelChange) -> Luks2Header:
     """A header with another label or subsystem.
 
     Raises:
-        ConfigError: too long. (The real tool cuts it.)
+        ConfigError: too long.
     """
     binary = header.binary
-    for what, text in (("label", change.label), ("subsystem", change.subsystem)):
-        if text is None:
-            continue
-        if len(text.encode("utf-8", "surrogateescape")) >= LABEL_SIZE or "\0" in text:
-            raise ConfigError(f"{what}: wanted at most {LABEL_SIZE - 1} bytes, without NUL")
-    return replace(
-        header,
-        binary=replace(
-            binary,
-            label=binary.label if change.label is None else change.label,
-            subsystem=binary.subsystem if change.subsystem is None else change.subsystem,
-        ),
-    )
+    label = binary.label if change.label is None else change.label
+    subsystem = binary.subsystem if change.subsystem is None else change.subsystem
+    check_label("label", label)
+    check_label("subsystem", subsystem)
+    return replace(header, binary=replace(binary, label=label, subsystem=subsystem))
 
 
 def set_uuid(header: Luks2Header, text: str) -> Luks2Header:
@@ -226,24 +211,24 @@ def set_uuid(header: Luks2Header, text: str) -> Luks2Header:
 
 def set_flags(header: Luks2Header, flags: Iterable[str], *, known: Iterable[str]) -> Luks2Header:
     """A header with these flags in place of the ``known`` ones; others stay."""
-    root = _copy(header)
-    config = _section(root, "config")
+    root = copy.deepcopy(header.root)
+    config = get_object(root, "config")
     others = set(header.metadata.config.flags) - set(known)
     kept = [flag for flag in header.metadata.config.flags if flag in others]
     config["flags"] = [*flags, *kept]
     if not config["flags"]:
         del config["flags"]
-    return _rebuild(header, root)
+    return rebuild(header, root)
 
 
 def move_areas(header: Luks2Header, places: dict[int, Extent]) -> Luks2Header:
     """A header whose keyslots have their key material elsewhere; what lies there is not moved."""
-    root = _copy(header)
+    root = copy.deepcopy(header.root)
     for number, extent in places.items():
-        slot = cast("JsonObject", _section(root, "keyslots")[str(number)])
-        area = cast("JsonObject", slot["area"])
+        slot = get_object(root, "keyslots", str(number))
+        area = get_object(slot, "area")
         area["offset"] = str(extent.offset)
-    return _rebuild(header, root)
+    return rebuild(header, root)
 
 
 def change_tokens(header: Luks2Header, tokens: JsonObject) -> Luks2Header:
@@ -253,9 +238,9 @@ def change_tokens(header: Luks2Header, tokens: JsonObject) -> Luks2Header:
         FormatError: a token that is none.
         ConfigError: the JSON area is full.
     """
-    root = _copy(header)
+    root = copy.deepcopy(header.root)
     root["tokens"] = copy.deepcopy(tokens)
-    return _rebuild(header, root)
+    return rebuild(header, root)
 
 
 def rebuild(header: Luks2Header, root: JsonObject) -> Luks2Header:
@@ -265,10 +250,6 @@ def rebuild(header: Luks2Header, root: JsonObject) -> Luks2Header:
         FormatError: no metadata of LUKS2.
         ConfigError: the JSON area is full.
     """
-    return _rebuild(header, root)
-
-
-def _rebuild(header: Luks2Header, root: JsonObject) -> Luks2Header:
     size = header.binary.json_size
     metadata = parse_metadata(root)
     validate(metadata, size)
@@ -279,64 +260,5 @@ def _rebuild(header: Luks2Header, root: JsonObject) -> Luks2Header:
     return replace(header, root=root, metadata=metadata)
 
 
-def _keyslot_json(spec: KeyslotSpec) -> JsonObject:
-    """The fields in cryptsetup's order."""
-    return {
-        "type": "luks2",
-        "key_size": spec.key_size,
-        "af": {"type": "luks1", "stripes": spec.stripes, "hash": spec.af_hash},
-        "area": {
-            "type": "raw",
-            "offset": str(spec.area_offset),
-            "size": str(spec.area_length),
-            "encryption": spec.area_cipher,
-            "key_size": spec.area_key_size,
-        },
-        "kdf": _kdf_json(spec.kdf),
-    }
-
-
-def _kdf_json(kdf: Kdf) -> JsonObject:
-    name, salt = _KDF_NAMES[kdf.type], _base64(kdf.salt)
-    if kdf.type is KdfType.PBKDF2:
-        return {"type": name, "hash": kdf.hash_name, "iterations": kdf.iterations, "salt": salt}
-    return {
-        "type": name,
-        "time": kdf.iterations,
-        "memory": kdf.memory_kib,
-        "cpus": kdf.lanes,
-        "salt": salt,
-    }
-
-
-def _digest_json(digest: DigestSpec, keyslot: int) -> JsonObject:
-    return {
-        "type": "pbkdf2",
-        "keyslots": [str(keyslot)],
-        "segments": [],
-        "hash": digest.hash_name,
-        "iterations": digest.iterations,
-        "salt": _base64(digest.salt),
-        "digest": _base64(digest.digest),
-    }
-
-
-def _copy(header: Luks2Header) -> JsonObject:
-    return copy.deepcopy(header.root)
-
-
-def _section(root: JsonObject, name: str) -> JsonObject:
-    return cast("JsonObject", root[name])
-
-
-def _list(section: JsonObject, key: str, name: str) -> list[object]:
-    item = cast("JsonObject", section[key])
-    return cast("list[object]", item[name])
-
-
 def _drop(items: list[object], gone: set[str]) -> None:
     items[:] = [item for item in items if item not in gone]
-
-
-def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode("ascii")

@@ -6,33 +6,32 @@ lib/luks2/luks2_json_format.c; the defaults are those of cryptsetup 2.6.
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, field
-from typing import Final
 
 from ...keystore.errors import ConfigError, PolicyError
 from ...keystore.keys import ProtectedKey, SecureKey
 from ..backing import get_size, locked, pread_from, sync
 from ..cipher_spec import CipherSpec
 from ..engine.client import Engine, Secret
-from ..engine.messages import DigestSpec, Kdf, KdfType, KeyKind, KeyslotSpec
+from ..engine.messages import KeyKind, KeyslotSpec
 from ..extent import Extent
 from ..format_room import measure_room
 from ..key_size import choose_key_size
 from ..pbkdf import PbkdfParams, make_digest, make_kdf
 from ..volume_uuid import make_uuid, parse_uuid
 from ..wipe import grow, wipe_random, wipe_zeros
-from .binhdr import BINHDR_SIZE, LABEL_SIZE, SALT_SIZE, BinaryHeader
-from .json_area import JsonObject
-from .keyslot import STRIPES, get_area_size
+from .binhdr import BINHDR_SIZE, BinaryHeader, check_label
+from .json_objects import make_root
+from .keyslot import (
+    KEYSLOTS_MAX,
+    OTHER_AREA_CIPHER,
+    OTHER_AREA_KEY_SIZE,
+    STRIPES,
+    get_area_size,
+)
 from .layout import Layout, make_layout
 from .recovery import Luks2Header, read_header
 from .update import write_header
-
-KEYSLOTS_MAX: Final = 32
-# lib/luks2/luks2_keyslot.c: the keyslot encryption where the data's cannot be that of an area.
-_OTHER_AREA_CIPHER: Final = "aes-xts-plain64"
-_OTHER_AREA_KEY_SIZE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +58,8 @@ class FormatParams:
         choose_key_size(self.spec, self.key_bits)
         if not 0 <= self.key_slot < KEYSLOTS_MAX:
             raise ConfigError(f"keyslot {self.key_slot}: wanted 0 to {KEYSLOTS_MAX - 1}")
-        for what, text in (("label", self.label), ("subsystem", self.subsystem)):
-            if len(text.encode("utf-8", "surrogateescape")) >= LABEL_SIZE or "\0" in text:
-                raise ConfigError(f"{what}: wanted at most {LABEL_SIZE - 1} bytes, without NUL")
+        check_label("label", self.label)
+        check_label("subsystem", self.subsystem)
         if self.uuid is not None:
             parse_uuid(self.uuid)
         self._check_area_cipher()
@@ -155,18 +153,22 @@ def format_volume(
         _wipe(target, layout, is_detached=header_fd is not None)
         engine.create_keyslot(target, secret, key, slot)
         sync(target)
-        binary = BinaryHeader(
-            is_secondary=False,
-            hdr_size=layout.hdr_size,
-            seqid=1,
+        binary = BinaryHeader.make_first(
+            layout.hdr_size,
+            make_uuid(params.uuid),
             label=params.label,
-            checksum_alg="sha256",
-            salt=bytes(SALT_SIZE),
-            uuid=make_uuid(params.uuid),
             subsystem=params.subsystem,
-            hdr_offset=0,
         )
-        write_header(target, binary, _make_json(params, layout, slot, digest))
+        root = make_root(
+            keyslots={params.key_slot: slot},
+            digest=digest,
+            encryption=params.spec.dm_name,
+            data_offset=layout.data_offset,
+            sector_size=layout.sector_size,
+            json_size=binary.json_size,
+            keyslots_size=layout.keyslots_size,
+        )
+        write_header(target, binary, root)
         header = read_header(pread_from(target), get_size(target))
     return FormattedVolume(header, layout.notes)
 
@@ -192,7 +194,7 @@ def _make_keyslot(engine: Engine, params: FormatParams, layout: Layout) -> Keysl
     pbkdf = params.pbkdf
     # The area takes the data's cipher and key size, as cryptsetup does without --keyslot-cipher;
     # where that cannot be, as for paes, whose token is no key for the area, its defaults.
-    cipher, key_size = _OTHER_AREA_CIPHER, _OTHER_AREA_KEY_SIZE
+    cipher, key_size = OTHER_AREA_CIPHER, OTHER_AREA_KEY_SIZE
     if params.area_cipher is not None and params.area_key_bits is not None:
         cipher, key_size = params.area_cipher, params.area_key_bits // 8
     elif params.spec.is_keyslot_cipher:
@@ -219,70 +221,3 @@ def _wipe(fd: int, layout: Layout, *, is_detached: bool) -> None:
         # A former secondary header would be found as long as the primary is void.
         wipe_zeros(fd, Extent(BINHDR_SIZE, area.offset - BINHDR_SIZE))
     sync(fd)
-
-
-def _make_json(
-    params: FormatParams, layout: Layout, slot: KeyslotSpec, digest: DigestSpec
-) -> JsonObject:
-    """The JSON object, its fields in cryptsetup's order."""
-    number = str(params.key_slot)
-    return {
-        "keyslots": {
-            number: {
-                "type": "luks2",
-                "key_size": slot.key_size,
-                "af": {"type": "luks1", "stripes": slot.stripes, "hash": slot.af_hash},
-                "area": {
-                    "type": "raw",
-                    "offset": str(slot.area_offset),
-                    "size": str(slot.area_length),
-                    "encryption": slot.area_cipher,
-                    "key_size": slot.area_key_size,
-                },
-                "kdf": _kdf_json(params.pbkdf.type, slot.kdf),
-            }
-        },
-        "tokens": {},
-        "segments": {
-            "0": {
-                "type": "crypt",
-                "offset": str(layout.data_offset),
-                "size": "dynamic",
-                "iv_tweak": "0",
-                "encryption": params.spec.dm_name,
-                "sector_size": layout.sector_size,
-            }
-        },
-        "digests": {
-            "0": {
-                "type": "pbkdf2",
-                "keyslots": [number],
-                "segments": ["0"],
-                "hash": digest.hash_name,
-                "iterations": digest.iterations,
-                "salt": _base64(digest.salt),
-                "digest": _base64(digest.digest),
-            }
-        },
-        "config": {
-            "json_size": str(layout.hdr_size - BINHDR_SIZE),
-            "keyslots_size": str(layout.keyslots_size),
-        },
-    }
-
-
-def _kdf_json(name: str, kdf: Kdf) -> JsonObject:
-    salt = _base64(kdf.salt)
-    if kdf.type is KdfType.PBKDF2:
-        return {"type": name, "hash": kdf.hash_name, "iterations": kdf.iterations, "salt": salt}
-    return {
-        "type": name,
-        "time": kdf.iterations,
-        "memory": kdf.memory_kib,
-        "cpus": kdf.lanes,
-        "salt": salt,
-    }
-
-
-def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode("ascii")

@@ -112,6 +112,19 @@ def find_duplicates(area: bytes) -> tuple[str, ...]:
     return tuple(paths)
 
 
+def get_object(root: JsonObject, *path: str) -> JsonObject:
+    """The object at a path of an object that was parsed as metadata, to be changed."""
+    for name in path:
+        root = cast("JsonObject", root[name])
+    return root
+
+
+def get_array(root: JsonObject, *path: str) -> list[object]:
+    """The array at a path of an object that was parsed as metadata, to be changed."""
+    *where, name = path
+    return cast("list[object]", get_object(root, *where)[name])
+
+
 def pack_json(root: JsonObject) -> bytes:
     """As cryptsetup writes it: no white space, in the order of the keys.
 

@@ -30,9 +30,6 @@ from .change import Change, changing, check_writable, read_locked
 from .model import Digest, Keyslot, Metadata
 from .recovery import Luks2Header
 
-#: lib/luks2/luks2_keyslot.c: the keyslot encryption where the data's cannot be that of an area.
-_OTHER_AREA_CIPHER: Final = "aes-xts-plain64"
-_OTHER_AREA_KEY_SIZE: Final = 64
 #: Refuses by raising, of the header as it is under the lock.
 Check = Callable[[Luks2Header], None]
 
@@ -306,7 +303,7 @@ def _choose_area_cipher(header: Luks2Header, size: int, new: NewKeyslot) -> tupl
     segment = header.metadata.regular_segments[0]
     cipher = segment.encryption or ""
     if not cipher or cipher.startswith(_NO_AREA_CIPHERS) or segment.integrity is not None:
-        return _OTHER_AREA_CIPHER, _OTHER_AREA_KEY_SIZE
+        return keyslot.OTHER_AREA_CIPHER, keyslot.OTHER_AREA_KEY_SIZE
     return cipher, find_key_size(header) or size
 
 

@@ -27,6 +27,10 @@ from .model import Kdf, Keyslot, Metadata
 #: cryptsetup splits into this many stripes whatever the header says (sec. 3.2.2; LUKS_STRIPES).
 STRIPES: Final = 4000
 AREA_ALIGNMENT: Final = 4096
+KEYSLOTS_MAX: Final = 32
+#: lib/luks2/luks2_keyslot.c: the cipher of an area where the data's cannot be, and its key's bytes.
+OTHER_AREA_CIPHER: Final = "aes-xts-plain64"
+OTHER_AREA_KEY_SIZE: Final = 64
 
 PRIORITY_IGNORE: Final = 0
 PRIORITY_NORMAL: Final = 1

@@ -9,7 +9,7 @@ Source: lib/luks2/luks2_json_metadata.c (LUKS2_hdr_restore), for what must agree
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from ...keystore.errors import AccessError, BusyError, ConfigError, FormatError
@@ -182,8 +182,8 @@ def _plan_in_place(
 ) -> RestorePlan:
     busy = [slot.area.extent for slot in present.metadata.keyslots]
     writes = tuple((own, own) for _, own in homeless)
-    header = replace(old.header)
-    return RestorePlan(header, writes, _find_wipes(busy, header), is_in_place=True)
+    wipes = _find_wipes(busy, old.header)
+    return RestorePlan(old.header, writes, wipes, is_in_place=True)
 
 
 def _find_wipes(busy: list[Extent], header: Luks2Header) -> tuple[Extent, ...]:

@@ -11,7 +11,6 @@ sections 3.2, 3.4 and 3.6.
 
 from __future__ import annotations
 
-import base64
 import copy
 import json
 import re
@@ -23,7 +22,8 @@ from ...keystore.errors import ConfigError, FormatError
 from ..engine.messages import DigestSpec, KeyslotSpec
 from . import digest as digests
 from . import edit
-from .json_area import JsonObject
+from .json_area import JsonObject, get_array, get_object
+from .json_objects import inherit, pack_digest
 from .keyslot import find_bound
 from .model import Metadata
 from .recovery import Luks2Header
@@ -133,17 +133,19 @@ def activate_waiting(header: Luks2Header, pending: Sequence[Pending]) -> Luks2He
     # What a token is for stays with the number: of its keyslots, only those without heir go.
     heirless = find_bound(header.metadata, 0) - {each.original for each in pending}
     header = edit.remove_keyslots(header, heirless)
-    root = _copy(header)
-    keyslots, all_digests = _section(root, "keyslots"), _section(root, "digests")
-    tokens = _section(root, "tokens")
+    root = copy.deepcopy(header.root)
+    keyslots, all_digests = get_object(root, "keyslots"), get_object(root, "digests")
+    tokens = get_object(root, "tokens")
     for each in pending:
         del tokens[str(each.token)]
-        heir = cast("JsonObject", keyslots.pop(str(each.unbound)))
-        keyslots[str(each.original)] = _inherit(heir, keyslots[str(each.original)])
-        for token in tokens.values():
-            _rename(_list(token, "keyslots"), str(each.unbound), None)
-        _rename(_list(all_digests[new], "keyslots"), str(each.unbound), str(each.original))
-    _list(all_digests[new], "segments")[:] = _list(all_digests[old], "segments")
+        original, unbound = str(each.original), str(each.unbound)
+        heir = get_object(keyslots, unbound)
+        del keyslots[unbound]
+        keyslots[original] = inherit(heir, get_object(keyslots, original))
+        for number in tokens:
+            _rename(get_array(tokens, number, "keyslots"), unbound, None)
+        _rename(get_array(all_digests, new, "keyslots"), unbound, original)
+    get_array(all_digests, new, "segments")[:] = get_array(all_digests, old, "segments")
     del all_digests[old]
     return edit.rebuild(header, root)
 
@@ -166,20 +168,13 @@ def replace_volume_key(
     header = edit.remove_keyslots(header, find_bound(header.metadata, 0) - specs.keys())
     for number, spec in specs.items():
         header = edit.replace_keyslot(header, number, spec)
-    root = _copy(header)
-    item = cast("JsonObject", _section(root, "digests")[str(old.id)])
-    item.update(
-        {
-            "type": "pbkdf2",
-            "hash": digest.hash_name,
-            "iterations": digest.iterations,
-            "salt": base64.b64encode(digest.salt).decode("ascii"),
-            "digest": base64.b64encode(digest.digest).decode("ascii"),
-        }
-    )
+    root = copy.deepcopy(header.root)
+    item = get_object(root, "digests", str(old.id))
+    packed = pack_digest(digest, keyslots=[], segments=[])
+    item.update({**packed, "keyslots": item["keyslots"], "segments": item["segments"]})
     if encryption is not None:
         for number in old.segments:
-            segment = cast("JsonObject", _section(root, "segments")[str(number)])
+            segment = get_object(root, "segments", str(number))
             segment["encryption"] = encryption
     return edit.rebuild(header, root)
 
@@ -189,23 +184,5 @@ def list_heirless(header: Luks2Header, heirs: Collection[int]) -> tuple[int, ...
     return tuple(sorted(find_bound(header.metadata, 0) - set(heirs)))
 
 
-def _inherit(heir: JsonObject, old: object) -> JsonObject:
-    """The new keyslot with what the old one had besides: its priority, fields of others."""
-    fields = cast("JsonObject", old)
-    return {**heir, **{name: value for name, value in fields.items() if name not in heir}}
-
-
 def _rename(items: list[object], old: str, new: str | None) -> None:
     items[:] = [new if item == old else item for item in items if item != old or new is not None]
-
-
-def _copy(header: Luks2Header) -> JsonObject:
-    return copy.deepcopy(header.root)
-
-
-def _section(root: JsonObject, name: str) -> JsonObject:
-    return cast("JsonObject", root[name])
-
-
-def _list(item: object, name: str) -> list[object]:
-    return cast("list[object]", cast("JsonObject", item)[name])
