@@ -91,7 +91,9 @@ class Module:
         self.path = path
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._late: Future[Any] | None = None
+        self._late: tuple[str, Future[Any]] | None = (
+            None  # what nobody waited for, of whose kept PIN
+        )
         self._open: dict[str, OpenToken] = {}
 
     def run(
@@ -115,8 +117,7 @@ class Module:
             MapperError: what the function raises.
         """
         where = f"PKCS#11 token {uri}"
-        if self._late is not None and not self._late.done():
-            raise CoprocessorError(f"{where}: does not answer; an earlier call still waits for it")
+        self._check_late(str(uri), where)
 
         def work() -> Result:
             try:
@@ -135,8 +136,20 @@ class Module:
         try:
             return future.result(seconds)
         except TimeoutError:
-            self._late = future
+            self._late = "" if is_new_pin else str(uri), future
             raise CoprocessorError(f"{where}: does not answer within {seconds:.0f} s") from None
+
+    def _check_late(self, name: str, where: str) -> None:
+        """That no call is under way, and none came to know late that the PIN is refused."""
+        if self._late is None:
+            return
+        late_name, late = self._late
+        if not late.done():
+            raise CoprocessorError(f"{where}: does not answer; an earlier call still waits for it")
+        self._late = None
+        error = late.exception()
+        if late_name == name and isinstance(error, PinRefusedError):
+            raise error
 
     def _work(self) -> None:
         while True:

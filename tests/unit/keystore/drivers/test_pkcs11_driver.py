@@ -139,7 +139,7 @@ def test_a_token_that_hangs_is_not_waited_for(adapters, uri, monkeypatch):
     assert "an earlier call still waits" in adapters.list_info()[0].problem
     monkeypatch.undo()
     go_on.set()
-    late = pkcs11_module.get_module(uri.find_module())._late
+    _, late = pkcs11_module.get_module(uri.find_module())._late
     assert late.exception(20) is not None  # no registers: of no use to anybody any more
     assert adapters.list_info()[0].problem == ""
 

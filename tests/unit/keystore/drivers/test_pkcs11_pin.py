@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 
 import pytest
 
@@ -57,6 +58,24 @@ def test_a_wrong_pin_that_is_kept_is_tried_once_by_all_processes_together(
         assert not any(adapter.master_keys.content)
     coprocessors.remove(APQN)
     assert coprocessors.create_token(APQN, uri, pin()).current.state is Fill.VALID
+
+
+def test_a_refusal_that_nobody_waited_for_counts(coprocessors, uri, monkeypatch):
+    coprocessors.create_token(APQN, uri, pin())
+    put_pin(coprocessors, APQN, "27182818")
+    go_on = threading.Event()
+    find = pkcs11_module.Module._find
+    monkeypatch.setattr(
+        pkcs11_module.Module, "_find", lambda *words: go_on.wait(20) and find(*words)
+    )
+    monkeypatch.setattr(pkcs11_module, "LOOK_TIMEOUT", 0.05)
+    assert "does not answer within" in tell_problem(coprocessors)
+    go_on.set()
+    monkeypatch.undo()
+    _, late = pkcs11_module.get_module(uri.find_module())._late
+    assert late.exception(20) is not None
+    assert "refuses the PIN" in tell_problem(coprocessors)
+    assert "was forgotten" in tell_problem(coprocessors)
 
 
 def test_it_is_forgotten_too_when_a_register_is_to_be_changed(coprocessors, uri):
