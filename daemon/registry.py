@@ -234,13 +234,8 @@ class Registry:
         self.tree.add_device(device, name, minor)
         self._add_links(volume)
         self.note_changed()
-        log.info(
-            "%s: open, %d bytes of %s%s",
-            name,
-            spec.size,
-            description.source,
-            ", read-only" if spec.read_only else "",
-        )
+        rights = ", read-only" if spec.read_only else ""
+        log.info("%s: open, %d bytes of %s%s", name, spec.size, description.source, rights)
         return volume
 
     def note_idle(self, device: Device) -> None:
