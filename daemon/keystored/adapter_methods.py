@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ...keystore.adapters import Change
 from ...keystore.cca import MASTER_KEY_SIZE
 from ...keystore.clear_bytes import wiped
-from ...keystore.coprocessor import AdapterInfo, Apqn, Register
+from ...keystore.coprocessor import AdapterInfo, Register
 from ...keystore.envelope import SealMethod
 from ...keystore.pkcs11_uri import TokenUri
 from ...keystore.registers import Part
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 #: Bytes; more than anybody types, and what a pipe holds.
 _MAX_PASSPHRASE: Final = 65536
 
@@ -42,21 +45,24 @@ class AdapterMethods:
 
     def get_table(self) -> dict[str, Method]:
         """The methods by their short names."""
+        adapters = self._coprocessors
         return {
             "CreateAdapter": self.create_adapter,
             "CreateToken": self.create_token,
-            "AddAdapter": self.add_adapter,
-            "LeaveImprint": self.leave_imprint,
+            "AddAdapter": self._work.make_step("added", adapters.add),
+            "LeaveImprint": self._work.make_step("imprint mode left", adapters.leave_imprint),
             "RemoveAdapter": self.remove_adapter,
             "BackupAdapters": self.backup_adapters,
             "RestoreAdapters": self.restore_adapters,
             "ChangeAdapters": self.change_adapters,
             "LoadMasterKeyPart": self.load_part,
-            "GenerateMasterKey": self.generate_master_key,
+            "GenerateMasterKey": self._work.make_step(
+                "random NEW master key", adapters.load_random
+            ),
             "CloneMasterKey": self.clone_master_key,
-            "ClearNewMasterKey": self.clear_new,
-            "CommitMasterKey": self.commit_new,
-            "SetMasterKey": self.set_new,
+            "ClearNewMasterKey": self._work.make_step("NEW cleared", adapters.clear_new),
+            "CommitMasterKey": self._work.make_step("NEW committed", adapters.commit_new),
+            "SetMasterKey": self._work.make_step("master key set", adapters.set_new),
             "SplitMasterKey": self.split,
             "CombineMasterKey": self.combine,
             "SealAdapters": self.seal,
@@ -104,16 +110,6 @@ class AdapterMethods:
         log.info("%s: created, %s, MKVP %s", apqn, uri, info.current)
         return pack_adapters([info])
 
-    async def add_adapter(self, call: Request) -> Mapping[str, object]:
-        apqn = parse_apqn(Fields("parameters", call.parameters))
-        return await self._alter(apqn, "added", lambda: self._coprocessors.add(apqn))
-
-    async def leave_imprint(self, call: Request) -> Mapping[str, object]:
-        apqn = parse_apqn(Fields("parameters", call.parameters))
-        return await self._alter(
-            apqn, "imprint mode left", lambda: self._coprocessors.leave_imprint(apqn)
-        )
-
     async def remove_adapter(self, call: Request) -> Mapping[str, object]:
         apqn = parse_apqn(Fields("parameters", call.parameters))
         await self._work.run(lambda: self._coprocessors.remove(apqn), apqn=str(apqn))
@@ -122,22 +118,14 @@ class AdapterMethods:
 
     async def backup_adapters(self, call: Request) -> Mapping[str, object]:
         fd = Fields("parameters", call.parameters, call.fds).fd("passphrase")
-
-        def work() -> bytes:
-            with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
-                return self._coprocessors.backup(passphrase)
-
+        work = functools.partial(_with_passphrase, fd, self._coprocessors.backup)
         return {"backup": pack_data(await self._work.run(work))}
 
     async def restore_adapters(self, call: Request) -> Mapping[str, object]:
         fields = Fields("parameters", call.parameters, call.fds)
         backup, fd = fields.data("backup"), fields.fd("passphrase")
-
-        def work() -> list[Apqn]:
-            with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
-                return self._coprocessors.restore(backup, passphrase)
-
-        apqns = await self._work.run(work)
+        restore = functools.partial(self._coprocessors.restore, backup)
+        apqns = await self._work.run(lambda: _with_passphrase(fd, restore))
         for apqn in apqns:
             log.info("%s: restored from a backup", apqn)
         return pack_apqns(apqns)
@@ -162,35 +150,17 @@ class AdapterMethods:
             with read_secret(fd, "key part", limit=MASTER_KEY_SIZE) as content:
                 return self._coprocessors.load_part(apqn, part, content)
 
-        return await self._alter(apqn, f"{part} key part loaded", work)
-
-    async def generate_master_key(self, call: Request) -> Mapping[str, object]:
-        apqn = parse_apqn(Fields("parameters", call.parameters))
-        return await self._alter(
-            apqn, "random NEW master key", lambda: self._coprocessors.load_random(apqn)
-        )
+        return await self._work.alter(apqn, f"{part} key part loaded", work)
 
     async def clone_master_key(self, call: Request) -> Mapping[str, object]:
         fields = Fields("parameters", call.parameters)
         apqn, source = parse_apqn(fields), parse_apqn(fields, "from")
         register = Register(fields.choice("register", tuple(Register)))
-        return await self._alter(
+        return await self._work.alter(
             apqn,
             f"NEW master key is {register} of {source}",
             lambda: self._coprocessors.clone(apqn, source, register),
         )
-
-    async def clear_new(self, call: Request) -> Mapping[str, object]:
-        apqn = parse_apqn(Fields("parameters", call.parameters))
-        return await self._alter(apqn, "NEW cleared", lambda: self._coprocessors.clear_new(apqn))
-
-    async def commit_new(self, call: Request) -> Mapping[str, object]:
-        apqn = parse_apqn(Fields("parameters", call.parameters))
-        return await self._alter(apqn, "NEW committed", lambda: self._coprocessors.commit_new(apqn))
-
-    async def set_new(self, call: Request) -> Mapping[str, object]:
-        apqn = parse_apqn(Fields("parameters", call.parameters))
-        return await self._alter(apqn, "master key set", lambda: self._coprocessors.set_new(apqn))
 
     async def split(self, call: Request) -> Mapping[str, object]:
         fields = Fields("parameters", call.parameters, call.fds)
@@ -230,24 +200,19 @@ class AdapterMethods:
         method = SealMethod(fields.choice("with", tuple(SealMethod)))
         pcrs, fd = fields.optional_text("pcrs") or "", fields.optional_fd("passphrase")
 
-        def work() -> None:
-            if fd is None:
-                self._coprocessors.reseal(method, bytearray(), pcrs)
-                return
-            with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
-                self._coprocessors.reseal(method, passphrase, pcrs)
+        def reseal(passphrase: bytearray) -> None:
+            self._coprocessors.reseal(method, passphrase, pcrs)
 
-        await self._work.run(work, method=str(method))
+        await self._work.run(
+            lambda: reseal(bytearray()) if fd is None else _with_passphrase(fd, reseal),
+            method=str(method),
+        )
         log.info("adapters: sealed with %s", method)
         return {}
 
     async def unlock(self, call: Request) -> Mapping[str, object]:
         fd = Fields("parameters", call.parameters, call.fds).fd("passphrase")
-
-        def work() -> None:
-            with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
-                self._coprocessors.host_key.unlock(passphrase)
-
+        work = functools.partial(_with_passphrase, fd, self._coprocessors.host_key.unlock)
         await self._work.run(work)
         log.info("adapters: unlocked")
         return {}
@@ -257,12 +222,11 @@ class AdapterMethods:
         log.info("adapters: locked")
         return {}
 
-    async def _alter(
-        self, apqn: Apqn, what: str, function: Callable[[], AdapterInfo]
-    ) -> Mapping[str, object]:
-        info = await self._work.run(function, apqn=str(apqn), step=what)
-        log.info("%s: %s; NEW %s, CURRENT %s, OLD %s", apqn, what, info.new, info.current, info.old)
-        return pack_adapters([info])
+
+def _with_passphrase(fd: int, function: Callable[[bytearray], Result]) -> Result:
+    """What a function makes of the passphrase that a descriptor yields. Blocks."""
+    with read_secret(fd, "passphrase", limit=_MAX_PASSPHRASE) as passphrase:
+        return function(passphrase)
 
 
 def _take_shares(fields: Fields) -> list[int]:

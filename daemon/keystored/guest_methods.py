@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from ...keystore.add_secret_request import NAME_MAX
 from ...keystore.clear_bytes import make_random, wiped
-from ...keystore.coprocessor import AdapterInfo, Apqn
 from ...keystore.ep11_session import SECRET_SIZE
 from ...keystore.errors import AccessError, ConfigError
 from ..control.fields import Fields
 from ..control.protocol import Request
 from ..control.server import Method
 from .messages import (
-    pack_adapters,
     pack_request,
     pack_secrets,
     parse_apqn,
@@ -43,9 +41,9 @@ class GuestMethods:
         """The methods by their short names."""
         return {
             "ChangeControlPoints": self.change_control_points,
-            "BindAdapter": self.bind,
+            "BindAdapter": self._work.make_step("bound", self._coprocessors.bind),
             "AssociateAdapter": self.associate,
-            "UnbindAdapter": self.unbind,
+            "UnbindAdapter": self._work.make_step("unbound", self._coprocessors.unbind),
             "CreateSecret": self.create_secret,
             "AddSecret": self.add_secret,
             "LockSecrets": self.lock_secrets,
@@ -56,28 +54,20 @@ class GuestMethods:
         apqn = parse_apqn(fields)
         on, off = take_control_points(fields, "on"), take_control_points(fields, "off")
         words = [f"{point} on" for point in sorted(on)] + [f"{point} off" for point in sorted(off)]
-        return await self._alter(
+        return await self._work.alter(
             apqn,
             ", ".join(words) or "no control point changed",
             lambda: self._coprocessors.change_control_points(apqn, on, off),
         )
 
-    async def bind(self, call: Request) -> Mapping[str, object]:
-        apqn = parse_apqn(Fields("parameters", call.parameters))
-        return await self._alter(apqn, "bound", lambda: self._coprocessors.bind(apqn))
-
     async def associate(self, call: Request) -> Mapping[str, object]:
         fields = Fields("parameters", call.parameters)
         apqn, index = parse_apqn(fields), fields.integer("index")
-        return await self._alter(
+        return await self._work.alter(
             apqn,
             f"associated with secret {index}",
             lambda: self._coprocessors.associate(apqn, index),
         )
-
-    async def unbind(self, call: Request) -> Mapping[str, object]:
-        apqn = parse_apqn(Fields("parameters", call.parameters))
-        return await self._alter(apqn, "unbound", lambda: self._coprocessors.unbind(apqn))
 
     async def create_secret(self, call: Request) -> Mapping[str, object]:
         fields = Fields("parameters", call.parameters, call.fds)
@@ -110,13 +100,6 @@ class GuestMethods:
         secrets = await self._work.run(self._coprocessors.lock_secrets)
         log.info("association secrets: locked until the next boot")
         return pack_secrets(secrets)
-
-    async def _alter(
-        self, apqn: Apqn, what: str, function: Callable[[], AdapterInfo]
-    ) -> Mapping[str, object]:
-        info = await self._work.run(function, apqn=str(apqn), step=what)
-        log.info("%s: %s", apqn, what)
-        return pack_adapters([info])
 
 
 def _read_or_make(fd: int | None) -> AbstractContextManager[bytearray]:

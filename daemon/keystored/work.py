@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from ...keystore.coprocessor import AdapterInfo, Transport, Validation
+from ...keystore.coprocessor import AdapterInfo, Apqn, Transport, Validation
 from ...keystore.errors import CoprocessorError, MapperError
 from ...keystore.keys import SecureKey
 from ...keystore.secure_guest import SecretList
+from ..control.fields import Fields
 from ..peer import Peer
+from .messages import pack_adapters, parse_apqn
 
 if TYPE_CHECKING:
     from ...keystore.audit import AuditLog
     from ...keystore.coprocessors import Coprocessors
+    from ..control.protocol import Request
+    from ..control.server import Method
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +85,27 @@ class Work:
             return result
 
         return await self.look(work)
+
+    async def alter(
+        self, apqn: Apqn, step: str, function: Callable[[], AdapterInfo]
+    ) -> Mapping[str, object]:
+        """Have a function change an adapter; the reply that says what that is now.
+
+        Raises:
+            MapperError: as `run`.
+        """
+        info = await self.run(function, apqn=str(apqn), step=step)
+        log.info("%s: %s; NEW %s, CURRENT %s, OLD %s", apqn, step, info.new, info.current, info.old)
+        return pack_adapters([info])
+
+    def make_step(self, step: str, change: Callable[[Apqn], AdapterInfo]) -> Method:
+        """The method of a change that needs to know nothing but which adapter."""
+
+        async def method(call: Request) -> Mapping[str, object]:
+            apqn = parse_apqn(Fields("parameters", call.parameters))
+            return await self.alter(apqn, step, lambda: change(apqn))
+
+        return method
 
     def _record(self, result: str, facts: Mapping[str, str]) -> None:
         if self._audit is None:
