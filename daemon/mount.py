@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..dmcrypt.passed_fds import get_fds_space, parse_fds
 from ..keystore.errors import AccessError, UnsupportedError
 from . import keeper
-from .passed_fds import get_fds_space, parse_fds
 
 log = logging.getLogger(__name__)
 

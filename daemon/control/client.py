@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ...dmcrypt.passed_fds import close_fds, get_fds_space, pack_fds, parse_fds
 from ...keystore.errors import (
     AccessError,
     ConfigError,
@@ -18,7 +19,6 @@ from ...keystore.errors import (
     UnsupportedError,
 )
 from ..exitcodes import ReportedError, parse_exit_code
-from ..passed_fds import close_fds, get_fds_space, pack_fds, parse_fds
 from ..peer import get_peer
 from .protocol import (
     FAILED,

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn, cast
 
+from ...dmcrypt.passed_fds import close_fds
 from ...keystore.errors import MapperError
-from ..passed_fds import close_fds
 
 MAX_MESSAGE: Final = 1 << 20  # bytes, the NUL not counted
 MAX_FDS: Final = 8

@@ -14,9 +14,9 @@ from typing import Final, Protocol
 
 import trio
 
+from ...dmcrypt.passed_fds import close_fds, get_fds_space, parse_fds
 from ...keystore.errors import MapperError, NotFoundError, UnsupportedError
 from ..exitcodes import get_exit_code, get_kind
-from ..passed_fds import close_fds, get_fds_space, parse_fds
 from ..peer import Peer, get_peer
 from .fields import ParameterError
 from .protocol import (

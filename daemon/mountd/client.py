@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
+from ...dmcrypt.passed_fds import close_fds
 from ...keystore.errors import AccessError, UnlockError
 from ..activation import OpenFile
 from ..config import CrypttabSource
@@ -19,7 +20,6 @@ from ..crypttab_files import wait_for_writer
 from ..crypttab_options import Verdict
 from ..entry_files import make_recipe
 from ..key_file import KeyFile
-from ..passed_fds import close_fds
 from . import packets
 
 if TYPE_CHECKING:

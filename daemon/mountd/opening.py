@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from ...dmcrypt.backing import open_device_lock
+from ...dmcrypt.passed_fds import close_fds
 from ...keystore.errors import ConfigError, NotFoundError, PolicyError, UnsupportedError
 from ..config import CrypttabSource, load_settings
 from ..crypttab import Crypttab, CrypttabEntry, load_crypttabs
 from ..entry_files import open_entry_files, reopen
 from ..key_file import open_key_file
-from ..passed_fds import close_fds
 from .mounting import find_device
 from .packets import MAX_FDS
 from .safe_path import find_path

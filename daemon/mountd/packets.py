@@ -11,6 +11,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
+from ...dmcrypt.passed_fds import close_fds, get_fds_space, pack_fds, parse_fds
 from ...keystore.errors import (
     AccessError,
     BusyError,
@@ -22,7 +23,6 @@ from ...keystore.errors import (
     UnlockError,
     UnsupportedError,
 )
-from ..passed_fds import close_fds, get_fds_space, pack_fds, parse_fds
 
 MAX_PACKET: Final = 64 << 10  # bytes
 #: Descriptors of one packet: the kernel's SCM_MAX_FD is 253.

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ...dmcrypt.passed_fds import close_fds
 from ...keystore.errors import AccessError, ConfigError, MapperError
-from ..passed_fds import close_fds
 from ..peer import get_peer
 from . import mounting, packets
 from .opening import Opened, Opener, get_name

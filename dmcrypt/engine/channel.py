@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
-import os
 import queue
 import socket
 import threading
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...keystore.errors import EngineError
+from ..passed_fds import close_fds, get_fds_space, parse_fds
 from .messages import FDS_MAX, HEADER, MESSAGE_MAX, MessageType
 from .reports import Event
 
@@ -98,14 +97,14 @@ class Channel:
             try:
                 data, ancillary, _, _ = self._sock.recvmsg(
                     MESSAGE_MAX,
-                    socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize),
+                    get_fds_space(FDS_MAX),
                     socket.MSG_CMSG_CLOEXEC,
                 )
             except OSError:
                 break
             if len(data) < HEADER.size:
                 break
-            self._deliver(data, _received_fds(ancillary))
+            self._deliver(data, parse_fds(ancillary))
         with self._lock:
             self._is_closed = True
             orphans = list(self._pending.values())
@@ -113,7 +112,7 @@ class Channel:
         for answer in orphans:
             answer.put(None)
 
-    def _deliver(self, data: bytes, fds: tuple[int, ...]) -> None:
+    def _deliver(self, data: bytes, fds: list[int]) -> None:
         kind, request_id, status, length = HEADER.unpack_from(data)
         body = data[HEADER.size : HEADER.size + length]
         if kind == MessageType.EVENT:
@@ -128,15 +127,6 @@ class Channel:
         with self._lock:
             answer = self._pending.pop(request_id, None)
         if answer is None:
-            for fd in fds:
-                os.close(fd)
+            close_fds(fds)
             return
-        answer.put(Reply(status, body, fds))
-
-
-def _received_fds(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
-    fds = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return tuple(fds)
+        answer.put(Reply(status, body, tuple(fds)))

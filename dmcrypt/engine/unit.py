@@ -8,12 +8,12 @@ the engine cannot start, its last words. Keystored's questions (src/claim.h) com
 
 from __future__ import annotations
 
-import array
 import os
 import socket
 import sys
 from typing import Final
 
+from ..passed_fds import get_fds_space, parse_fds
 from .run import run_engine
 from .start import CLAIM_NAME, FDS_MAX, PACKET_SIZE, UNIT_STARTED, StartOptions, parse_start
 
@@ -61,16 +61,12 @@ def _receive(connection: socket.socket, claim_fd: int) -> StartOptions:
     """
     data, ancillary, flags, _ = connection.recvmsg(
         PACKET_SIZE + 1,
-        socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize),
+        get_fds_space(FDS_MAX),
         socket.MSG_CMSG_CLOEXEC,
     )
-    fds = array.array("i")
-    for level, kind, payload in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
         raise ValueError("start packet: too long, or too many descriptors")
-    return parse_start(data, fds, claim_fd)
+    return parse_start(data, parse_fds(ancillary), claim_fd)
 
 
 if __name__ == "__main__":
