@@ -10,12 +10,13 @@ Source: zkey's keystore.c and the manual page zkey(1) of s390-tools: rules, orde
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from . import key_info
-from .atomic_file import link_file, make_file, move_file, remove_file, replace_file
+from .atomic_file import link_file, move_file, remove_file
 from .coprocessor import Apqn
 from .errors import AccessError, BusyError, ConfigError, FormatError, NotFoundError
 from .key_info import KeyInfo
@@ -25,6 +26,7 @@ from .repository_directory import (
     KEY_SUFFIX,
     PASSPHRASE_SUFFIX,
     PENDING_SUFFIX,
+    FileAccess,
     RepositoryDirectory,
 )
 from .repository_key import (
@@ -113,12 +115,12 @@ class Repository(RepositoryDirectory):
         if passphrase is not None:
             files[PASSPHRASE_SUFFIX] = passphrase
         self._make_directory()
-        with self._locked() as (mode, group):
+        with self._locked() as access:
             self._check_free(name)
             self._check_volumes(volumes, volume_type)
             # The key first: alone it shows that the second file is missing.
             for suffix, content in {**files, INFO_SUFFIX: text}.items():
-                make_file(self._path(name, suffix), content, mode=mode, group=group)
+                access.make(self._path(name, suffix), content)
             return self._get(name)
 
     def change(
@@ -137,7 +139,7 @@ class Repository(RepositoryDirectory):
         Raises:
             MapperError: as `add` and `get`.
         """
-        with self._locked() as (mode, group):
+        with self._locked() as access:
             key = self._get(name)
             kind = key.volume_type if volume_type is None else volume_type
             size = key.sector_size if sector_size is None else sector_size
@@ -157,7 +159,7 @@ class Repository(RepositoryDirectory):
                 changes[key_info.VOLUME_TYPE] = kind.upper()
             if pattern and not key.pattern:
                 changes[key_info.PATTERN] = pattern
-            self._write_info(key, changes, mode, group)
+            self._write_info(key, changes, access)
             if kind != LUKS2 and key.passphrase_path is not None:
                 remove_file(key.passphrase_path)
             return self._get(name)
@@ -170,7 +172,7 @@ class Repository(RepositoryDirectory):
             ConfigError: it cannot have one.
             MapperError: as `get`.
         """
-        with self._locked() as (mode, group):
+        with self._locked() as access:
             key = self._get(name)
             if key.passphrase_path is not None:
                 raise BusyError(f"key {name!r}: has a dummy passphrase; remove that first")
@@ -178,8 +180,8 @@ class Repository(RepositoryDirectory):
                 raise ConfigError(f"key {name!r}: is for integrity, and takes no dummy passphrase")
             _check_passphrase(name, passphrase, key.volume_type)
             path = self._path(name, PASSPHRASE_SUFFIX)
-            make_file(path, passphrase, mode=mode, group=group)
-            self._write_info(key, {key_info.CHANGED: self._make_time()}, mode, group)
+            access.make(path, passphrase)
+            self._write_info(key, {key_info.CHANGED: self._make_time()}, access)
             return self._get(name)
 
     def remove_passphrase(self, name: str) -> RepositoryKey:
@@ -189,12 +191,12 @@ class Repository(RepositoryDirectory):
             NotFoundError: it has none.
             MapperError: as `get`.
         """
-        with self._locked() as (mode, group):
+        with self._locked() as access:
             key = self._get(name)
             if key.passphrase_path is None:
                 raise NotFoundError(f"key {name!r}: has no dummy passphrase")
             remove_file(key.passphrase_path)
-            self._write_info(key, {key_info.CHANGED: self._make_time()}, mode, group)
+            self._write_info(key, {key_info.CHANGED: self._make_time()}, access)
             return self._get(name)
 
     def rename(self, name: str, new_name: str) -> RepositoryKey:
@@ -228,7 +230,7 @@ class Repository(RepositoryDirectory):
             MapperError: as `get`.
         """
         check_name(new_name)
-        with self._locked() as (mode, group):
+        with self._locked() as access:
             key = self._get(name)
             if key.kms and not is_local:
                 raise ConfigError(
@@ -244,11 +246,11 @@ class Repository(RepositoryDirectory):
                 }
             )
             text = _pack(new_name, info)
-            make_file(self._path(new_name, KEY_SUFFIX), key.token, mode=mode, group=group)
+            access.make(self._path(new_name, KEY_SUFFIX), key.token)
             if key.passphrase_path is not None:
                 to = self._path(new_name, PASSPHRASE_SUFFIX)  # is replaced, never written to
                 link_file(key.passphrase_path, to)
-            make_file(self._path(new_name, INFO_SUFFIX), text, mode=mode, group=group)
+            access.make(self._path(new_name, INFO_SUFFIX), text)
             return self._get(new_name)
 
     def remove(self, name: str, *, is_forced: bool = False) -> None:
@@ -274,10 +276,9 @@ class Repository(RepositoryDirectory):
             BusyError: it is another key by now.
             MapperError: as `get`.
         """
-        with self._locked() as (mode, group):
-            self._check_same(key)
-            replace_file(self._path(key.name, KEY_SUFFIX), new.token, mode=mode, group=group)
-            self._finish_reencipher(key, new, mode, group)
+        with self._locked_for(key) as access:
+            access.replace(self._path(key.name, KEY_SUFFIX), new.token)
+            self._finish_reencipher(key, new, access)
             return self._get(key.name)
 
     def stage_key(self, key: RepositoryKey, new: SecureKey) -> RepositoryKey:
@@ -287,9 +288,8 @@ class Repository(RepositoryDirectory):
             BusyError: it is another key by now.
             MapperError: as `get`.
         """
-        with self._locked() as (mode, group):
-            self._check_same(key)
-            replace_file(self._path(key.name, PENDING_SUFFIX), new.token, mode=mode, group=group)
+        with self._locked_for(key) as access:
+            access.replace(self._path(key.name, PENDING_SUFFIX), new.token)
             return self._get(key.name)
 
     def complete_key(self, key: RepositoryKey, pending: SecureKey) -> RepositoryKey:
@@ -299,12 +299,11 @@ class Repository(RepositoryDirectory):
             BusyError: one of them is another by now.
             MapperError: as `get`.
         """
-        with self._locked() as (mode, group):
-            self._check_same(key)
+        with self._locked_for(key) as access:
             if self._read_pending(key.name) != pending.token:
                 raise BusyError(f"key {key.name!r}: another re-enciphered key waits by now")
             move_file(self._path(key.name, PENDING_SUFFIX), self._path(key.name, KEY_SUFFIX))
-            self._finish_reencipher(key, pending, mode, group)
+            self._finish_reencipher(key, pending, access)
             return self._get(key.name)
 
     def cancel_pending(self, name: str) -> bool:
@@ -321,24 +320,30 @@ class Repository(RepositoryDirectory):
 
     # Helpers; the lock is held.
 
-    def _finish_reencipher(self, key: RepositoryKey, new: SecureKey, mode: int, group: int) -> None:
+    @contextmanager
+    def _locked_for(self, key: RepositoryKey) -> Generator[FileAccess, None, None]:
+        """Hold the repository while the key is still the one that the caller has seen."""
+        with self._locked() as access:
+            if self._get(key.name).token != key.token:
+                raise BusyError(f"key {key.name!r}: was changed meanwhile")
+            yield access
+
+    # Helpers; the lock is held.
+
+    def _finish_reencipher(self, key: RepositoryKey, new: SecureKey, access: FileAccess) -> None:
         changes = {key_info.REENCIPHERED: self._make_time()}
         if key.key_type != str(new.key_type):
             changes[key_info.KEY_TYPE] = str(new.key_type)
-        self._write_info(key, changes, mode, group)
+        self._write_info(key, changes, access)
         path = self._path(key.name, PENDING_SUFFIX)
         if path.exists():
             remove_file(path)
 
-    def _check_same(self, key: RepositoryKey) -> None:
-        if self._get(key.name).token != key.token:
-            raise BusyError(f"key {key.name!r}: was changed meanwhile")
-
     def _write_info(
-        self, key: RepositoryKey, changes: Mapping[str, str], mode: int, group: int
+        self, key: RepositoryKey, changes: Mapping[str, str], access: FileAccess
     ) -> None:
         text = _pack(key.name, key.info.put(changes))
-        replace_file(self._path(key.name, INFO_SUFFIX), text, mode=mode, group=group)
+        access.replace(self._path(key.name, INFO_SUFFIX), text)
 
     def _make_time(self) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._now()))

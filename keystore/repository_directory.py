@@ -10,11 +10,12 @@ import stat
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from . import key_info
-from .atomic_file import locked, read_file
+from .atomic_file import locked, make_file, read_file, replace_file
 from .errors import AccessError, BusyError, ConfigError, FormatError, NotFoundError
 from .key_info import KeyInfo
 from .repository_key import LUKS2, RepositoryKey, Volume, check_name, is_name
@@ -26,6 +27,22 @@ PASSPHRASE_SUFFIX: Final = ".pass"  # noqa: S105  a file name
 _STRAY: Final = (PENDING_SUFFIX, PASSPHRASE_SUFFIX)
 #: What zkey takes for a secure key: up to three times the largest token.
 _KEY_MAX: Final = 1008  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FileAccess:
+    """Who may read and write the files of a repository: as its directory has it."""
+
+    mode: int
+    group: int
+
+    def make(self, path: Path, content: bytes | bytearray) -> None:
+        """As `make_file`."""
+        make_file(path, content, mode=self.mode, group=self.group)
+
+    def replace(self, path: Path, content: bytes | bytearray) -> None:
+        """As `replace_file`."""
+        replace_file(path, content, mode=self.mode, group=self.group)
 
 
 class RepositoryDirectory:
@@ -203,8 +220,8 @@ class RepositoryDirectory:
                     raise BusyError(f"volume {path}: key {name!r} is for it")
 
     @contextmanager
-    def _locked(self) -> Generator[tuple[int, int], None, None]:
-        """Hold the repository; gives mode and group of new files."""
+    def _locked(self) -> Generator[FileAccess, None, None]:
+        """Hold the repository; gives who may read and write its files."""
         try:
             status = self.directory.stat()
         except FileNotFoundError as error:
@@ -220,6 +237,6 @@ class RepositoryDirectory:
             )
         if not os.access(self.directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
             raise AccessError(f"repository {self.directory}: not readable and writable")
-        mode = status.st_mode & 0o664
-        with locked(self.directory, mode=mode, group=status.st_gid):
-            yield mode, status.st_gid
+        access = FileAccess(status.st_mode & 0o664, status.st_gid)
+        with locked(self.directory, mode=access.mode, group=access.group):
+            yield access
