@@ -161,14 +161,13 @@ check_credential() {
     edit_keystored
     refuse 6 "credential fusecrypt-keystore: none" fusecrypt open sec
     refuse 6 "credential fusecrypt-keystore: none" fusecrypt adapter list
-    mv $credential $credential.right
-    expect "another credential" systemd-creds encrypt --with-key=host --name=fusecrypt-keystore - $credential < <(head -c 32 /dev/urandom)
-    edit_keystored credential.conf softhsm.conf
+    head -c 32 /dev/urandom > /root/other
+    printf '[Service]\nLoadCredential=fusecrypt-keystore:/root/other\n' > /root/drop-ins/other.conf
+    edit_keystored other.conf
     refuse 6 "does not open with this systemd-credential" fusecrypt open sec
-    rm $credential
+    rm /root/other
     systemctl restart fusecrypt-keystored.service > /dev/null 2>&1 && fail "keystored started without the file of its credential"
     refuse 6 "fusecrypt-keystored at /run/fusecrypt/keystore" fusecrypt open sec
-    mv $credential.right $credential
     edit_keystored credential.conf softhsm.conf
     expect "open with the credential" fusecrypt open sec
     check_keystore
