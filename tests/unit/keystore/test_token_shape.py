@@ -12,11 +12,12 @@ from tests.unit.keystore.samples import REAL_XTS_KEY
 WKVP = bytes(range(16))
 
 
-def make_ep11(*, has_header: bool, bits: int) -> bytes:
+def make_ep11(*, has_header: bool, bits: int, iv: int = 0) -> bytes:
     """A blob as the kernel's zcrypt_ep11misc.h lays it out, without content."""
-    head = bytes([0, 0, 0x01, 0x50, 6 if has_header else 3, 0]) + bits.to_bytes(2, "big")
+    length = 320 + (16 if has_header else 0)
+    head = length.to_bytes(4, "big") + bytes([6 if has_header else 3, 0]) + bits.to_bytes(2, "big")
     session = bytes(32) if has_header else head + bytes(24)
-    blob = session + WKVP + bytes(16) + b"\x12\x34" + bytes(254)
+    blob = session + WKVP + bytes(16) + b"\x12\x34" + bytes([iv]) + bytes(253)
     return (head + bytes(8) + blob) if has_header else blob
 
 
@@ -24,7 +25,8 @@ def make_ep11(*, has_header: bool, bits: int) -> bytes:
 def test_ep11_keys_are_described(has_header, size):
     one = make_ep11(has_header=has_header, bits=256)
     assert describe_token(one) == TokenShape("EP11-AES", size, False, 256, WKVP)
-    assert describe_token(one * 2) == TokenShape("EP11-AES", 2 * size, True, 512, WKVP)
+    pair = one + make_ep11(has_header=has_header, bits=256, iv=1)
+    assert describe_token(pair) == TokenShape("EP11-AES", 2 * size, True, 512, WKVP)
     hidden = make_ep11(has_header=has_header, bits=0)
     assert describe_token(hidden).clear_bits is None
     for broken in (one[:-1], one + b"\0", one[:90] if has_header else one[:70], one[:60]):
