@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .atomic_file import locked, read_file
+from .atomic_file import locked, read_file, sync_directory
 from .errors import AccessError, FormatError, NotFoundError
 from .json_object import JsonObject, pack_canonical
 
@@ -260,8 +260,4 @@ class AuditLog:
     def _drop_old(self) -> None:
         for path in list_files(self._directory)[:-FILES_MAX]:
             path.unlink()
-        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_directory(self._directory)
