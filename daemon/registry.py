@@ -77,6 +77,7 @@ class Volume:
     links: list[tuple[int, bytes]] = field(default_factory=list[tuple[int, bytes]])
     header: LuksHeader | None = None  # as it was when the volume was opened; None: not LUKS
     discards: bool = False
+    has_flag: bool | None = None  # for discards, that came into the header since; None: as it was
     iv_large_sectors: bool = False
     lines: tuple[TableLine, ...] = ()  # of a raw table
     is_deferred: bool = False
@@ -276,6 +277,18 @@ class Registry:
             log.info("%s: will be closed when it is no longer in use", name)
             return
         await self._close(volume)
+
+    def cancel_deferred(self, name: str) -> None:
+        """Let a volume stay open that was to be closed when its last user is gone.
+
+        Raises:
+            NotFoundError: no such volume.
+            BusyError: it is being closed.
+        """
+        volume = self.get(name)
+        if volume.device.is_closing:
+            raise BusyError(f"{name}: is being closed")
+        volume.is_deferred = False
 
     async def close_all(self, deadline: float) -> list[str]:
         """Flush and close everything, whoever has it open; the names of what was not flushed.

@@ -143,8 +143,12 @@ class VolumeChanges:
         log.info("%s: has %d bytes now", name, size)
         return volume
 
-    async def refresh(self, name: str, *, allow_discards: bool) -> Volume:
+    async def refresh(
+        self, name: str, *, allow_discards: bool, becomes_flag: bool = False
+    ) -> Volume:
         """Let discards reach the backing file, or no longer; a flag in the header says so, too.
+
+        ``becomes_flag``: the caller makes the flag the same, and what it was counts no more.
 
         Raises:
             NotFoundError: no such volume.
@@ -156,13 +160,15 @@ class VolumeChanges:
         if allow_discards and volume.device.is_read_only:
             raise ConfigError(f"{name}: is read-only, and cannot discard")
         with self._changing(volume):
-            discards = (
-                allow_discards or keeps_discards(volume.header)
-            ) and not volume.device.is_read_only
+            has_flag = keeps_discards(volume.header) if volume.has_flag is None else volume.has_flag
+            if becomes_flag:
+                has_flag = allow_discards
+            discards = (allow_discards or has_flag) and not volume.device.is_read_only
             await self._renewal.wake(volume)
             number = volume.device.number
             await _finish(functools.partial(self._engine.refresh, number, discards=discards))
             volume.discards = discards
+            volume.has_flag = has_flag
             await _finish(functools.partial(self._forget_pages, number))
         log.info("%s: discards are %s", name, "passed on" if discards else "not passed on")
         return volume

@@ -72,6 +72,7 @@ class Methods:
             f"{INTERFACE}.Open": self.open,
             f"{INTERFACE}.OpenEntry": self.open_entry,
             f"{INTERFACE}.Close": self.close,
+            f"{INTERFACE}.CancelDeferredClose": self.cancel_deferred_close,
             f"{INTERFACE}.Suspend": self.suspend,
             f"{INTERFACE}.Resume": self.resume,
             f"{INTERFACE}.Resize": self.resize,
@@ -148,6 +149,10 @@ class Methods:
         await self._registry.close(request.name, is_deferred=request.deferred)
         return {}
 
+    async def cancel_deferred_close(self, call: Request) -> Mapping[str, object]:
+        self._registry.cancel_deferred(StatusRequest.parse(call.parameters).name)
+        return {}
+
     async def suspend(self, call: Request) -> Mapping[str, object]:
         request = SuspendRequest.parse(call.parameters)
         return await self._describe_one(
@@ -168,7 +173,11 @@ class Methods:
     async def refresh(self, call: Request) -> Mapping[str, object]:
         request = RefreshRequest.parse(call.parameters)
         return await self._describe_one(
-            await self._changes.refresh(request.name, allow_discards=request.allow_discards)
+            await self._changes.refresh(
+                request.name,
+                allow_discards=request.allow_discards,
+                becomes_flag=request.becomes_flag,
+            )
         )
 
     async def bump_session(self, _request: Request) -> Mapping[str, object]:

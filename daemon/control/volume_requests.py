@@ -28,7 +28,7 @@ class CloseRequest:
 
 @dataclass(frozen=True, slots=True)
 class StatusRequest:
-    """``Status``, ``Table``: one volume."""
+    """``Status``, ``Table`` and ``CancelDeferredClose``: one volume."""
 
     name: str
 
@@ -93,14 +93,19 @@ class RefreshRequest:
 
     name: str
     allow_discards: bool = False
+    becomes_flag: bool = False  # the caller makes the header's flag the same
 
     def pack(self) -> dict[str, object]:
-        return {"name": self.name, "allow_discards": self.allow_discards}
+        return {
+            "name": self.name,
+            "allow_discards": self.allow_discards,
+            "becomes_flag": self.becomes_flag,
+        }
 
     @classmethod
     def parse(cls, parameters: Mapping[str, object]) -> Self:
         fields = Fields("parameters", parameters)
-        return cls(parse_name(fields), fields.flag("allow_discards"))
+        return cls(parse_name(fields), fields.flag("allow_discards"), fields.flag("becomes_flag"))
 
 
 @dataclass(frozen=True, slots=True)
