@@ -17,7 +17,7 @@ from .output import Output, make_output
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
     words = sys.argv[1:] if argv is None else argv
-    is_debug = "--debug" in words
+    is_debug = not {"--debug", "--debug-json"}.isdisjoint(words)
     if not is_debug:
         sys.excepthook = _hide_traceback
     _open_standard_descriptors()

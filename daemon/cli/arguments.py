@@ -173,8 +173,8 @@ def _take(
     options: dict[str, str],
     vocabulary: Vocabulary,
 ) -> None:
-    if name in vocabulary.unsupported:
-        raise UnsupportedError(f"{shown}: not supported")
+    if (reason := vocabulary.refused.get(name)) is not None:
+        raise UnsupportedError(f"{shown}: not supported: {reason}")
     option = vocabulary.options.get(name)
     if option is None:
         raise ConfigError(f"{shown}: unknown option; fusecrypt --help lists them")

@@ -58,7 +58,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         file = data
         if header_spec is not None:
             file = stack.enter_context(open_for_reading(header_spec, "header"))
-        findings = [*_check(args, settings, file, data, header_spec or spec)]
+        findings = [*_check(args, settings, output, file, data, header_spec or spec)]
     counts = Counter(finding.severity for finding in findings)
     for finding in findings:
         output.line(f"{finding.severity}: {finding.where}: {finding.message}")
@@ -78,11 +78,16 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
 
 
 def _check(
-    args: Arguments, settings: Settings, file: SourceFile, data: SourceFile, path: str
+    args: Arguments,
+    settings: Settings,
+    output: Output,
+    file: SourceFile,
+    data: SourceFile,
+    path: str,
 ) -> Iterator[Finding]:
     image = shlex.quote(path)
     try:
-        header = read_luks(file)
+        header = read_luks(file, output)
     except NotLuksError:
         raise
     except FormatError as error:
@@ -99,7 +104,7 @@ def _check(
     yield from check_header(subject)
     yield from _check_history(settings, subject)
     if (backup := args.text("header-backup-file")) is not None:
-        yield from _check_backup(backup, subject)
+        yield from _check_backup(backup, subject, output)
     if args.has("key-file"):
         yield from _check_with_key(args, file, data, subject)
 
@@ -129,9 +134,9 @@ def _check_history(settings: Settings, subject: Subject) -> Iterator[Finding]:
     )
 
 
-def _check_backup(path: str, subject: Subject) -> Iterator[Finding]:
+def _check_backup(path: str, subject: Subject, output: Output) -> Iterator[Finding]:
     with open_for_reading(path, "header backup") as file:
-        backup = read_luks(file)
+        backup = read_luks(file, output)
         head = file.pread(0, 1024)
     header = subject.header
     command = f"fusecrypt luksHeaderBackup --header-backup-file NEW {subject.image}"

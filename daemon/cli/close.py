@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from ...keystore.errors import NotFoundError
+from ...keystore.errors import ConfigError
 from ..config import Settings
-from ..control.client import ControlClient, NoDaemonError
-from ..control.volume_requests import CloseRequest
+from ..control.volume_requests import CloseRequest, StatusRequest
 from ..exitcodes import ExitCode
-from ..volume_name import check_volume_name
 from .arguments import Arguments
 from .output import Output
+from .volume import connect, parse_name
 
 
 def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
-    """Close a volume.
+    """Close a volume, or have one stay open whose close was deferred.
 
     Raises:
         NotFoundError: it is not open.
         ReportedError: it is in use, or its last writes failed.
     """
-    (name,) = args.positionals
-    name = name.removeprefix(f"{settings.mapper_dir}/")  # cryptsetup takes a path too
-    check_volume_name(name)
-    try:
-        with ControlClient(settings.control_socket) as client:
-            client.call("Close", CloseRequest(name, args.has("deferred")).pack())
-    except NoDaemonError as error:
-        raise NotFoundError(f"{name}: is not active: {error}") from None
-    output.json({"name": name, "deferred": args.has("deferred")})
+    is_deferred = args.has("deferred")
+    if is_deferred and args.has("cancel-deferred"):
+        raise ConfigError("--deferred and --cancel-deferred: wanted: one of them")
+    name = parse_name(args, settings)
+    with connect(settings, name) as client:
+        if args.has("cancel-deferred"):
+            client.call("CancelDeferredClose", StatusRequest(name).pack())
+        else:
+            client.call("Close", CloseRequest(name, is_deferred).pack())
+    output.json({"name": name, "deferred": is_deferred})
     return ExitCode.OK

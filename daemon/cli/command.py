@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
+from .options import COMMON
 from .output import Output
 
 Action = Callable[[Arguments, Settings, Output], ExitCode]
@@ -23,4 +24,9 @@ class Command:
     options: frozenset[str] = frozenset()
     minimum: int = 0
     maximum: int = 0
-    common: frozenset[str] | None = None  # options of every action of its tool; None: cryptsetup's
+    common: frozenset[str] = COMMON  # options that every action of its tool takes
+
+    @property
+    def all_options(self) -> frozenset[str]:
+        """What it takes."""
+        return self.options | self.common

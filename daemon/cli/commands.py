@@ -8,13 +8,14 @@ from typing import Final
 from ...keystore.errors import ConfigError, UnsupportedError
 from ..config import load_settings
 from ..exitcodes import ExitCode
-from .arguments import VOCABULARIES, Arguments
+from .arguments import Arguments
 from .command import Action, Command
 from .header_commands import HEADER_COMMANDS
+from .help import list_groups, show_help, show_usage
 from .keystore_commands import KEYSTORE_COMMANDS
 from .master_key_commands import MASTER_KEY_COMMANDS
-from .options import COMMON, CRYPTSETUP, Kind, Option
-from .output import Output, format_table
+from .output import Output
+from .refused_options import REFUSED_ACTIONS
 from .volume_commands import VOLUME_COMMANDS
 from .zkey_commands import ZKEY_WORDS
 from .zkey_cryptsetup_commands import ZKEY_CRYPTSETUP_COMMANDS, ZKEY_CRYPTSETUP_WORDS
@@ -95,7 +96,12 @@ COMMANDS: Final[dict[str, Command]] = {
             "lease",
             "idle",
             "persistent",
+            "shared",
+            "serialize-memory-hard-pbkdf",
             "key-slot",
+            "token-id",
+            "token-type",
+            "token-only",
             "header",
             "volume-key-file",
             "verify-passphrase",
@@ -115,10 +121,10 @@ COMMANDS: Final[dict[str, Command]] = {
         maximum=2,
     ),
     "close": Command(
-        "close [--deferred] NAME",
+        "close [--deferred | --cancel-deferred] NAME",
         "Close a volume",
         _load_close,
-        frozenset({"deferred", "header"}),
+        frozenset({"deferred", "cancel-deferred", "header"}),
         minimum=1,
         maximum=1,
     ),
@@ -134,6 +140,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "status [NAME]",
         "Show a volume, or the daemon",
         _load_status,
+        frozenset({"header"}),
         maximum=1,
     ),
     "list": Command("list", "List volumes and crypttab entries", _load_list),
@@ -214,41 +221,33 @@ COMMANDS: Final[dict[str, Command]] = {
     **MASTER_KEY_COMMANDS,
 }
 
-#: First words of actions that have two.
-_GROUPS: Final = frozenset(name.partition(" ")[0] for name in COMMANDS if " " in name)
+#: First words of actions that have more of them.
+_GROUPS: Final = list_groups(COMMANDS)
 
 #: Tools whose commands may be cut short, in any case.
 _SHORTENED: Final = {"zkey": ZKEY_WORDS, "zkey-cryptsetup": ZKEY_CRYPTSETUP_WORDS}
 
 # cryptsetup's older names; the second part is the --type that the name implies.
 _ALIASES: Final = {
-    "luksOpen": ("open", "luks"),
+    "create": ("open", "plain"),
     "plainOpen": ("open", "plain"),
+    "luksOpen": ("open", "luks"),
     "loopaesOpen": ("open", "loopaes"),
+    **dict.fromkeys(
+        (
+            "remove",
+            "plainClose",
+            "luksClose",
+            "loopaesClose",
+            "tcryptClose",
+            "bitlkClose",
+            "fvault2Close",
+        ),
+        ("close", None),
+    ),
     "luksConfig": ("config", None),
     "luksErase": ("erase", None),
-    "luksClose": ("close", None),
-    "plainClose": ("close", None),
-    "loopaesClose": ("close", None),
-    "remove": ("close", None),
-    "create": ("open", "plain"),
 }
-
-# cryptsetup's actions that fusecrypt does not have, or not yet.
-_UNSUPPORTED: Final = frozenset(
-    {
-        "bitlkClose",
-        "bitlkDump",
-        "bitlkOpen",
-        "fvault2Close",
-        "fvault2Dump",
-        "fvault2Open",
-        "reencrypt",
-        "tcryptClose",
-        "tcryptDump",
-        "tcryptOpen",
-    }
-)
 
 
 def run(args: Arguments, output: Output) -> ExitCode:
@@ -263,16 +262,22 @@ def run(args: Arguments, output: Output) -> ExitCode:
     args = _resolve_group(_resolve_alias(args))
     command = COMMANDS.get(args.verb)
     if args.has("help"):
-        _show_help(output, args.verb)
+        show_help(COMMANDS, args.verb, output)
+        return ExitCode.OK
+    if args.has("usage"):
+        show_usage(COMMANDS, args.verb, output)
         return ExitCode.OK
     if command is None:
         raise _refuse_verb(args.verb)
     args.check(
-        command.options | (COMMON if command.common is None else command.common),
+        command.all_options,
         minimum=command.minimum,
         maximum=command.maximum,
         usage=command.usage,
     )
+    if args.has("test-args"):
+        output.line("No action taken: --test-args.")
+        return ExitCode.OK
     settings = load_settings(runtime_dir=args.text("runtime-dir"), crypttab=args.text("crypttab"))
     return command.load()(args, settings, output)
 
@@ -284,11 +289,18 @@ def _resolve_alias(args: Arguments) -> Arguments:
             raise ConfigError("create: wanted: fusecrypt create NAME SOURCE")
         args = Arguments(args.verb, args.positionals[::-1], args.options)
     if implied is None:
-        return Arguments(verb, args.positionals, args.options)
+        return _resolve_refresh(Arguments(verb, args.positionals, args.options))
     given = args.options.get("type", implied)
     if not given.startswith(implied):
         raise ConfigError(f"{args.verb}: --type {given}; wanted: --type {implied}, or none")
-    return Arguments(verb, args.positionals, {**args.options, "type": given})
+    return _resolve_refresh(Arguments(verb, args.positionals, {**args.options, "type": given}))
+
+
+def _resolve_refresh(args: Arguments) -> Arguments:
+    """``open --refresh [SOURCE] NAME`` is ``refresh NAME``."""
+    if args.verb == "open" and args.has("refresh"):
+        return Arguments("refresh", args.positionals[-1:], args.options)
+    return args
 
 
 def _resolve_group(args: Arguments) -> Arguments:
@@ -316,7 +328,9 @@ def _refuse_verb(verb: str) -> ConfigError | UnsupportedError:
     if not verb:
         return ConfigError("no action; wanted: fusecrypt ACTION …; fusecrypt --help lists them")
     group, _, word = verb.partition(" ")
-    if verb in _UNSUPPORTED or (group == "zkey" and word in ZKEY_WORDS):
+    if (reason := REFUSED_ACTIONS.get(verb)) is not None:
+        return UnsupportedError(f"{verb}: not supported: {reason}")
+    if group == "zkey" and word in ZKEY_WORDS:
         return UnsupportedError(f"{verb}: not supported")
     if group in _GROUPS:
         names = [name for name in COMMANDS if name.startswith(f"{group} ")]
@@ -329,30 +343,3 @@ def _show_version(output: Output) -> None:
 
     output.line(f"fusecrypt {VERSION}")
     output.json({"version": VERSION})
-
-
-def _show_help(output: Output, verb: str) -> None:
-    group = verb.partition(" ")[0]
-    vocabulary = VOCABULARIES.get(group, CRYPTSETUP)
-    command = COMMANDS.get(verb)
-    if command is not None:
-        names = command.options | (COMMON if command.common is None else command.common)
-        lines = [f"Usage: fusecrypt {command.usage}", "", f"{command.help}.", ""]
-    else:
-        of_group = group in _GROUPS
-        shown = {n: c for n, c in COMMANDS.items() if not of_group or n.startswith(f"{group} ")}
-        names = COMMON
-        lines = [f"Usage: fusecrypt {group if of_group else '[OPTIONS]'} ACTION [ARGUMENTS]", ""]
-        lines += format_table([(f"  {c.usage}", c.help) for c in shown.values()])
-        lines.append("")
-    rows = [_describe_option(n, o) for n, o in vocabulary.options.items() if n in names]
-    for line in lines + format_table(rows):
-        output.line(line)
-    output.json({"usage": lines[0].removeprefix("Usage: ")})
-
-
-def _describe_option(name: str, option: Option) -> tuple[str, str]:
-    short = f"-{option.short}, " if option.short else "    "
-    given = f" {option.metavar}"
-    value = {Kind.FLAG: "", Kind.OPTIONAL: f"[={option.metavar}]"}.get(option.kind, given)
-    return f"  {short}--{name}{value}", option.help

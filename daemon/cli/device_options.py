@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from .options import OPTIONS, Option, Vocabulary, make_flag
-
-#: Taken by every action of these tools.
-DEVICE_COMMON: Final = frozenset({"runtime-dir", "json", "help", "version", "verbose", "debug"})
-
-_COMMON_OPTIONS: Final[dict[str, Option]] = {
-    "runtime-dir": OPTIONS["runtime-dir"],
-    "json": OPTIONS["json"],
-    "debug": OPTIONS["debug"],
-    "help": make_flag("Show this help", "h"),
-    "version": make_flag("Show the version", "v"),
-}
+from .options import Option, Vocabulary, make_flag
+from .s390_options import S390_OPTIONS
 
 LSZCRYPT: Final = Vocabulary(
     {
-        **_COMMON_OPTIONS,
+        **S390_OPTIONS,
         "verbose": make_flag("Show more columns", "V"),
         "cardonly": make_flag("Show cards only"),
         "queueonly": make_flag("Show domains only"),
@@ -35,7 +25,7 @@ LSZCRYPT: Final = Vocabulary(
 
 CHZCRYPT: Final = Vocabulary(
     {
-        **_COMMON_OPTIONS,
+        **S390_OPTIONS,
         "verbose": make_flag("Say what the devices are then", "V"),
         "enable": make_flag("Set the devices online", "e"),
         "disable": make_flag("Set the devices offline", "d"),
@@ -46,15 +36,13 @@ CHZCRYPT: Final = Vocabulary(
         "se-associate": Option("Have this secret make the session of a bound domain", "INDEX"),
         "se-unbind": make_flag("Take a domain from the secure guest"),
     },
-    unsupported=frozenset(
-        {
-            "config-time",
-            "default-domain",
-            "poll-thread-disable",
-            "poll-thread-enable",
-            "poll-timeout",
-        }
-    ),
+    refused={
+        **dict.fromkeys(
+            ("config-time", "poll-thread-disable", "poll-thread-enable", "poll-timeout"),
+            "it sets a timer of the kernel's AP bus; virtual adapters answer at once",
+        ),
+        "default-domain": "adapters are named by CARD.DOMAIN; there is no default domain",
+    },
     more_short_names={
         "c": "config-time",
         "n": "poll-thread-disable",

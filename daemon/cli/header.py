@@ -32,7 +32,7 @@ def run_dump(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
         if args.has(name) and not is_about_key:
             raise ConfigError(f"--{name}: only with --dump-volume-key or --unbound")
     with open_volume_file(spec) as file:
-        header = read_luks(file, kind)
+        header = read_luks(file, output, kind)
         for note in header.notes:
             output.warn(f"{file.path}: {note}")
         if is_about_key:
@@ -82,7 +82,7 @@ def run_uuid(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         return run_set_uuid(args, settings, output)
     kind = _parse_kind(args)
     with open_volume_file(_get_spec(args)) as file:
-        header = read_luks(file, kind)
+        header = read_luks(file, output, kind)
     output.line(header.uuid)
     output.json({"uuid": header.uuid})
     return ExitCode.OK
@@ -97,7 +97,7 @@ def run_is_luks(args: Arguments, _settings: Settings, output: Output) -> ExitCod
         kind = probe(file.pread, file.size)
         if kind is not None:
             try:
-                read_luks(file)
+                read_luks(file, output)
             except MapperError as error:  # as cryptsetup: what cannot be loaded is none
                 output.note(str(error))
                 kind = None

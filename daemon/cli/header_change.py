@@ -20,6 +20,7 @@ from ...keystore.errors import ConfigError, MapperError, UnlockError
 from ..config import Settings
 from ..header_history import HeaderHistory
 from .arguments import Arguments
+from .luks_source import show_json
 from .output import Output
 from .passphrase import ask_terminal, is_terminal
 from .source import SourceFile, open_source
@@ -76,6 +77,7 @@ class HeaderAction:
 
     def finish(self, result: Mapping[str, object]) -> None:
         """Say what was done, and where the old header is."""
+        show_json(self.file, self.output)
         for path in self._backups:
             self.output.note(f"Header backup {path} made.")
         backup = str(self._backups[0]) if self._backups else None
@@ -123,6 +125,7 @@ def open_header(
         found = probe(file.pread, file.size)
         if found is not None and kind not in ("luks", found):
             raise ConfigError(f"{file.path}: not a valid {kind.upper()} device")
+        show_json(file, output)
         yield HeaderAction(args, output, file, kind, HeaderHistory(settings.state_dir))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from .command import Action, Command
-from .device_options import DEVICE_COMMON
 from .guest_commands import GUEST_COMMANDS
+from .s390_options import S390_COMMON
 from .zkey_commands import ZKEY_COMMANDS
 
 
@@ -370,7 +370,7 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         frozenset({"enable", "disable", "all", "config-on", "config-off"})
         | {"se-bind", "se-associate", "se-unbind"},
         maximum=256,
-        common=DEVICE_COMMON,
+        common=S390_COMMON,
     ),
     "lszcrypt": Command(
         "lszcrypt [-V] [-s|-d|-b|-c] [CARD | CARD.DOMAIN | .DOMAIN]…",
@@ -390,7 +390,7 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
             }
         ),
         maximum=256,
-        common=DEVICE_COMMON,
+        common=S390_COMMON,
     ),
     **GUEST_COMMANDS,
     **ZKEY_COMMANDS,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from ...dmcrypt.luks1 import Luks1Header
 from ...dmcrypt.luks2 import Luks2Header
 from ...dmcrypt.luks_header import LuksHeader, read_luks_header
 from ...keystore.errors import ConfigError, MapperError
 from .arguments import Arguments
+from .output import Output
 from .source import SourceFile
 
 
-def read_luks(file: SourceFile, kind: str = "luks") -> Luks1Header | Luks2Header:
-    """The header, verified; nothing is repaired.
+def read_luks(file: SourceFile, output: Output, kind: str = "luks") -> Luks1Header | Luks2Header:
+    """The header, verified; nothing is repaired. Shown, if --debug-json asks for it.
 
     Raises:
         ConfigError: not a LUKS volume, or not of the ``kind`` that was asked for.
@@ -19,9 +22,18 @@ def read_luks(file: SourceFile, kind: str = "luks") -> Luks1Header | Luks2Header
         FormatError: a damaged header.
     """
     try:
-        return read_luks_header(file.pread, file.size, kind)
+        header = read_luks_header(file.pread, file.size, kind)
     except MapperError as error:
         raise _locate(file, error) from None
+    _show_json(header, output)
+    return header
+
+
+def show_json(file: SourceFile, output: Output) -> None:
+    """Show the JSON area as it is now, if --debug-json asks for it and there is one to be read."""
+    if output.shows_headers:
+        with contextlib.suppress(MapperError):
+            _show_json(read_luks_header(file.pread, file.size), output)
 
 
 def check_openable(header: LuksHeader, source: SourceFile, *, read_only: bool) -> tuple[str, ...]:
@@ -49,6 +61,13 @@ def parse_key_slot(args: Arguments, header: LuksHeader, source: SourceFile) -> i
         have = ", ".join(map(str, header.list_keyslots())) or "none"
         raise ConfigError(f"--key-slot: {source.path}: no keyslot {number}; it has {have}")
     return number
+
+
+def _show_json(header: LuksHeader, output: Output) -> None:
+    if output.shows_headers and isinstance(header, Luks2Header):
+        from ...dmcrypt.luks2.dump import dump_json
+
+        output.debug(dump_json(header).removesuffix("\n"))
 
 
 def _locate(file: SourceFile, error: MapperError) -> MapperError:

@@ -20,12 +20,15 @@ from ..control.messages import (
     PassedFile,
     VolumeKeyInput,
 )
+from ..control.volume_requests import RefreshRequest
 from ..exitcodes import ExitCode, ReportedError
 from ..volume_name import check_volume_name
 from .arguments import Arguments
 from .found_content import confirm_plain
 from .key_input import KeyOptions, make_key_options, make_prompt, try_keys
+from .keyring_tokens import try_tokens_and_keys
 from .luks_source import check_openable, parse_key_slot, read_luks
+from .memory_hard_lock import serialize_memory_hard
 from .open_options import (
     check_luks_options,
     make_loopaes_params,
@@ -57,7 +60,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         for option in ("lease", "idle"):
             if args.has(option):
                 raise ConfigError(f"--{option}: not with --test-passphrase, which opens nothing")
-        return run_trial(args, output)
+        return run_trial(args, settings, output)
     if len(args.positionals) == 1:
         return _open_entry(args, settings, output)
     spec, name = args.positionals
@@ -71,7 +74,8 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             if kind == "plain"
             else make_loopaes_params(args, key)
         )
-        with open_source(spec, read_only=args.has("readonly")) as source:
+        is_exclusive = not args.has("shared")
+        with open_source(spec, read_only=args.has("readonly"), is_exclusive=is_exclusive) as source:
             get_length(params, source.size)
             if kind == "plain":
                 confirm_plain(args, spec, source, output)
@@ -85,7 +89,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
                 lease=args.number("lease"),
                 idle=args.number("idle"),
             )
-            return _open(args, settings, output, request, key)
+            return _open_plain(args, settings, output, request, key)
     check_luks_options(args)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source(spec, read_only=args.has("readonly")))
@@ -93,7 +97,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         if (header_spec := args.text("header")) is not None:
             header = stack.enter_context(open_for_reading(header_spec, "header"))
         read_only = source.is_read_only
-        luks = read_luks(header or source, kind)
+        luks = read_luks(header or source, output, kind)
         check_persistent(args, luks, read_only=read_only)
         for note in check_openable(luks, source, read_only=read_only):
             output.warn(f"{source.path}: {note}")
@@ -115,9 +119,24 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             with connect_or_start(settings) as client:
                 code = _show(_call(client, request), output)
         else:
-            code = _open(args, settings, output, request, make_key_options(args))
+            with connect_or_start(settings) as client:
+
+                def attempt(given: KeyInput, number: int | None) -> Mapping[str, object]:
+                    ready = dataclasses.replace(request, key=given, key_slot=number)
+                    with serialize_memory_hard(args, settings):
+                        return _call(client, ready)
+
+                key_slot = request.key_slot
+                reply = try_tokens_and_keys(
+                    args, luks, key_slot, make_prompt(spec), attempt, output
+                )
+            code = _show(reply, output)
+    if args.has("persistent"):
+        with connect_or_start(settings) as client:  # what the header said before does not count
+            again = RefreshRequest(name, args.has("allow-discards"), becomes_flag=True)
+            client.call("Refresh", again.pack())
         keep_flags(args, settings, output)
-        return code
+    return code
 
 
 def _pass(file: SourceFile) -> PassedFile:
@@ -135,7 +154,7 @@ def check_free(settings: Settings, name: str) -> None:
         raise BusyError(f"{name}: is open already; wanted: another name, or to close it first")
 
 
-def _open(
+def _open_plain(
     args: Arguments, settings: Settings, output: Output, request: OpenRequest, key: KeyOptions
 ) -> ExitCode:
     exact_size = 0

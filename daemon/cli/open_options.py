@@ -31,6 +31,10 @@ _LUKS_ONLY: Final = (
     "test-passphrase",
     "unbound",
     "persistent",
+    "serialize-memory-hard-pbkdf",
+    "token-id",
+    "token-type",
+    "token-only",
 )
 _NOT_OF_LOOPAES: Final = (
     *_LUKS_ONLY,
@@ -38,6 +42,7 @@ _NOT_OF_LOOPAES: Final = (
     "device-size",
     "sector-size",
     "iv-large-sectors",
+    "shared",
     "verify-passphrase",
 )
 _OTHER_TYPES: Final = frozenset({"tcrypt", "bitlk", "fvault2"})
@@ -74,6 +79,8 @@ def check_luks_options(args: Arguments) -> None:
     for name in _PLAIN_ONLY:
         if args.has(name):
             raise ConfigError(f"--{name}: only for --type plain; the LUKS header decides")
+    if args.has("shared"):
+        raise ConfigError("--shared: only for --type plain")
     if args.has("persistent") and args.has("test-passphrase"):
         raise ConfigError("--persistent: not with --test-passphrase, which changes nothing")
     if args.has("unbound") and not args.has("test-passphrase"):

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from .refused_options import REFUSED, REFUSED_LETTERS
+
 
 class Kind(Enum):
     """Whether an option takes a value."""
@@ -38,8 +40,8 @@ class Vocabulary:
 
     options: Mapping[str, Option]
     aliases: Mapping[str, str] = field(default_factory=dict[str, str])
-    #: Options of the real tool: refused by name, whichever action they are given to.
-    unsupported: frozenset[str] = frozenset()
+    #: Options of the real tool that are refused by name, and why.
+    refused: Mapping[str, str] = field(default_factory=dict[str, str])
     #: Flags that this tool has and we do not, or that mean an option of another letter.
     more_short_names: Mapping[str, str] = field(default_factory=dict[str, str])
     is_abbreviated: bool = False  # long options may be cut short, as getopt_long(3) has it
@@ -54,7 +56,7 @@ class Vocabulary:
         """The full name of an option as it was written; ``name`` itself when there is none."""
         name = self.aliases.get(name, name)
         if self.is_abbreviated and name and name not in self.options:
-            known = [full for full in (*self.options, *self.unsupported) if full.startswith(name)]
+            known = [full for full in (*self.options, *self.refused) if full.startswith(name)]
             if len(known) == 1:
                 return known[0]
         return name
@@ -67,9 +69,12 @@ OPTIONS: Final[dict[str, Option]] = {
     "json": Option("Print JSON: pretty, short or off", "MODE", kind=Kind.OPTIONAL),
     # of every action
     "help": make_flag("Show this help", "?"),
+    "usage": make_flag("Show briefly which options there are"),
     "version": make_flag("Show the version", "V"),
     "verbose": make_flag("Say what was done", "v"),
     "debug": make_flag("Show where an error came from"),
+    "debug-json": make_flag("The same, and the JSON area of each LUKS2 header"),
+    "test-args": make_flag("Only check the command line"),
     "batch-mode": make_flag("Do not ask for confirmation", "q"),
     # where the key comes from
     "key-file": Option("Read the passphrase from a file; - is standard input", "FILE", "d"),
@@ -85,6 +90,8 @@ OPTIONS: Final[dict[str, Option]] = {
     "type": Option("luks, luks1, luks2, plain or loopaes", "TYPE", "M"),
     "header": Option("The LUKS header is in this file", "FILE"),
     "readonly": make_flag("Open for reading only", "r"),
+    "shared": make_flag("Open other parts of a device than those that are open already"),
+    "serialize-memory-hard-pbkdf": make_flag("Derive one key by Argon2 at a time"),
     "persistent": make_flag("Have the header remember --allow-discards and --perf-…"),
     "lease": Option("Derive the volume's secure key anew after so long", "SECONDS"),
     "idle": Option("Forget the volume's secure key after so long without I/O", "SECONDS"),
@@ -128,6 +135,8 @@ OPTIONS: Final[dict[str, Option]] = {
     "header-backup-file": Option("The backup of a header", "FILE"),
     "priority": Option("When a keyslot is tried: prefer, normal or ignore", "PRIORITY"),
     "token-id": Option("This token", "N"),
+    "token-type": Option("Only tokens of this type", "TYPE"),
+    "token-only": make_flag("Ask for no passphrase if no token helps"),
     "token-replace": make_flag("Replace the token that is there"),
     "key-description": Option("Name of the key in the kernel's keyring", "TEXT"),
     "json-file": Option(
@@ -136,6 +145,8 @@ OPTIONS: Final[dict[str, Option]] = {
     "dump-volume-key": make_flag("Print the volume key"),
     # other actions
     "deferred": make_flag("Close when the last user is gone"),
+    "cancel-deferred": make_flag("Take a deferred close back"),
+    "refresh": make_flag("Give an open volume other flags, as the action of that name"),
     "table": Option("Read the table from a file; - is standard input", "FILE"),
     "show-keys": make_flag("Show the keys in a table"),
     "fail-io": make_flag("Let I/O fail instead of wait"),
@@ -174,63 +185,7 @@ ALIASES: Final = {
     "read-only": "readonly",
 }
 
-# cryptsetup 2.8's other options: refused by name, whichever action they are given to.
-UNSUPPORTED: Final = frozenset(
-    {
-        "active-name",
-        "block-size",
-        "cancel-deferred",
-        "debug-json",
-        "decrypt",
-        "disable-blkid",
-        "disable-locks",
-        "disable-veracrypt",
-        "encrypt",
-        "external-tokens-path",
-        "force-no-keyslots",
-        "force-offline-reencrypt",
-        "hotzone-size",
-        "hw-opal",
-        "hw-opal-factory-reset",
-        "hw-opal-only",
-        "init-only",
-        "integrity",
-        "integrity-inline",
-        "integrity-key-size",
-        "integrity-legacy-padding",
-        "integrity-no-journal",
-        "integrity-no-wipe",
-        "keep-key",
-        "link-vk-to-keyring",
-        "new",
-        "new-token-id",
-        "perf-high_priority",
-        "progress-frequency",
-        "progress-json",
-        "reduce-device-size",
-        "refresh",
-        "resilience",
-        "resilience-hash",
-        "resume-only",
-        "serialize-memory-hard-pbkdf",
-        "shared",
-        "tcrypt-backup",
-        "tcrypt-hidden",
-        "tcrypt-system",
-        "test-args",
-        "token-only",
-        "token-type",
-        "use-directio",
-        "use-fsync",
-        "veracrypt",
-        "veracrypt-pim",
-        "veracrypt-query-pim",
-        "volume-key-keyring",
-        "write-log",
-    }
-)
-
-CRYPTSETUP: Final = Vocabulary(OPTIONS, ALIASES, UNSUPPORTED, {"j": "json"})
+CRYPTSETUP: Final = Vocabulary(OPTIONS, ALIASES, REFUSED, {"j": "json", **REFUSED_LETTERS})
 
 # Taken by every action, for scripts that give them everywhere.
 COMMON: Final = frozenset(
@@ -239,9 +194,12 @@ COMMON: Final = frozenset(
         "crypttab",
         "json",
         "help",
+        "usage",
         "version",
         "verbose",
         "debug",
+        "debug-json",
+        "test-args",
         "batch-mode",
         "disable-keyring",
         "disable-external-tokens",

@@ -39,6 +39,7 @@ class Output:
     json_mode: JsonMode = "off"
     is_verbose: bool = False
     is_quiet: bool = False
+    shows_headers: bool = False  # the JSON of each LUKS2 header, for --debug-json
 
     def line(self, text: str) -> None:
         """A line of the result, for people; nothing when JSON is wanted."""
@@ -66,6 +67,10 @@ class Output:
     def say(self, severity: Literal["warning", "error"], text: str) -> None:
         """A finding, on standard error."""
         _write(sys.stderr, f"fusecrypt: {severity}: {text}")
+
+    def debug(self, text: str) -> None:
+        """Something for whoever looks for a fault, on standard error."""
+        _write(sys.stderr, text)
 
     def error(self, error: BaseException) -> ExitCode:
         """Report a failure; returns its exit code."""
@@ -112,7 +117,12 @@ def make_output(args: Arguments) -> Output:
             case other:
                 raise ConfigError(f"--json: got {other!r}; wanted: pretty, short or off")
     is_verbose = args.has("verbose") and args.verb not in _MORE_COLUMNS
-    return Output(mode, is_verbose=is_verbose, is_quiet=args.has("batch-mode"))
+    return Output(
+        mode,
+        is_verbose=is_verbose,
+        is_quiet=args.has("batch-mode"),
+        shows_headers=args.has("debug-json"),
+    )
 
 
 def format_table(rows: Sequence[tuple[str, ...]]) -> list[str]:

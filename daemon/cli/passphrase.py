@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import select
@@ -10,7 +11,7 @@ import stat
 import termios
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Final, Self
 
 from ...keystore.errors import AccessError, ConfigError, UnlockError
@@ -92,6 +93,16 @@ class Passphrase:
                 if count == 0:
                     return
                 self.length += count
+
+    def fill(self, read: Callable[[object, int], int]) -> bool:
+        """Have ``read`` put bytes into a ctypes array of so many; whether it did.
+
+        It returns how many there are, which may be more than it could put there, or -1.
+        """
+        place = (ctypes.c_char * len(self._buffer)).from_buffer(self._buffer)
+        count = read(place, len(self._buffer))
+        self.length = min(max(count, 0), len(self._buffer))
+        return 0 <= count <= len(self._buffer)
 
     def skip(self, fd: int, count: int) -> None:
         """Read ``count`` bytes and forget them."""

@@ -1,4 +1,4 @@
-"""``open --persistent``: a header remembers how its volume is to be opened."""
+"""``--persistent``: a header remembers how its volume is to be opened."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ...dmcrypt.luks2 import Luks2Header, edit
 from ...dmcrypt.luks_change import AnyHeader
 from ...keystore.errors import ConfigError
 from ..config import Settings
+from ..control.answers import Volume
 from .arguments import Arguments
 from .header_change import open_header, run_edit
 from .output import Output
@@ -36,14 +37,24 @@ def check_persistent(args: Arguments, header: AnyHeader, *, read_only: bool) -> 
         raise ConfigError("--persistent: not with --readonly; the header is changed")
 
 
+def check_volume(volume: Volume) -> None:
+    """Refuse --persistent for an open volume whose header could not be changed.
+
+    Raises:
+        ConfigError: says why.
+    """
+    if volume.type != "LUKS2":
+        raise ConfigError(f"--persistent: {volume.name}: only a LUKS2 header remembers options")
+    if volume.read_only:
+        raise ConfigError(f"--persistent: {volume.name}: is read-only; the header is changed")
+
+
 def keep_flags(args: Arguments, settings: Settings, output: Output) -> None:
-    """Have the header remember the options that were given, and no others, if it is to.
+    """Have the header remember the options that were given, and no others.
 
     Raises:
         MapperError: it cannot be changed; the volume is open all the same.
     """
-    if not args.has("persistent"):
-        return
     flags = [flag for name, flag in _FLAGS.items() if args.has(name)]
 
     def change(header: Luks2Header) -> Luks2Header:

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ...keystore.errors import ConfigError, MapperError, NotFoundError
 from ..config import Settings
-from ..control.volume_requests import RefreshRequest
-from ..exitcodes import ExitCode
+from ..control.answers import Volume
+from ..control.volume_requests import RefreshRequest, StatusRequest
+from ..exitcodes import ExitCode, get_kind
 from .arguments import Arguments
 from .output import Output
+from .persistent_flags import check_volume, keep_flags
 from .volume import connect, parse_name
 
 
 def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
-    """Pass discards on, or no longer."""
+    """Pass discards on, or no longer; have the header remember it, if it is to.
+
+    Raises:
+        MapperError: why not; ConfigError where the volume is not open: cryptsetup ends with 1.
+    """
+    try:
+        return _refresh(args, settings, output)
+    except MapperError as error:
+        if get_kind(error) != NotFoundError.__name__:
+            raise
+        raise ConfigError(str(error)) from None
+
+
+def _refresh(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     name = parse_name(args, settings)
+    is_persistent = args.has("persistent")
     with connect(settings, name) as client:
-        request = RefreshRequest(name, args.has("allow-discards"))
-        output.json(client.call("Refresh", request.pack()))
+        place = ""
+        if is_persistent:
+            volume = Volume.parse(client.call("Status", StatusRequest(name).pack()))
+            check_volume(volume)
+            place = volume.header or volume.source
+        request = RefreshRequest(name, args.has("allow-discards"), is_persistent)
+        reply = client.call("Refresh", request.pack())
+    if is_persistent:
+        keep_flags(replace(args, positionals=(place,)), settings, output)
+    output.json(reply)
     return ExitCode.OK

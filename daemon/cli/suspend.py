@@ -13,8 +13,10 @@ from ..control.messages import KeyInput, PassedFile
 from ..control.volume_requests import ResumeRequest, StatusRequest, SuspendRequest
 from ..exitcodes import ExitCode
 from .arguments import Arguments
-from .key_input import make_key_options, make_prompt, try_keys
+from .key_input import make_prompt
+from .keyring_tokens import try_tokens_and_keys
 from .luks_source import parse_key_slot, read_luks
+from .open_options import parse_type
 from .output import Output
 from .source import open_for_reading
 from .volume import connect, parse_name
@@ -41,12 +43,14 @@ def run_resume(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             raise ConfigError(f"{name}: is not suspended")
         place = args.text("header") or volume.header or volume.source
         file = stack.enter_context(open_for_reading(place, "header"))
-        key_slot = parse_key_slot(args, read_luks(file), file)
+        header = read_luks(file, output, parse_type(args.text("type")))
+        key_slot = parse_key_slot(args, header, file)
 
-        def attempt(given: KeyInput) -> Mapping[str, object]:
+        def attempt(given: KeyInput, number: int | None) -> Mapping[str, object]:
             fds = PassedFds()
-            request = ResumeRequest(name, PassedFile(file.fd, file.path), given, key_slot)
+            request = ResumeRequest(name, PassedFile(file.fd, file.path), given, number)
             return client.call("Resume", request.pack(fds), fds.fds)
 
-        output.json(try_keys(make_key_options(args), make_prompt(volume.source), attempt))
+        prompt = make_prompt(volume.source)
+        output.json(try_tokens_and_keys(args, header, key_slot, prompt, attempt, output))
     return ExitCode.OK

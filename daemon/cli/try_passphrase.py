@@ -11,18 +11,21 @@ from ...dmcrypt.luks_change import AnyHeader
 from ...dmcrypt.open_volume import get_key_size
 from ...dmcrypt.unlock import check_volume_key
 from ...keystore.errors import ConfigError
+from ..config import Settings
 from ..control.messages import KeyInput
 from ..exitcodes import ExitCode
 from .arguments import Arguments
-from .key_input import make_key_options, make_prompt, try_keys
+from .key_input import make_prompt
+from .keyring_tokens import try_tokens_and_keys
 from .luks_source import parse_key_slot, read_luks
+from .memory_hard_lock import serialize_memory_hard
 from .open_options import check_luks_options, parse_type
 from .output import Output
 from .own_engine import load_secret, run_engine
 from .source import check_length, open_for_reading, open_parameter, open_volume_file
 
 
-def run(args: Arguments, output: Output) -> ExitCode:
+def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """Try a passphrase, key file or volume key.
 
     Raises:
@@ -38,7 +41,7 @@ def run(args: Arguments, output: Output) -> ExitCode:
         file = source
         if (header_spec := args.text("header")) is not None:
             file = stack.enter_context(open_for_reading(header_spec, "header"))
-        header = read_luks(file, kind)
+        header = read_luks(file, output, kind)
         key_slot = parse_key_slot(args, header, source)
         engine = stack.enter_context(run_engine())
         if (volume_key := args.text("volume-key-file")) is not None:
@@ -49,11 +52,11 @@ def run(args: Arguments, output: Output) -> ExitCode:
             check_volume_key(engine, key, header.make_digest_spec())
             return ExitCode.OK
 
-        def attempt(given: KeyInput) -> int:
-            with load_secret(engine, given) as secret:
-                return _try(engine, header, file.fd, secret, key_slot, args)
+        def attempt(given: KeyInput, number: int | None) -> int:
+            with serialize_memory_hard(args, settings), load_secret(engine, given) as secret:
+                return _try(engine, header, file.fd, secret, number, args)
 
-        number = try_keys(make_key_options(args), make_prompt(spec), attempt)
+        number = try_tokens_and_keys(args, header, key_slot, make_prompt(spec), attempt, output)
     output.note(f"Key slot {number} unlocked.")
     output.json({"keyslot": number})
     return ExitCode.OK

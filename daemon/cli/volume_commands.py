@@ -54,6 +54,9 @@ _KEY: Final = frozenset(
         "tries",
         "timeout",
         "verify-passphrase",
+        "token-id",
+        "token-type",
+        "token-only",
     }
 )
 
@@ -70,7 +73,7 @@ VOLUME_COMMANDS: Final[dict[str, Command]] = {
         "luksResume [OPTIONS] NAME",
         "Give a suspended volume its key again",
         _load_resume,
-        _KEY,
+        _KEY | {"type"},
         minimum=1,
         maximum=1,
     ),
@@ -83,10 +86,10 @@ VOLUME_COMMANDS: Final[dict[str, Command]] = {
         maximum=1,
     ),
     "refresh": Command(
-        "refresh [--allow-discards] NAME",
+        "refresh [--allow-discards] [--persistent] NAME",
         "Pass discards of an open volume on, or no longer",
         _load_refresh,
-        _KEY | {"allow-discards"},
+        _KEY | {"allow-discards", "persistent", "refresh", "type"},
         minimum=1,
         maximum=1,
     ),

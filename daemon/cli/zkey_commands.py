@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from .command import Action, Command
-from .zkey_options import ZKEY_COMMON
+from .s390_options import S390_COMMON
 
 
 def _load_generate() -> Action:
@@ -98,7 +98,7 @@ ZKEY_COMMANDS: Final[dict[str, Command]] = {
         _load_generate,
         _NEW | {"xts", "keybits", "clearkey", "key-type", "exportable", "local"},
         maximum=1,
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
     "zkey validate": Command(
         "zkey validate FILE | zkey validate [--name NAME] [--apqns CARD.DOMAIN,…]",
@@ -106,7 +106,7 @@ ZKEY_COMMANDS: Final[dict[str, Command]] = {
         _load_validate,
         frozenset({"name", "apqns", "no-apqn-check"}),
         maximum=1,
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
     "zkey reencipher": Command(
         "zkey reencipher [OPTIONS] [FILE]",
@@ -116,7 +116,7 @@ ZKEY_COMMANDS: Final[dict[str, Command]] = {
             {"name", "apqns", "to-new", "from-old", "output", "in-place", "staged", "complete"}
         ),
         maximum=1,
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
     "zkey convert": Command(
         "zkey convert --key-type CCA-AESCIPHER [--name NAME | FILE]",
@@ -124,7 +124,7 @@ ZKEY_COMMANDS: Final[dict[str, Command]] = {
         _load_convert,
         frozenset({"name", "key-type", "force", "batch-mode", "exportable", "no-apqn-check"}),
         maximum=1,
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
     "zkey import": Command(
         "zkey import --name NAME [OPTIONS] FILE",
@@ -133,7 +133,7 @@ ZKEY_COMMANDS: Final[dict[str, Command]] = {
         _NEW | {"exportable", "batch-mode"},
         minimum=1,
         maximum=1,
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
     "zkey export": Command(
         "zkey export --name NAME FILE",
@@ -142,56 +142,56 @@ ZKEY_COMMANDS: Final[dict[str, Command]] = {
         frozenset({"name"}),
         minimum=1,
         maximum=1,
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
     "zkey list": Command(
         "zkey list [OPTIONS]",
         "List the secure keys of the repository",
         _load_list,
         _FILTERS | {"local", "kms-bound"},
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
     "zkey remove": Command(
         "zkey remove --name NAME [--force]",
         "Remove a secure key from the repository",
         _load_remove,
         frozenset({"name", "force", "batch-mode"}),
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
     "zkey change": Command(
         "zkey change --name NAME [OPTIONS]",
         "Change what is said of a secure key",
         _load_change,
         _NEW | {"remove-dummy-passphrase", "force", "batch-mode"},
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
     "zkey rename": Command(
         "zkey rename --name NAME --new-name NAME",
         "Give a secure key another name",
         _load_rename,
         frozenset({"name", "new-name"}),
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
     "zkey copy": Command(
         "zkey copy --name NAME --new-name NAME [--volumes VOLUME:NAME,…]",
         "Make a second key with the same content",
         _load_copy,
         frozenset({"name", "new-name", "volumes", "local"}),
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
     "zkey crypttab": Command(
         "zkey crypttab [OPTIONS]",
         "Print lines for /etc/crypttab",
         _load_crypttab,
         frozenset({"volumes", "volume-type"}) | _KEY_FILE,
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
     "zkey cryptsetup": Command(
         "zkey cryptsetup [--open | --format] [--run] [OPTIONS]",
         "Print or run the commands that format or open volumes",
         _load_cryptsetup,
         _KEY_FILE | {"volumes", "volume-type", "open", "format", "run", "batch-mode"},
-        common=ZKEY_COMMON,
+        common=S390_COMMON,
     ),
 }
 

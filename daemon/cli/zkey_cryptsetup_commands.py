@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from .command import Action, Command
-from .zkey_cryptsetup_options import COMMON
+from .s390_options import S390_COMMON
 
 
 def _load_validate() -> Action:
@@ -49,7 +49,7 @@ ZKEY_CRYPTSETUP_COMMANDS: Final[dict[str, Command]] = {
         _CHANGE | {"to-new", "from-old", "in-place", "staged", "complete"},
         minimum=1,
         maximum=1,
-        common=COMMON,
+        common=S390_COMMON,
     ),
     "zkey-cryptsetup validate": Command(
         "zkey-cryptsetup validate [OPTIONS] SOURCE",
@@ -58,7 +58,7 @@ ZKEY_CRYPTSETUP_COMMANDS: Final[dict[str, Command]] = {
         _KEY,
         minimum=1,
         maximum=1,
-        common=COMMON,
+        common=S390_COMMON,
     ),
     "zkey-cryptsetup setvp": Command(
         "zkey-cryptsetup setvp [OPTIONS] SOURCE",
@@ -67,7 +67,7 @@ ZKEY_CRYPTSETUP_COMMANDS: Final[dict[str, Command]] = {
         _KEY,
         minimum=1,
         maximum=1,
-        common=COMMON,
+        common=S390_COMMON,
     ),
     "zkey-cryptsetup setkey": Command(
         "zkey-cryptsetup setkey --volume-key-file FILE [OPTIONS] SOURCE",
@@ -76,7 +76,7 @@ ZKEY_CRYPTSETUP_COMMANDS: Final[dict[str, Command]] = {
         _CHANGE | {"volume-key-file"},
         minimum=1,
         maximum=1,
-        common=COMMON,
+        common=S390_COMMON,
     ),
     "zkey-cryptsetup convert": Command(
         "zkey-cryptsetup convert --volume-key-file FILE [OPTIONS] SOURCE",
@@ -85,7 +85,7 @@ ZKEY_CRYPTSETUP_COMMANDS: Final[dict[str, Command]] = {
         _CHANGE | {"volume-key-file"},
         minimum=1,
         maximum=1,
-        common=COMMON,
+        common=S390_COMMON,
     ),
 }
 

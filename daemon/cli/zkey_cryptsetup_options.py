@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from .options import OPTIONS, Kind, Option, Vocabulary, make_flag
-
-#: Taken by every action.
-COMMON: Final = frozenset({"runtime-dir", "json", "help", "version", "verbose", "debug"})
+from .options import Kind, Option, Vocabulary, make_flag
+from .s390_options import S390_OPTIONS
 
 ZKEY_CRYPTSETUP: Final = Vocabulary(
     {
-        "runtime-dir": OPTIONS["runtime-dir"],
-        "json": OPTIONS["json"],
+        **S390_OPTIONS,
         "debug": make_flag("Show where an error came from", "D"),
-        "help": make_flag("Show this help", "h"),
-        "version": make_flag("Show the version", "v"),
         "verbose": make_flag("Say what was done", "V"),
         "key-file": Option(
             "Read a passphrase from this file; once for each keyslot", "FILE", "d", Kind.LIST
@@ -33,7 +28,7 @@ ZKEY_CRYPTSETUP: Final = Vocabulary(
         "force": make_flag("Remove keyslots whose passphrase was not given", "F"),
     },
     aliases={"master-key-file": "volume-key-file"},
-    unsupported=frozenset({"integrity-key-size"}),
+    refused={"integrity-key-size": "there is no dm-integrity here"},
     more_short_names={"I": "integrity-key-size", "p": "complete"},
     is_abbreviated=True,
 )

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from .options import OPTIONS, Option, Vocabulary, make_flag
-
-#: Taken by every action.
-ZKEY_COMMON: Final = frozenset({"runtime-dir", "json", "help", "version", "verbose", "debug"})
-
-_COMMON_OPTIONS: Final[dict[str, Option]] = {
-    "runtime-dir": OPTIONS["runtime-dir"],
-    "json": OPTIONS["json"],
-    "debug": OPTIONS["debug"],
-    "help": make_flag("Show this help", "h"),
-    "version": make_flag("Show the version", "v"),
-}
+from .options import Option, Vocabulary, make_flag
+from .s390_options import S390_OPTIONS
 
 ZKEY: Final = Vocabulary(
     {
-        **_COMMON_OPTIONS,
+        **S390_OPTIONS,
         "verbose": make_flag("Say what was done", "V"),
         "xts": make_flag("Make a key for XTS, which is two keys", "x"),
         "keybits": Option("Size of the key, or of one half: 128, 192 or 256", "BITS", "k"),
@@ -55,6 +45,6 @@ ZKEY: Final = Vocabulary(
         "run": make_flag("Run the commands", "r"),
         "tries": Option("How often a passphrase may be typed", "N"),
     },
-    unsupported=frozenset({"wrap-with-trusted"}),
+    refused={"wrap-with-trusted": "adapters have no trusted wrapping keys"},
     is_abbreviated=True,
 )

@@ -11,8 +11,10 @@ import re
 from typing import Final, cast
 
 from ...keystore.errors import FormatError
-from .model import Metadata
+from .model import Metadata, Token
 
+#: Names a key of the kernel's keyring whose content is a passphrase (sec. 3.6.1).
+KEYRING: Final = "luks2-keyring"
 VERIFICATION_PATTERN: Final = "paes-verification-pattern"
 _PATTERN: Final = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -35,3 +37,16 @@ def find_verification_pattern(metadata: Metadata) -> str | None:
                 )
             return pattern.lower()
     return None
+
+
+def get_key_description(token: Token) -> str:
+    """What a token of type luks2-keyring calls its key.
+
+    Raises:
+        FormatError: it does not say.
+    """
+    content = cast(dict[str, object], json.loads(token.text))
+    description = content.get("key_description")
+    if not isinstance(description, str) or "\0" in description:
+        raise FormatError(f"tokens.{token.id}.key_description: wanted the name of a key")
+    return description

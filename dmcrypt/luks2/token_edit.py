@@ -14,13 +14,13 @@ from ...keystore.errors import ConfigError, FormatError
 from . import edit
 from .json_area import JsonObject, Node, parse_json_object
 from .recovery import Luks2Header
+from .token import KEYRING
 
 #: A change of a header, and one that gives a token its number.
 Edit = Callable[[Luks2Header], Luks2Header]
 Add = Callable[[Luks2Header], tuple[Luks2Header, int]]
 
 TOKENS_MAX: Final = 32
-KEYRING: Final = "luks2-keyring"
 _RESERVED: Final = "luks2-"
 _KEYRING_FIELDS: Final = ("type", "keyslots", "key_description")
 
