@@ -112,7 +112,7 @@ class Engine(Devices):
         if reply.status == -errno.ENODATA:
             end = keyslot.area_offset + keyslot.area_length
             raise FormatError(f"keyslot area: ends at byte {end}, beyond the end of the header")
-        check_keyslot(reply, keyslot, "opening the keyslot")
+        check_keyslot(reply, keyslot, "opening the keyslot", digest)
         return messages.parse_token(reply.body)
 
     def create_keyslot(

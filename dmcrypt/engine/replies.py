@@ -16,7 +16,7 @@ from ...keystore.errors import (
     UnsupportedError,
 )
 from .channel import Reply
-from .messages import KeyslotSpec, SegmentSpec
+from .messages import DigestSpec, KeyslotSpec, SegmentSpec
 
 
 def check(reply: Reply, what: str) -> None:
@@ -45,15 +45,20 @@ def check_greeting(reply: Reply) -> None:
         raise EngineError(f"engine's greeting: {len(reply.fds)} descriptors, wanted 1")
 
 
-def check_keyslot(reply: Reply, keyslot: KeyslotSpec, what: str) -> None:
-    """As `check`, of a request with a keyslot."""
+def check_keyslot(
+    reply: Reply, keyslot: KeyslotSpec, what: str, digest: DigestSpec | None = None
+) -> None:
+    """As `check`, of a request with a keyslot, and perhaps a digest."""
     if reply.status == -errno.EOPNOTSUPP:
         kdf = keyslot.kdf
-        raise UnsupportedError(
-            f"{what}: area cipher {keyslot.area_cipher}, AF hash {keyslot.af_hash} or "
-            f"KDF {kdf.type.name.lower()} {kdf.hash_name}".rstrip()
-            + ": not supported"
-        )
+        fields = [
+            f"area cipher {keyslot.area_cipher!r}",
+            f"AF hash {keyslot.af_hash!r}",
+            f"KDF {kdf.type.name.lower()}"
+            + (f" with hash {kdf.hash_name!r}" * bool(kdf.hash_name)),
+            *([] if digest is None else [f"digest hash {digest.hash_name!r}"]),
+        ]
+        raise UnsupportedError(f"{what}: not supported is one of {', '.join(fields)}")
     if reply.status == -errno.E2BIG:
         raise EngineMemoryError(
             f"{what}: Argon2 wants {keyslot.kdf.memory_kib} KiB, more than policy allows"
