@@ -153,7 +153,7 @@ class Adapters:
                 new=RegisterState(Fill.EMPTY),
                 current=current,
                 old=RegisterState(Fill.INVALID),
-                created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now())),
+                created=self._tell_time(),
                 mode=mode,
                 type=card_type,
                 is_configured=card.is_configured if card else True,
@@ -194,14 +194,6 @@ class Adapters:
                             f"adapter {apqn}: cannot go online, it is {info.status}"
                         )
                     self._store.replace(replace(adapter, info=_CHANGES[change](info)))
-
-    def set_online(self, apqn: Apqn, *, is_online: bool) -> None:
-        """Let the adapter be used, or not.
-
-        Raises:
-            NotFoundError, FormatError, CoprocessorError, AccessError: as `change`.
-        """
-        self.change([apqn], Change.ONLINE if is_online else Change.OFFLINE)
 
     def remove(self, apqn: Apqn) -> None:
         """Remove an adapter; what only its master keys wrap is lost.
@@ -391,6 +383,10 @@ class Adapters:
             changed = function(adapter)
             self._store.replace(changed)
         return self._tell(changed.info)
+
+    def _tell_time(self) -> str:
+        """Now, as an adapter's file says when it was made."""
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now()))
 
     def _tell(self, info: AdapterInfo) -> AdapterInfo:
         return replace(info, requests=self._requests[info.apqn])

@@ -6,7 +6,6 @@ is done to them is done with its own tools.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,9 +29,8 @@ class MachineAdapters(Adapters):
         """
         from .drivers.pkey import find_machine
 
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now()))
         with self._store.locked():
-            info = find_machine().read(apqn, created)
+            info = find_machine().read(apqn, self._tell_time())
             if self._find_card_driver(apqn) not in (None, PKEY_DRIVER):
                 raise BusyError(f"adapter {apqn}: there is a virtual card of this number")
             self._store.create(Adapter(_forget_registers(info), PKEY_DRIVER, MasterKeys()))

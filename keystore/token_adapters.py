@@ -7,7 +7,6 @@ a token cannot combine, wait here for the last of them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -82,7 +81,7 @@ class TokenAdapters(Adapters):
                     new=RegisterState(Fill.EMPTY),
                     current=RegisterState(Fill.INVALID),
                     old=RegisterState(Fill.INVALID),
-                    created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._now())),
+                    created=self._tell_time(),
                     mode=MODE_PKCS11,
                     type=PKCS11_TYPE,
                     is_control_only=is_control_only,

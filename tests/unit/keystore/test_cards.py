@@ -62,7 +62,7 @@ def test_a_card_before_cex6_knows_no_aescipher_keys(coprocessors, directory):
     assert coprocessors.validate(key).apqns == (OTHER,)
     with pytest.raises(CoprocessorError, match="CEX5C"):
         coprocessors.generate(CIPHER, 256, is_xts=True, apqns=[FIRST, OTHER])
-    coprocessors.set_online(OTHER, is_online=False)
+    coprocessors.change([OTHER], Change.OFFLINE)
     with pytest.raises(MasterKeyChangedError):
         coprocessors.validate(key)
 

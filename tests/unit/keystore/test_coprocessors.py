@@ -6,6 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fusecrypt.keystore.adapter import Adapter, MasterKeys
+from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.coprocessor import Apqn, Fill, Register, RegisterState
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.errors import (
@@ -191,7 +192,7 @@ def test_a_key_of_another_master_key_is_told_with_all_that_is_to_know(coprocesso
     put_adapter(directory, FIRST, current=master_key(0), old=master_key(1))
     put_adapter(directory, SECOND)
     put_adapter(directory, Apqn(4, 0), current=master_key(2))
-    coprocessors.set_online(Apqn(4, 0), is_online=False)
+    coprocessors.change([Apqn(4, 0)], Change.OFFLINE)
     wanted = (
         "key wrapped by master key MKVP 71ecf46a35bd8924 (CCA-AESDATA); adapters: "
         f"03.0039 has CURRENT {MKVPS[0]}, OLD {MKVPS[1]}; 03.0040 has CURRENT -, OLD -; "
@@ -223,7 +224,7 @@ def test_a_key_of_a_master_key_that_is_not_set_yet_is_told_so(coprocessors, dire
 def test_an_adapter_that_is_offline_is_not_used(coprocessors):
     coprocessors.create(FIRST)
     key = coprocessors.generate(KeyType.CCA_AESDATA, 256, is_xts=True)
-    coprocessors.set_online(FIRST, is_online=False)
+    coprocessors.change([FIRST], Change.OFFLINE)
     assert not coprocessors.list_info()[0].is_online
     with pytest.raises(MasterKeyChangedError, match=r"03\.0039 is offline"):
         coprocessors.validate(key)
@@ -231,7 +232,7 @@ def test_an_adapter_that_is_offline_is_not_used(coprocessors):
         coprocessors.generate(KeyType.CCA_AESDATA, 256, is_xts=True)
     with pytest.raises(CoprocessorError, match="offline"):
         coprocessors.get(FIRST).validate(key)
-    coprocessors.set_online(FIRST, is_online=True)
+    coprocessors.change([FIRST], Change.ONLINE)
     assert coprocessors.validate(key).apqns == (FIRST,)
 
 

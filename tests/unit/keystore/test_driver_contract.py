@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
 from cryptography.hazmat.primitives.padding import PKCS7
 
+from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.coprocessor import Apqn, Fill, Register
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.errors import (
@@ -210,7 +211,7 @@ def test_an_altered_key_is_refused(adapters, key_type, engine):
 
 def test_an_adapter_that_is_offline_does_nothing(adapters, key_type, engine):
     key = adapters.generate(key_type, 256, is_xts=True)
-    adapters.set_online(APQN, is_online=False)
+    adapters.change([APQN], Change.OFFLINE)
     for use in (
         lambda: adapters.generate(key_type, 256, is_xts=True),
         lambda: adapters.to_transport(key, engine.public_key),
@@ -219,7 +220,7 @@ def test_an_adapter_that_is_offline_does_nothing(adapters, key_type, engine):
     ):
         with pytest.raises(CoprocessorError, match="offline"):
             use()
-    adapters.set_online(APQN, is_online=True)
+    adapters.change([APQN], Change.ONLINE)
     assert adapters.validate(key).register is Register.CURRENT
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.coprocessor import Apqn, Fill, Register, RegisterState, Status
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.cross_check import cross_check
@@ -165,7 +166,7 @@ def test_adapters_with_one_wrapping_key_serve_one_key(coprocessors):
     coprocessors.set_new(SECOND)
     key = coprocessors.generate(EP11, 256, is_xts=True)
     assert coprocessors.validate(key).apqns == (FIRST, SECOND)
-    coprocessors.set_online(FIRST, is_online=False)
+    coprocessors.change([FIRST], Change.OFFLINE)
     assert coprocessors.to_transport(key, PUBLIC).apqn == SECOND
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusecrypt.keystore import sealing
+from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.envelope import Envelope, SealMethod
 from fusecrypt.keystore.errors import (
@@ -109,11 +110,11 @@ def test_a_passphrase_seals_and_is_asked_for_after_a_start(directory, tmp_path, 
         later.list_info()
     later.host_key.unlock(bytearray(PASSPHRASE))
     assert later.list_info() == filled
-    later.set_online(FIRST, is_online=False)
+    later.change([FIRST], Change.OFFLINE)
     later.host_key.lock()
     with pytest.raises(CoprocessorError, match="locked"):
         later.list_info()
-    ours.set_online(FIRST, is_online=True)
+    ours.change([FIRST], Change.ONLINE)
     assert ours.list_info() == filled
     for path in directory.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600, path

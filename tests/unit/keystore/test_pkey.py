@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from fusecrypt.keystore import ep11, kernel_cipher
+from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.coprocessor import Apqn, Register, Status
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.drivers.pkey import Machine, PkeyCoprocessor
@@ -146,7 +147,7 @@ def test_what_the_device_cannot_do_is_refused_by_name(coprocessors):
         (lambda: coprocessors.load_random(FIRST), "Trusted Key Entry"),
         (lambda: coprocessors.set_new(FIRST), "Trusted Key Entry"),
         (lambda: coprocessors.clone(FIRST, FIRST, Register.CURRENT), "Trusted Key Entry"),
-        (lambda: coprocessors.set_online(FIRST, is_online=False), "chzcrypt"),
+        (lambda: coprocessors.change([FIRST], Change.OFFLINE), "chzcrypt"),
         (lambda: coprocessors.generate(KeyType.CCA_AESDATA, 192, is_xts=True), "192 bits"),
     ):
         with pytest.raises(UnsupportedError, match=text):

@@ -3,6 +3,7 @@
 import pytest
 
 from fusecrypt.keystore import aeskw, cca
+from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.coprocessor import Apqn, Register
 from fusecrypt.keystore.errors import (
     CoprocessorError,
@@ -139,7 +140,7 @@ def test_an_adapter_with_both_master_keys_is_found_among_others(coprocessors, di
     assert coprocessors.reencipher(key, Register.CURRENT) == key  # as it is at the first
     moved = coprocessors.reencipher(key, Register.CURRENT, [SECOND])
     assert moved.mkvp == make_mkvp(master_key(3))
-    coprocessors.set_online(SECOND, is_online=False)
+    coprocessors.change([SECOND], Change.OFFLINE)
     with pytest.raises(CoprocessorError, match="NEW empty"):
         coprocessors.reencipher(key, Register.NEW)
 

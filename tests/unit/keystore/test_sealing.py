@@ -9,6 +9,7 @@ import pytest
 
 from fusecrypt.keystore import atomic_file
 from fusecrypt.keystore.adapter import Adapter, MasterKeys
+from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.atomic_file import locked, make_file, replace_file
 from fusecrypt.keystore.coprocessor import AdapterInfo, Apqn, Fill, Register, RegisterState
 from fusecrypt.keystore.coprocessors import Coprocessors
@@ -239,7 +240,7 @@ def test_a_crash_leaves_the_old_adapter_or_the_new_one(coprocessors, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(call, crash)
         for change in (
-            lambda: coprocessors.set_online(FIRST, is_online=False),
+            lambda: coprocessors.change([FIRST], Change.OFFLINE),
             lambda: coprocessors.create(SECOND),
         ):
             with contextlib.suppress(Crash):
@@ -247,7 +248,7 @@ def test_a_crash_leaves_the_old_adapter_or_the_new_one(coprocessors, monkeypatch
     infos = coprocessors.list_info()
     assert infos[0].current == before.current
     assert [info.apqn for info in infos] in ([FIRST], [FIRST, SECOND])
-    coprocessors.set_online(FIRST, is_online=True)
+    coprocessors.change([FIRST], Change.ONLINE)
     assert coprocessors.list_info()[0].is_online
 
 

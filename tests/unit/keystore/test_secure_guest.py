@@ -156,7 +156,7 @@ def test_a_key_is_used_with_its_association_alone(guest):
     associate(guest, SECOND, 0)  # the same wrapping key and the same secret
     assert guest.validate(key).pattern == pattern
     assert guest.to_transport(key, PUBLIC).apqn == SECOND
-    guest.set_online(SECOND, is_online=False)
+    guest.change([SECOND], Change.OFFLINE)
     with pytest.raises(MasterKeyChangedError, match=r"03\.0040 is offline"):
         guest.validate(key)
 

@@ -13,6 +13,7 @@ pytest.importorskip("pkcs11")
 import pkcs11
 
 from fusecrypt.keystore import tokens as token_formats
+from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.coprocessor import Apqn, Register, Status
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.drivers import pkcs11_abilities, pkcs11_module, pkcs11_registers
@@ -67,7 +68,7 @@ def test_another_adapter_of_the_same_token_has_the_same_master_key(adapters, uri
     first, second = adapters.list_info()
     assert first.current == second.current
     key = adapters.generate(KEY, 256, is_xts=True, apqns=[APQN])
-    adapters.set_online(APQN, is_online=False)
+    adapters.change([APQN], Change.OFFLINE)
     assert adapters.to_transport(key, engine.public_key).apqn == Apqn(4, 0)
 
 
