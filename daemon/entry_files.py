@@ -60,14 +60,13 @@ def make_recipe(entry: CrypttabEntry, source: OpenFile, header: OpenFile | None)
         MapperError: parameters of plain mode that cannot be.
     """
     options = entry.options
-    plain = _make_plain(entry) if entry.type == "plain" else None
     return Recipe(
-        entry.name,
-        source,
-        header,
-        options.read_only,
-        options.key_slot,
-        plain,
+        name=entry.name,
+        source=source,
+        header=header,
+        is_read_only=options.read_only,
+        key_slot=options.key_slot,
+        plain=_make_plain(entry) if entry.type == "plain" else None,
         allow_discards=options.discard,
         lease=options.lease,
         idle=options.idle,

@@ -115,12 +115,12 @@ class Methods:
     async def open(self, call: Request) -> Mapping[str, object]:
         request = OpenRequest.parse(call.parameters, call.fds)
         recipe = Recipe(
-            request.name,
-            OpenFile(request.source.fd, request.source.path),
-            OpenFile(request.header.fd, request.header.path) if request.header else None,
-            request.read_only,
-            request.key_slot,
-            _make_params(request),
+            name=request.name,
+            source=OpenFile(request.source.fd, request.source.path),
+            header=OpenFile(request.header.fd, request.header.path) if request.header else None,
+            is_read_only=request.read_only,
+            key_slot=request.key_slot,
+            plain=_make_params(request),
             luks=request.type,
             allow_discards=request.allow_discards,
             lease=request.lease,
