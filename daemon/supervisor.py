@@ -89,6 +89,16 @@ class End:
             self.event.set()
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What lives as long as the mount: the volumes, and where their keys come from."""
+
+    registry: Registry
+    key_service: KeyService
+    tokens: PkeyTokens
+    renewal: KeyRenewal
+
+
 def run_daemon(plan: Plan) -> ExitCode:
     """Serve until a signal comes, or mount or engine end.
 
@@ -127,28 +137,25 @@ async def _run(plan: Plan, serving: Serving) -> ExitCode:
     end = End(trio.Event())
     process = serving.process
     settings = plan.settings
-    tree = Tree(0, 0) if settings.is_system else Tree(os.geteuid(), os.getegid())
-    registry = Registry(process.engine, tree, _get_ownership(settings))
-    key_service = KeyService(settings)
-    tokens = PkeyTokens(settings.device_dir, process.engine, key_service)
-    renewal = KeyRenewal(process.engine, registry, key_service)
+    parts = _make_parts(settings, process.engine)
+    registry, renewal = parts.registry, parts.renewal
     _watch_events(process, end, renewal)
     async with trio.open_nursery() as outer:
         outer.start_soon(_watch_engine, process, end)
         # Until all is closed: a second signal must not cut the end short.
         outer.start_soon(_watch_signals, end)
-        await outer.start(_serve_fuse, registry, tokens, serving.session, end)
+        await outer.start(_serve_fuse, parts, serving.session, end)
         # To the end, too: what is written back then may need a key.
         outer.start_soon(renewal.serve)
         async with trio.open_nursery() as inner:
             inner.start_soon(registry.close_deferred)
-            inner.start_soon(_serve, plan, serving, registry, key_service, tokens, renewal, end)
+            inner.start_soon(_serve, plan, serving, parts, end)
             await end.event.wait()
             inner.cancel_scope.cancel()
         notify("STOPPING=1", f"STATUS=closing {len(registry)} volumes")
         if end.error is None:
             end.error = await _close_volumes(settings, process.engine, registry)
-        key_service.close()
+        parts.key_service.close()
         # pyfuse3 before the engine, whose end it would take for an error.
         outer.cancel_scope.cancel()
     if end.error is None:
@@ -157,18 +164,23 @@ async def _run(plan: Plan, serving: Serving) -> ExitCode:
     raise end.error
 
 
-async def _serve(
-    plan: Plan,
-    serving: Serving,
-    registry: Registry,
-    key_service: KeyService,
-    tokens: PkeyTokens,
-    renewal: KeyRenewal,
-    end: End,
-) -> None:
+def _make_parts(settings: Settings, engine: Engine) -> _Parts:
+    tree = Tree(0, 0) if settings.is_system else Tree(os.geteuid(), os.getegid())
+    registry = Registry(engine, tree, _get_ownership(settings))
+    key_service = KeyService(settings)
+    return _Parts(
+        registry,
+        key_service,
+        PkeyTokens(settings.device_dir, engine, key_service),
+        KeyRenewal(engine, registry, key_service),
+    )
+
+
+async def _serve(plan: Plan, serving: Serving, parts: _Parts, end: End) -> None:
     """Answer on the control socket, open the entries, tell that we are ready."""
     settings = plan.settings
     process = serving.process
+    registry, key_service, tokens = parts.registry, parts.key_service, parts.tokens
     try:
         own_device = await _prove_mount(settings.device_dir)
     except EngineError as error:
@@ -178,7 +190,7 @@ async def _serve(
     activator = Activator(process.engine, registry, key_service, default_lease=settings.lease)
     entries = Entries(plan.crypttab, plan.files, activator, registry, tokens, own_device=own_device)
     methods = Methods(
-        settings, process, registry, activator, entries, renewal, read_ahead_kb=read_ahead_kb
+        settings, process, registry, activator, entries, parts.renewal, read_ahead_kb=read_ahead_kb
     )
     status = summarize(0, 0)
 
@@ -226,16 +238,16 @@ async def _prove_mount(device_dir: Path) -> int:
 
 
 async def _serve_fuse(
-    registry: Registry,
-    tokens: PkeyTokens,
+    parts: _Parts,
     session: socket.socket,
     end: End,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer what the engine forwards. Cancelled, it stops reading; handlers in flight reply."""
+    registry = parts.registry
+    operations = Operations(registry.tree, registry.note_idle, parts.tokens.make)
     # libfuse takes /dev/fd/N for a connection mounted by somebody else, and closes it at the end.
-    operations = Operations(registry.tree, registry.note_idle, tokens.make)
     pyfuse3.init(operations, f"/dev/fd/{session.detach()}", set())
     drain = trio.CancelScope(shield=True)
 
