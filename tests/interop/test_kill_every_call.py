@@ -1,14 +1,12 @@
 """Changes of secure keys, killed at every system call by which files change: no key is lost.
 
 Each call is a run of its own, in a directory of its own. Then all that the killed ones left is
-taken up again by one command.
+taken up again by one command. The keystored runs on; test_kill_keystored.py kills that.
 """
 
 import os
-import re
 import shutil
 import subprocess
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import pytest
 from fusecrypt.keystore.keys import SecureKey
 from fusecrypt.keystore.verification import make_mkvp
 from tests.lab.cryptsetup import QUICK_PBKDF, cryptsetup, metadata, volume_key
+from tests.lab.kill_calls import Call, choose, find_calls, strace
 from tests.product import Instance, command, running
 from tests.unit.keystore.independent import unwrap
 from tests.unit.keystore.samples import FIRST, master_key, put_adapter
@@ -31,14 +30,9 @@ pytestmark = [
 
 CLEAR = bytes(range(64))
 ONE, TWO = master_key(0), master_key(1)
+#: Of each kind of call, where not all are tried: all that change the repository, which are few.
+MOST = 4
 LAYOUT = ("--luks2-metadata-size", "16k", "--luks2-keyslots-size", "2032k", "--offset", "4352")
-#: By which files change. Of write(2) neither the state before nor after it is left out: it stands
-#: between fchmod and fsync, and a file that is being written has no name that is looked for.
-CALLS = (
-    "pwrite64", "fsync", "fdatasync", "ftruncate", "fallocate", "fchmod", "fchown", "mkdir",
-    "rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat",
-)  # fmt: skip
-_LINE = re.compile(r"(\d+) +(\w+)\(")
 
 
 @dataclass
@@ -55,6 +49,7 @@ class Site:
     def environment(self, work: Path) -> dict[str, str]:
         return {
             **self.place.environment,
+            "FUSECRYPT_STATE_DIR": str(work / "state"),
             "ZKEY_REPOSITORY": str(work / "zkey"),
             "FUSECRYPT_CRYPTTAB": str(work / "crypttab"),
         }
@@ -66,39 +61,43 @@ class Site:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
 
-    def trace(self, name: str, words: tuple[str, ...], *options: str) -> tuple[Path, str]:
+    def trace(
+        self, name: str, words: tuple[str, ...], kill: Call | None = None
+    ) -> tuple[Path, str]:
         """Run it in a directory of its own; what it leaves, and the calls."""
         work = self.place.directory / f"at-{name}"
         shutil.copytree(self.start, work, copy_function=shutil.copy)
         subprocess.run(
-            ["strace", "-f", "-o", work / "trace", *options,
-             *command("fusecrypt"), *words],
+            [*strace(work / "trace", kill), *command("fusecrypt"), *words],
             env=self.environment(work), cwd=work, stdin=subprocess.DEVNULL, capture_output=True,
             check=False,
         )  # fmt: skip
         return work, (work / "trace").read_text()
 
-    def kill_everywhere(self, words: tuple[str, ...], check: Callable[[Path], None]) -> list[Path]:
+    def kill_everywhere(
+        self,
+        words: tuple[str, ...],
+        check: Callable[[Path], None],
+        record_figure: Callable[[str, object], None],
+    ) -> list[Path]:
         """What is left by each run that is killed at one of the calls, and by one that is not."""
-        whole, trace = self.trace("end", words, "-e", f"trace={','.join(CALLS)}")
+        whole, trace = self.trace("end", words)
         assert "killed by" not in trace
-        # Each thread counts its own calls, of each kind.
-        counts = Counter(_LINE.match(line).groups() for line in trace.splitlines() if "(" in line)
-        most = {call: max(n for (_, c), n in counts.items() if c == call) for _, call in counts}
+        check(whole)
+        calls = find_calls(trace)
+        assert {"write", "pwrite64"} & {call.name for call in calls}
+        chosen = choose(calls, MOST)
 
-        def kill(job: tuple[str, int]) -> Path:
-            call, number = job
-            inject = f"inject={call}:signal=KILL:when={number}"
-            work, trace = self.trace(f"{call}-{number}", words, "-e", f"trace={call}", "-e", inject)
-            assert "killed by SIGKILL" in trace, (job, trace)
+        def kill(call: Call) -> Path:
+            work, trace = self.trace(f"{call.name}-{call.number}", words, call)
+            assert "killed by SIGKILL" in trace, (call, trace)
             check(work)
             return work
 
-        jobs = [(call, number) for call, n in most.items() for number in range(1, n + 1)]
-        assert len(jobs) > 3
-        check(whole)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return [*pool.map(kill, jobs), whole]
+            left = [*pool.map(kill, chosen), whole]
+        record_figure("killed", f"at {len(chosen)} of {len(calls)} calls")
+        return left
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +150,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", list(CHANGES))
-def test_a_key_of_the_repository_outlives_it(site, change):
+def test_a_key_of_the_repository_outlives_it(site, change, record_figure):
     words, registers, is_pending, again = CHANGES[change]
     shutil.copytree(site.place.directory / "zkey", site.start / "zkey")
     shutil.copy(site.place.directory / "file", site.start)
@@ -159,7 +158,7 @@ def test_a_key_of_the_repository_outlives_it(site, change):
         site.registers(current=ONE, new=TWO)
         site.run(site.start, "zkey", "reencipher", "--staged")
     site.registers(**registers)
-    left = site.kill_everywhere(("zkey", *words), check_keys)
+    left = site.kill_everywhere(("zkey", *words), check_keys, record_figure)
     whole = site.place.directory / "all"
     (whole / "zkey").mkdir(parents=True, mode=0o700)
     (whole / "crypttab").write_text("")
@@ -177,37 +176,62 @@ def test_a_key_of_the_repository_outlives_it(site, change):
     assert not list((whole / "zkey").glob("*.renc"))
 
 
-def test_a_key_file_outlives_it(site):
+def test_a_key_file_outlives_it(site, record_figure):
     (site.start / "zkey").mkdir(mode=0o700)
     shutil.copy(site.place.directory / "file", site.start)
     site.registers(current=TWO, old=ONE)
     left = site.kill_everywhere(
         ("zkey", "reencipher", "file"),
         lambda work: check_token((work / "file").read_bytes(), ONE, TWO),
+        record_figure,
     )
     check_token((left[0] / "file").read_bytes(), ONE)
     check_token((left[-1] / "file").read_bytes(), TWO)
 
 
-def test_a_volume_outlives_it_and_all_are_taken_up_at_once(site):
-    image = site.start / "image"
-    image.touch()
-    os.truncate(image, 3 << 20)
-    one, two = site.start / "one", site.start / "two"
-    one.write_bytes(b"1")
-    two.write_bytes(b"2")
+@pytest.fixture(scope="module")
+def volume(place):
+    """A volume with two passphrases and a key under ONE, whose verification pattern it knows."""
+    path = place.directory / "image"
+    path.touch()
+    os.truncate(path, 3 << 20)
+    one, two = place.write_file("one", b"1"), place.write_file("two", b"2")
+    put_adapter(place.directory / "state/keystore", FIRST, current=ONE)
     cryptsetup("luksFormat", "-q", "--type", "luks2", *LAYOUT, *QUICK_PBKDF, "-c",
                "paes-xts-plain64", "-s", "1024", "--volume-key-file",
-               site.place.directory / "file", "-d", one, image)  # fmt: skip
-    cryptsetup("luksAddKey", "-q", *QUICK_PBKDF, "-d", one, image, two)
-    both = ("-d", str(one), "-d", str(two))
-    site.registers(current=ONE, new=TWO)
-    site.run(site.start, "master-key", "stage", *both, "image")
-    site.registers(current=TWO, old=ONE)
-    left = site.kill_everywhere(("master-key", "complete", *both, "image"), check_volume)
+               place.directory / "file", "-d", one, path)  # fmt: skip
+    cryptsetup("luksAddKey", "-q", *QUICK_PBKDF, "-d", one, path, two)
+    place.cli("zkey-cryptsetup", "setvp", path, "-d", one)
+    return path
+
+
+BOTH = ("-d", "one", "-d", "two")
+STAGE, COMPLETE = ("master-key", "stage", *BOTH), ("master-key", "complete", *BOTH)
+SETKEY = ("zkey-cryptsetup", "setkey", "-m", "new", *BOTH)
+
+
+@pytest.mark.parametrize("words", [STAGE, COMPLETE, SETKEY], ids=["stage", "complete", "setkey"])
+def test_a_volume_outlives_it_and_all_are_taken_up(site, volume, words, record_figure):
+    for path in (volume, volume.with_name("one"), volume.with_name("two")):
+        shutil.copy(path, site.start)
+    if words is not SETKEY:
+        site.registers(current=ONE, new=TWO)
+    if words is COMPLETE:
+        site.run(site.start, *STAGE, "image")
+    if words is not STAGE:
+        site.registers(current=TWO, old=ONE)
+    if words is SETKEY:
+        site.registers(current=TWO)  # ONE is lost
+        site.run(site.start, "zkey", "generate", "new", "-x", "-c", "../clear")
+    left = site.kill_everywhere((*words, "image"), check_volume, record_figure)
     images = [work / "image" for work in left]
-    site.run(site.start, "master-key", "complete", *both, *map(str, images))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # it takes one volume at a time
+        groups = [[image] for image in images] if words is SETKEY else [images]
+        list(pool.map(lambda group: site.run(site.start, *words, *map(str, group)), groups))
+    if words is STAGE:
+        site.registers(current=TWO, old=ONE)
+        site.run(site.start, *COMPLETE, *map(str, images))
     for each in images:
         assert len(metadata(each)["keyslots"]) == 2
-        for word in (one, two):
-            check_token(volume_key(each, "--key-file", word), TWO)
+        for word in ("one", "two"):
+            check_token(volume_key(each, "--key-file", site.start / word), TWO)
