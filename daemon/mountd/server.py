@@ -86,13 +86,12 @@ class Server:
         """One of the places where every error is caught: the others go on being served."""
         session = _Session(self._client, self._mount_point, self._opener, connection)
         try:
-            try:
-                with connection:
-                    connection.settimeout(None)
-                    if self._is_allowed(connection):
-                        session.answer_all()
-            finally:
-                session.wait_for_engine()
+            with contextlib.ExitStack() as stack:
+                stack.callback(session.wait_for_engine)
+                stack.enter_context(connection)  # closed before that
+                connection.settimeout(None)
+                if self._is_allowed(connection):
+                    session.answer_all()
         except (OSError, packets.PacketError) as error:
             log.info("connection closed: %s", error)
         except Exception:

@@ -204,6 +204,17 @@ def test_the_daemons_own_files_are_not_looked_up(mountd):
             mountd.call(call, name=name)
 
 
+def test_without_work_it_ends_when_nobody_is_connected(mountd):
+    idle = TimeoutError()  # of accept(2)
+    connection = client.Connection(mountd.socket)
+    read_all(connection.call("crypttab", timeout=10).fds)
+    assert not mountd.server._is_end(idle)
+    connection.close()
+    for thread in list(mountd.server.threads):
+        thread.join(10)
+    assert mountd.server._is_end(idle)
+
+
 # --- the mount ---
 
 
