@@ -15,6 +15,7 @@ from .help import list_groups, show_help, show_usage
 from .keystore_commands import KEYSTORE_COMMANDS
 from .master_key_commands import MASTER_KEY_COMMANDS
 from .output import Output
+from .pvsecret_options import REFUSED_PVSECRET_ACTIONS
 from .refused_options import REFUSED_ACTIONS
 from .volume_commands import VOLUME_COMMANDS
 from .zkey_commands import ZKEY_WORDS
@@ -227,6 +228,9 @@ _GROUPS: Final = list_groups(COMMANDS)
 #: Tools whose commands may be cut short, in any case.
 _SHORTENED: Final = {"zkey": ZKEY_WORDS, "zkey-cryptsetup": ZKEY_CRYPTSETUP_WORDS}
 
+#: Actions that there are not, and why.
+_REFUSED: Final = {**REFUSED_ACTIONS, **REFUSED_PVSECRET_ACTIONS}
+
 # cryptsetup's older names; the second part is the --type that the name implies.
 _ALIASES: Final = {
     "create": ("open", "plain"),
@@ -328,7 +332,7 @@ def _refuse_verb(verb: str) -> ConfigError | UnsupportedError:
     if not verb:
         return ConfigError("no action; wanted: fusecrypt ACTION …; fusecrypt --help lists them")
     group, _, word = verb.partition(" ")
-    if (reason := REFUSED_ACTIONS.get(verb)) is not None:
+    if (reason := _REFUSED.get(verb)) is not None:
         return UnsupportedError(f"{verb}: not supported: {reason}")
     if group == "zkey" and word in ZKEY_WORDS:
         return UnsupportedError(f"{verb}: not supported")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from .command import Action, Command
-from .pvsecret_options import PVSECRET_COMMON
+from .s390_options import S390_COMMON
 
 
 def _load_control_points() -> Action:
@@ -55,7 +55,7 @@ GUEST_COMMANDS: Final[dict[str, Command]] = {
         frozenset({"output", "input-secret", "output-secret"}),
         minimum=1,
         maximum=1,
-        common=PVSECRET_COMMON,
+        common=S390_COMMON,
     ),
     "pvsecret add": Command(
         "pvsecret add FILE",
@@ -63,18 +63,18 @@ GUEST_COMMANDS: Final[dict[str, Command]] = {
         _load_add,
         minimum=1,
         maximum=1,
-        common=PVSECRET_COMMON,
+        common=S390_COMMON,
     ),
     "pvsecret list": Command(
         "pvsecret list",
         "List the ids of the association secrets",
         _load_list,
-        common=PVSECRET_COMMON,
+        common=S390_COMMON,
     ),
     "pvsecret lock": Command(
         "pvsecret lock",
         "Take no more association secrets until the next boot",
         _load_lock,
-        common=PVSECRET_COMMON,
+        common=S390_COMMON,
     ),
 }
