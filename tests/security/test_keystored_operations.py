@@ -11,6 +11,7 @@ import pytest
 
 from fusecrypt.keystore.adapter_store import AdapterStore
 from fusecrypt.keystore.coprocessor import Apqn, Register
+from fusecrypt.keystore.ep11_session import make_session
 from fusecrypt.keystore.sealing import HostKey
 from tests.lab.cryptsetup import luks_format
 from tests.product import Instance
@@ -141,6 +142,38 @@ def test_nothing_is_left_after_any_operation(instance):
     assert not watch.found, "\n".join(watch.found)
     assert len(watch.seen) > 35
     check_that_it_finds(watch, clear)
+
+
+def test_nothing_is_left_of_an_association_secret(instance):
+    place, watch = instance, Watch(instance)
+    place.start()
+    clear, secret = os.urandom(64), os.urandom(32)
+    watch.patterns |= volume_key_patterns("clear key", clear, xts=True)
+    place.write_file("clear", clear)
+    place.write_file("secret", secret)
+    place.cli("adapter", "create", "--mode", "ep11", "05.0011")
+    create = ("pvsecret", "create", "association")
+    place.cli(*create, "two", "-o", "two.request", "--output-secret", "random")
+    for name in ("secret", "random"):
+        content = bytearray((place.directory / name).read_bytes())
+        watch.patterns |= key_patterns(name, bytes(content))
+        with make_session(content) as session:
+            watch.patterns |= key_patterns(f"session of {name}", bytes(session.key))
+    watch.look("create two")
+    watch.cli(*create, "one", "-o", "one.request", "--input-secret", "secret")
+    watch.cli("pvsecret", "add", "one.request")
+    place.cli("pvsecret", "add", "two.request")
+    place.cli("chzcrypt", "--se-bind", "5.11")
+    watch.cli("chzcrypt", "--se-associate", "1", "5.11")
+    wrapping_key = watch.register(Apqn(5, 0x11), Register.CURRENT)
+    watch.patterns |= key_patterns("wrapping key", wrapping_key)
+    watch.cli("zkey", "generate", "key", "-x", "-c", "clear", "-K", "EP11-AES")
+    watch.cli("zkey", "validate", "key")
+    place.cli("adapter", "master-key", "generate", "5.11")
+    place.cli("adapter", "master-key", "commit", "5.11")
+    watch.cli("zkey", "reencipher", "--to-new", "key")
+    assert not watch.found, "\n".join(watch.found)
+    assert len(watch.seen) == 7
 
 
 def is_basic(name: str) -> bool:
