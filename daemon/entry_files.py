@@ -57,16 +57,21 @@ def make_recipe(entry: CrypttabEntry, source: OpenFile, header: OpenFile | None)
     """How the entry is opened from its files, which `close_entry_files` closes.
 
     Raises:
-        MapperError: parameters of plain mode that cannot be.
+        MapperError: parameters of plain mode that cannot be; the files have been closed.
     """
     options = entry.options
+    try:
+        plain = _make_plain(entry) if entry.type == "plain" else None
+    except BaseException:
+        _close(source, header)
+        raise
     return Recipe(
         name=entry.name,
         source=source,
         header=header,
         is_read_only=options.read_only,
         key_slot=options.key_slot,
-        plain=_make_plain(entry) if entry.type == "plain" else None,
+        plain=plain,
         allow_discards=options.discard,
         lease=options.lease,
         idle=options.idle,
@@ -75,10 +80,7 @@ def make_recipe(entry: CrypttabEntry, source: OpenFile, header: OpenFile | None)
 
 def close_entry_files(recipe: Recipe) -> None:
     """What the engine needs of them it has by now."""
-    for file in (recipe.source, recipe.header):
-        for fd in (file.fd, file.lock_fd) if file is not None else ():
-            if fd is not None:
-                os.close(fd)
+    _close(recipe.source, recipe.header)
 
 
 def open_backing(path: str, *, own_device: int, is_read_only: bool, find: Find = find_path) -> int:
@@ -120,6 +122,13 @@ def reopen(found: int, flags: int) -> int:
     # A FIFO's reader is not to come back empty-handed afterwards.
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK)
     return fd
+
+
+def _close(*files: OpenFile | None) -> None:
+    for file in files:
+        for fd in (file.fd, file.lock_fd) if file is not None else ():
+            if fd is not None:
+                os.close(fd)
 
 
 def _make_plain(entry: CrypttabEntry) -> PlainParams:

@@ -163,11 +163,7 @@ class MountdFiles:
             OpenFile(fd, str(file.get("path")), next(locks) if _has_lock(file) else None)
             for fd, file in zip(fds, files, strict=True)
         ]
-        try:
-            return make_recipe(entry, source, header[0] if header else None)
-        except BaseException:
-            close_fds(answer.fds)
-            raise
+        return make_recipe(entry, source, header[0] if header else None)
 
     def open_key_file(self, entry: CrypttabEntry) -> KeyFile | None:
         answer = call(self._path, "key", name=entry.name)
