@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .coprocessor import MODE_ACCEL, AdapterInfo, Apqn, Fill, Register, RegisterState
+from .coprocessor import (
+    MODE_ACCEL,
+    AdapterInfo,
+    Apqn,
+    Fill,
+    Register,
+    RegisterState,
+    SeState,
+)
 from .tokens import KeyType
 
 
@@ -70,6 +78,8 @@ def _say_unusable(adapter: AdapterInfo) -> str:
         return "is administered here, and used elsewhere"
     if adapter.is_imprint:
         return "is in imprint mode"
+    if adapter.se_state is SeState.BOUND:
+        return "is bound, and not associated with a secret"
     return f"is {adapter.status}"
 
 

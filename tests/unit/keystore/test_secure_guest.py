@@ -17,6 +17,7 @@ from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.add_secret_request import make_secret_id
 from fusecrypt.keystore.coprocessor import Apqn, Register, SeState
 from fusecrypt.keystore.coprocessors import Coprocessors
+from fusecrypt.keystore.cross_check import cross_check
 from fusecrypt.keystore.envelope import SealMethod
 from fusecrypt.keystore.ep11_session import make_session, make_session_id
 from fusecrypt.keystore.errors import (
@@ -128,6 +129,8 @@ def test_a_bound_adapter_serves_nothing_until_it_is_associated(guest):
     with pytest.raises(CoprocessorError, match="bound, and not associated"):
         guest.get(FIRST).generate(EP11, 256, is_xts=True)
     assert guest.validate(plain).apqns == (SECOND,)
+    (warning,) = cross_check(guest.list_info(), [FIRST, SECOND], EP11).warnings
+    assert warning == f"APQN {FIRST}: is bound, and not associated with a secret"
     guest.bind(SECOND)
     with pytest.raises(CoprocessorError, match="is bound, not associated"):
         guest.to_transport(plain, PUBLIC)
