@@ -44,20 +44,26 @@ class KeyService:
         return self._keystore.generate(key_type, key_bits=key_bits, xts=xts)
 
     def close(self) -> None:
-        """Let it go: a keystored that was started on demand ends."""
-        with self._lock:
-            if self._attached is not None:
-                self._attached.close()
-                self._attached = None
+        """Let it go: a keystored that was started on demand ends. Does not block."""
+        # Whoever has the lock may start a keystored just now; the end of this process ends that.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._hang_up()
+        finally:
+            self._lock.release()
 
     def _attach(self) -> None:
         with self._lock:
             if self._attached is not None and not _is_closed(self._attached):
                 return
-            if self._attached is not None:
-                self._attached.close()
-                self._attached = None
+            self._hang_up()
             self._attached = self._keystore.attach()
+
+    def _hang_up(self) -> None:
+        if self._attached is not None:
+            self._attached.close()
+            self._attached = None
 
 
 def _is_closed(connection: socket.socket) -> bool:
