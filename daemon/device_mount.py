@@ -86,9 +86,11 @@ def _open_own_mount(settings: Settings) -> Generator[OwnMount, None, None]:
     device_dir = settings.device_dir
     with mount.open_keeper(device_dir) as keeper:
         record_process(settings, "keeper", keeper.process.pid)
-        made = OwnMount(mount.mount(device_dir), (), mount.find_device(device_dir) or "", keeper)
+        fuse_fd = mount.mount(device_dir)
+        device = mount.find_device(device_dir) or ""
+        made = OwnMount(fuse_fd, (), device, keeper)
         try:
-            keeper.watch(mount.find_device(device_dir) or "")
+            keeper.watch(device)
             yield made
         finally:
             if made.fuse_fd >= 0:
