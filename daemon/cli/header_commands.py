@@ -157,7 +157,8 @@ HEADER_COMMANDS: Final[dict[str, Command]] = {
         | _KEY
         | _NEW_KEY
         | _PBKDF
-        | {"key-slot", "new-key-slot", "volume-key-file", "unbound", "key-size"},
+        | {"key-slot", "new-key-slot", "volume-key-file", "unbound", "key-size"}
+        | {"token-id", "token-type", "token-only", "new-token-id"},
         minimum=1,
         maximum=2,
     ),
@@ -237,7 +238,7 @@ HEADER_COMMANDS: Final[dict[str, Command]] = {
         "repair SOURCE",
         "Mend a damaged copy of a header",
         _load_repair,
-        _HEADER,
+        _HEADER | _KEY | {"key-slot"},
         minimum=1,
         maximum=1,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Generator
 from dataclasses import replace
 
@@ -10,15 +11,19 @@ from ...dmcrypt import luks_change
 from ...dmcrypt.engine.client import Engine, Secret
 from ...dmcrypt.luks1 import Luks1Header
 from ...dmcrypt.luks2 import Luks2Header
+from ...dmcrypt.luks2.change import edit_header
 from ...dmcrypt.luks2.key_change import NewKeyslot, add_unbound_keyslot
+from ...dmcrypt.luks2.token_edit import assign_token
 from ...dmcrypt.luks_change import AnyHeader, AnyUnlocked
 from ...dmcrypt.pbkdf import PbkdfParams
 from ...keystore.errors import ConfigError
 from ..config import Settings
+from ..control.messages import KeyInput
 from ..exitcodes import ExitCode
 from .arguments import Arguments
 from .header_change import HeaderAction, locating, open_header
 from .key_input import KeyOptions, make_key_options, provide_key
+from .keyring_tokens import get_token, has_token_options, provide_passphrase, try_tokens
 from .output import Output
 from .own_engine import load_secret, run_engine
 from .source import check_length, open_parameter
@@ -37,6 +42,8 @@ def run_add(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     if new_number is None:  # cryptsetup's older meaning of --key-slot
         old_number, new_number = None, old_number
     is_unbound = args.has("unbound")
+    if is_unbound and args.has("new-token-id"):
+        raise ConfigError("--new-token-id: not with --unbound")
     if not is_unbound and args.has("key-size") and not args.has("volume-key-file"):
         raise ConfigError("--key-size: only with --unbound or --volume-key-file")
     size = _parse_key_size(args, is_needed=is_unbound)
@@ -144,6 +151,10 @@ def _add_bound(
 ) -> int | None:
     args, fd = action.args, action.file.fd
     new_key = _make_new_key(args, positional=1)
+    token = None
+    if (wanted := args.number("new-token-id")) is not None and new_key.key_file is None:
+        with locating(action.file.path):
+            token = get_token(header, wanted)
     with contextlib.ExitStack() as stack:
         with locating(action.file.path):
             number = luks_change.choose_keyslot(header, new.number)
@@ -155,6 +166,8 @@ def _add_bound(
         engine = stack.enter_context(run_engine())
         if (path := args.text("volume-key-file")) is not None:
             unlocked = _load_volume_key(engine, action, header, path, known or size)
+        elif has_token_options(args) and not args.has("key-file"):
+            unlocked = _unlock_by_token(engine, action, header)
         else:
             prompt = "Enter any existing passphrase: "
             old = stack.enter_context(_read_secret(engine, make_key_options(args), prompt))
@@ -165,10 +178,28 @@ def _add_bound(
         if action.is_dry:
             _show_addition(action, header, new, unlocked.size)
             return None
-        prompt = "Enter new passphrase for key slot: "
-        secret = stack.enter_context(_read_secret(engine, new_key, prompt))
+        if token is None:
+            given = provide_key(new_key, "Enter new passphrase for key slot: ")
+        else:
+            given = provide_passphrase(token)
+        secret = stack.enter_context(load_secret(engine, stack.enter_context(given)))
         with locating(action.file.path):
-            return luks_change.add_keyslot(engine, fd, unlocked, secret, new, action.keep)
+            added = luks_change.add_keyslot(engine, fd, unlocked, secret, new, action.keep)
+            if token is not None:
+                assign = functools.partial(assign_token, number=token.id, keyslot=added)
+                edit_header(fd, assign, action.keep)
+            return added
+
+
+def _unlock_by_token(engine: Engine, action: HeaderAction, header: AnyHeader) -> AnyUnlocked:
+    """With a token of any keyslot: cryptsetup does not look at --key-slot then."""
+
+    def attempt(given: KeyInput, number: int | None) -> AnyUnlocked:
+        with load_secret(engine, given) as secret:
+            return luks_change.unlock(engine, header, action.file.fd, secret, number=number)
+
+    with locating(action.file.path):
+        return try_tokens(action.args, header, None, attempt, action.output)
 
 
 def _add_unbound(

@@ -7,7 +7,8 @@ did. Tokens of other types than luks2-keyring need hardware or programs, and are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -32,11 +33,23 @@ Attempt = Callable[[KeyInput, int | None], Result]
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A token's passphrase, as far as the keyring has it, and a keyslot that it is for."""
+    """A token with a passphrase, and a keyslot that it is for."""
 
-    token: int
-    description: str  # the key's name
+    token: Token
     keyslot: int
+
+
+class NoTokenError(ConfigError):
+    """There is no token that could help."""
+
+
+class TokenKeyError(NoKeyError):
+    """What the keyring has of a token's passphrase does not help."""
+
+
+def has_token_options(args: Arguments) -> bool:
+    """Whether one of the options asks for tokens."""
+    return any(args.has(name) for name in ("token-id", "token-type", "token-only"))
 
 
 def try_tokens_and_keys(
@@ -50,28 +63,57 @@ def try_tokens_and_keys(
     """What ``attempt`` makes of a token's passphrase, else, as `try_keys`, of the caller's.
 
     Raises:
-        MapperError: what the last attempt raised.
-        ConfigError: --token-only, and there is no token that could help.
-        NoKeyError: --token-only, and none did.
+        MapperError: what the last attempt raised; with --token-only as `try_tokens`.
+    """
+    try:
+        return try_tokens(args, header, key_slot, attempt, output)
+    except (NoTokenError, TokenKeyError):
+        if args.has("token-only"):
+            raise
+    return try_keys(make_key_options(args), prompt, lambda key: attempt(key, key_slot))
+
+
+def try_tokens(
+    args: Arguments,
+    header: AnyHeader,
+    key_slot: int | None,
+    attempt: Attempt[Result],
+    output: Output,
+) -> Result:
+    """What ``attempt`` makes of the passphrase of a token that the options allow.
+
+    Raises:
+        NoTokenError, TokenKeyError: none helps.
+        MapperError: what else an attempt raised.
     """
     offers = list_offers(args, header, key_slot, output)
     for offer in offers:
-        passphrase = read_user_key(offer.description)
-        if passphrase is None:
-            output.note(f"Token {offer.token}: no key {offer.description!r} in the keyring.")
-            continue
-        with passphrase, passphrase.pipe() as fd:
-            try:
-                return attempt(KeyInput(fd, "all", keyfile=False), offer.keyslot)
-            except MapperError as error:
-                if get_kind(error) != NoKeyError.__name__:
-                    raise
-            output.note(f"Token {offer.token}: does not open keyslot {offer.keyslot}.")
-    if not args.has("token-only"):
-        return try_keys(make_key_options(args), prompt, lambda key: attempt(key, key_slot))
+        try:
+            with provide_passphrase(offer.token) as key:
+                return attempt(key, offer.keyslot)
+        except MapperError as error:
+            if not (isinstance(error, TokenKeyError) or get_kind(error) == NoKeyError.__name__):
+                raise
+            output.note(f"Token {offer.token.id} does not open keyslot {offer.keyslot}: {error}")
     if not offers:
-        raise ConfigError("--token-only: no usable token; wanted: one of type luks2-keyring")
-    raise NoKeyError("--token-only: no token opens its keyslot with what the keyring has")
+        raise NoTokenError("no usable token; wanted: one of type luks2-keyring, with keyslots")
+    raise TokenKeyError("no token opens its keyslot with what the keyring has")
+
+
+@contextlib.contextmanager
+def provide_passphrase(token: Token) -> Generator[KeyInput, None, None]:
+    """The token's passphrase, for the engine.
+
+    Raises:
+        TokenKeyError: the keyring does not have it.
+        FormatError: the token does not say which key.
+    """
+    description = get_key_description(token)
+    passphrase = read_user_key(description)
+    if passphrase is None:
+        raise TokenKeyError(f"token {token.id}: no key {description!r} in the keyring")
+    with passphrase, passphrase.pipe() as fd:
+        yield KeyInput(fd, "all", keyfile=False)
 
 
 def list_offers(
@@ -80,9 +122,6 @@ def list_offers(
     """What the tokens offer, in the order to try it. ``key_slot`` leaves out the other keyslots.
 
     Unlike with cryptsetup 2.6.1, which opens any keyslot by a token whichever one was named.
-
-    Raises:
-        FormatError: a token that does not say which key.
     """
     if not isinstance(header, Luks2Header):
         return []
@@ -90,11 +129,24 @@ def list_offers(
     offers: list[Offer] = []
     for token in _choose_tokens(args, header):
         if token.type == KEYRING:
-            description = get_key_description(token)
-            offers += [Offer(token.id, description, n) for n in usable if n in token.keyslots]
+            offers += [Offer(token, number) for number in usable if number in token.keyslots]
         elif args.has("token-id") or args.has("token-type"):
             output.warn(f"token {token.id}: type {token.type}: not supported")
     return offers
+
+
+def get_token(header: AnyHeader, number: int) -> Token:
+    """A token that names a passphrase.
+
+    Raises:
+        NoTokenError: there is none of that number, or it is of another type.
+    """
+    tokens = header.metadata.tokens if isinstance(header, Luks2Header) else ()
+    token = next((token for token in tokens if token.id == number), None)
+    if token is None or token.type != KEYRING:
+        what = "none" if token is None else f"type {token.type}"
+        raise NoTokenError(f"token {number}: is {what}; wanted: one of type {KEYRING}")
+    return token
 
 
 def _choose_tokens(args: Arguments, header: Luks2Header) -> list[Token]:

@@ -136,6 +136,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "priority": Option("When a keyslot is tried: prefer, normal or ignore", "PRIORITY"),
     "token-id": Option("This token", "N"),
     "token-type": Option("Only tokens of this type", "TYPE"),
+    "new-token-id": Option("Take the new passphrase from this token", "N"),
     "token-only": make_flag("Ask for no passphrase if no token helps"),
     "token-replace": make_flag("Replace the token that is there"),
     "key-description": Option("Name of the key in the kernel's keyring", "TEXT"),

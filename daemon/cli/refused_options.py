@@ -68,7 +68,6 @@ REFUSED: Final = {
     "disable-blkid": "what a device holds is told without blkid; --batch-mode asks nothing",
     "disable-locks": "two changes of a header are always kept apart; a file's lock needs no /run",
     "external-tokens-path": "token plugins are not loaded",
-    "new-token-id": "wanted: --new-keyfile, then token import --key-slot",
     "perf-high_priority": "it tunes the kernel's dm-crypt, and needs its newest version",
 }
 

@@ -118,6 +118,19 @@ def remove_token(header: Luks2Header, number: int) -> Luks2Header:
     return edit.change_tokens(header, tokens)
 
 
+def assign_token(header: Luks2Header, number: int, keyslot: int) -> Luks2Header:
+    """A header whose token is for that keyslot, too.
+
+    Raises:
+        ConfigError: there is no such token or keyslot.
+    """
+    get_token_text(header, number)
+    tokens = _copy_tokens(header)
+    slots = cast("list[object]", cast("JsonObject", tokens[str(number)])["keyslots"])
+    slots.append(str(edit.get_keyslot(header, keyslot).id))
+    return edit.change_tokens(header, tokens)
+
+
 def unassign_token(header: Luks2Header, number: int, keyslot: int) -> Luks2Header:
     """A header whose token is not for that keyslot any more.
 

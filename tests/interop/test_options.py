@@ -1,13 +1,15 @@
 """Every option and action that the real cryptsetup prints is taken here, or refused by name."""
 
+import gzip
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from fusecrypt.daemon.cli.arguments import parse_arguments
-from fusecrypt.daemon.cli.commands import run
+from fusecrypt.daemon.cli.commands import COMMANDS, run
 from fusecrypt.daemon.cli.options import ALIASES, CRYPTSETUP, OPTIONS, Kind
 from fusecrypt.daemon.cli.output import Output
 from fusecrypt.daemon.cli.refused_options import REFUSED, REFUSED_ACTIONS
@@ -60,6 +62,35 @@ def test_every_action_is_there_or_refused_by_name(text: str) -> None:
                 run(words, Output())
         else:
             assert run(words, Output()) == 0
+
+
+MANUAL = Path("/usr/share/man/man8")
+
+
+def list_manual() -> list[tuple[str, list[str]]]:
+    """Of each action that has a page the options that it is said to take."""
+    found = []
+    for page in sorted(MANUAL.glob("cryptsetup-*.8.gz")):
+        action = page.name.removeprefix("cryptsetup-").removesuffix(".8.gz")
+        text = gzip.decompress(page.read_bytes()).decode().replace("\\", "")
+        lists = re.findall(
+            r"<options> can be \[([^\]]*)\]", text.replace("fB", "").replace("fP", "")
+        )
+        options = re.findall(r"--([a-z0-9_-]+)", " ".join(lists))
+        if action in COMMANDS and options:
+            found.append((action, options))
+    return found
+
+
+@pytest.mark.skipif(not list_manual(), reason="no manual pages of cryptsetup")
+def test_every_action_takes_what_its_manual_page_lists() -> None:
+    pages = list_manual()
+    assert len(pages) > 15
+    for action, options in pages:
+        for name in options:
+            full = ALIASES.get(name, name)
+            taken = COMMANDS[action].all_options | ({"refresh"} if action == "open" else set())
+            assert full in taken or name in REFUSED, (action, name)
 
 
 def _positionals(action: str) -> list[str]:

@@ -90,6 +90,47 @@ def test_a_volume_opens_by_its_tokens_as_with_cryptsetup(
         assert opened in result.out, result
 
 
+ADD = "luksAddKey @COPY --pbkdf pbkdf2 --pbkdf-force-iterations 1000"
+
+#: Image, command line, standard input, exit code.
+ADDITIONS = [
+    ("good", "--new-keyfile @key-new", b"", 1),  # tokens are not asked unless an option says so
+    ("good", "--new-keyfile @key-new --token-only", b"", 0),
+    ("good", "--token-id 1 --key-slot 1 --new-key-slot 5", b"new\n", 0),
+    ("wrong", "--token-id 1 --new-keyfile @key-new", b"p1\n", 2),
+    ("wrong", "--token-id 1 --new-keyfile @key-new --key-file @key-p1", b"", 0),
+    ("good", "--token-type acme --new-keyfile @key-new", b"p1\n", 1),
+    ("luks1", "--token-only --new-keyfile @key-new", b"", 1),
+    ("unassigned", "--new-token-id 0 --key-file @key-p1", b"", 0),
+    ("unassigned", "--new-token-id 0 --key-file @key-p1 --new-keyfile @key-new", b"", 0),
+    ("unassigned", "--new-token-id 4 --key-file @key-p1", b"", 1),
+    ("both", "--new-token-id 2 --key-file @key-p1 --new-key-slot 6", b"", 0),
+    ("good", "--new-token-id 1 --token-only", b"", 0),
+    ("missing", "--new-token-id 1 --key-file @key-p1", b"", 2),
+    ("good", "--new-token-id 1 --unbound --key-size 256 --key-file @key-p1", b"", 1),
+]
+
+
+@pytest.mark.parametrize(("base", "line", "stdin", "code"), ADDITIONS)
+def test_a_keyslot_is_added_with_tokens_as_cryptsetup_does(
+    made: Lab, base: str, line: str, stdin: bytes, code: int
+) -> None:
+    made.key("new")
+    left = []
+    for program in ([sys.executable, "-c", PROGRAM], ["cryptsetup"]):
+        shutil.copyfile(made.directory / base, made.directory / "COPY")
+        words = f"{ADD} {line}".split()
+        places = [made.directory / word[1:] if word[0] == "@" else word for word in words]
+        result = made._run(with_keys(KEYS, [*program, *places]), stdin)
+        assert result.code == code, result
+        if base == "luks1":
+            continue
+        metadata = made.metadata(made.directory / "COPY")
+        opens = [made.opens(made.directory / "COPY", key) for key in ("p1", "p2", "new")]
+        left.append((sorted(metadata["keyslots"]), metadata["tokens"], opens))
+    assert left[:1] == left[1:]
+
+
 def test_a_token_of_another_keyslot_does_not_open_the_one_that_is_named(made: Lab) -> None:
     """Where cryptsetup 2.6.1 opens keyslot 0 whatever --key-slot says."""
     words = "open --test-passphrase -v --key-slot 1 @good"
