@@ -31,6 +31,8 @@ NO_OPERATIONS: Final = (
     "no_read_workqueue",
     "no_write_workqueue",
 )
+_SECTOR_SIZE_OPTION: Final = "sector_size:"
+_OPTIONS: Final = ("allow_discards", "iv_large_sectors", *NO_OPERATIONS)
 _KEY: Final = re.compile(r":([0-9]{1,5}):")
 #: What dm can name.
 _SECTORS_MAX: Final = UINT64_MAX // SECTOR_SIZE
@@ -129,21 +131,7 @@ def _parse_crypt(start: int, length: int, words: Sequence[str]) -> TableLine:
     iv_offset = Sector(_number("IV offset", words[2], most=UINT64_MAX))
     offset = _number("offset", words[4])
     options = _parse_options(words[5:])
-    sector_size, is_large, discards = SECTOR_SIZE, False, False
-    for option in options:
-        name, colon, value = option.partition(":")
-        if option == "allow_discards":
-            discards = True
-        elif option == "iv_large_sectors":
-            is_large = True
-        elif name == "sector_size" and colon:
-            sector_size = _number("sector_size", value)
-            if sector_size not in ENCRYPTION_SECTOR_SIZES:
-                raise ConfigError(f"{option}: wanted 512, 1024, 2048 or 4096")
-        elif name in ("integrity", "integrity_key_size"):
-            raise UnsupportedError(f"{name}: not supported: it needs a place beside each sector")
-        elif option not in NO_OPERATIONS:
-            raise UnsupportedError(f"option {option}: not supported")
+    sector_size = _find_sector_size(options)
     cipher.check_sector_size(sector_size)
     unit = sector_size // SECTOR_SIZE
     for what, amount in (("length", length), ("IV offset", iv_offset)):
@@ -159,9 +147,9 @@ def _parse_crypt(start: int, length: int, words: Sequence[str]) -> TableLine:
         key_size=key_size,
         iv_offset=iv_offset,
         sector_size=sector_size,
-        iv_large_sectors=is_large,
-        allow_discards=discards,
-        options=tuple(options),
+        iv_large_sectors="iv_large_sectors" in options,
+        allow_discards="allow_discards" in options,
+        options=options,
     )
 
 
@@ -179,13 +167,31 @@ def _parse_key(word: str) -> int:
     raise ConfigError("key: wanted hexadecimal digits, two a byte")
 
 
-def _parse_options(words: Sequence[str]) -> list[str]:
+def _parse_options(words: Sequence[str]) -> tuple[str, ...]:
+    """The optional parameters, each of which is one that we have."""
     if not words:
-        return []
+        return ()
     count = _number("number of options", words[0])
     if count != len(words) - 1:
         raise ConfigError(f"{count} options announced, {len(words) - 1} given")
-    return list(words[1:])
+    for option in words[1:]:
+        name = option.partition(":")[0]
+        if name in ("integrity", "integrity_key_size"):
+            raise UnsupportedError(f"{name}: not supported: it needs a place beside each sector")
+        if not option.startswith(_SECTOR_SIZE_OPTION) and option not in _OPTIONS:
+            raise UnsupportedError(f"option {option}: not supported")
+    return tuple(words[1:])
+
+
+def _find_sector_size(options: Sequence[str]) -> int:
+    """Bytes, as the last option about it says."""
+    size = SECTOR_SIZE
+    for option in options:
+        if option.startswith(_SECTOR_SIZE_OPTION):
+            size = _number("sector_size", option.removeprefix(_SECTOR_SIZE_OPTION))
+            if size not in ENCRYPTION_SECTOR_SIZES:
+                raise ConfigError(f"{option}: wanted 512, 1024, 2048 or 4096")
+    return size
 
 
 def _number(what: str, text: str, *, most: int = _SECTORS_MAX) -> int:

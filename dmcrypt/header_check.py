@@ -15,7 +15,7 @@ from typing import Final
 from ..keystore.errors import ConfigError, FormatError, MapperError, UnsupportedError
 from .backing import Pread
 from .cipher_spec import CipherSpec
-from .engine.messages import Kdf, KdfType
+from .engine.messages import Kdf, KdfType, KeyslotSpec
 from .extent import Extent
 from .finding import Finding, Severity
 from .key_material import find_damage
@@ -57,8 +57,10 @@ class Subject:
 def check_header(subject: Subject) -> list[Finding]:
     """All findings, in the order of the header."""
     header = subject.header
-    findings = [*_check_copies(subject)] if isinstance(header, Luks2Header) else []
+    findings: list[Finding] = []
     if isinstance(header, Luks2Header):
+        findings += _check_copies(header, subject)
+        findings += _check_names(header, subject)
         findings += _check_config(header, subject)
     findings += _check_data(subject)
     findings += _check_digest(header)
@@ -66,9 +68,7 @@ def check_header(subject: Subject) -> list[Finding]:
     return findings
 
 
-def _check_copies(subject: Subject) -> Iterator[Finding]:
-    header = subject.header
-    assert isinstance(header, Luks2Header)
+def _check_copies(header: Luks2Header, subject: Subject) -> Iterator[Finding]:
     repair = f"fusecrypt repair {subject.image}"
     for note in header.notes:
         place = "primary" if note.startswith("primary") else "secondary"
@@ -81,18 +81,22 @@ def _check_copies(subject: Subject) -> Iterator[Finding]:
             where,
             repair,
         )
-    if not header.notes:
-        size = header.binary.json_size
-        one, other = (subject.pread(at + BINHDR_SIZE, size) for at in (0, header.binary.hdr_size))
-        if one.rstrip(b"\0") != other.rstrip(b"\0"):
-            yield Finding(
-                Severity.ERROR,
-                "header-copies-differ",
-                "both copies are whole and of the same age, and say different things",
-                f"bytes {BINHDR_SIZE} and {header.binary.hdr_size + BINHDR_SIZE}",
-                f"fusecrypt luksHeaderBackup --header-backup-file FILE {subject.image}; fusecrypt "
-                f"luksHeaderRestore --header-backup-file FILE {subject.image}",
-            )
+    if header.notes:
+        return
+    size = header.binary.json_size
+    one, other = (subject.pread(at + BINHDR_SIZE, size) for at in (0, header.binary.hdr_size))
+    if one.rstrip(b"\0") != other.rstrip(b"\0"):
+        yield Finding(
+            Severity.ERROR,
+            "header-copies-differ",
+            "both copies are whole and of the same age, and say different things",
+            f"bytes {BINHDR_SIZE} and {header.binary.hdr_size + BINHDR_SIZE}",
+            f"fusecrypt luksHeaderBackup --header-backup-file FILE {subject.image}; fusecrypt "
+            f"luksHeaderRestore --header-backup-file FILE {subject.image}",
+        )
+
+
+def _check_names(header: Luks2Header, subject: Subject) -> Iterator[Finding]:
     for path in header.duplicates:
         yield Finding(
             Severity.WARNING,
@@ -298,18 +302,7 @@ def _check_keyslot(subject: Subject, number: int, *, is_last: bool) -> Iterator[
     except MapperError as error:
         yield Finding(Severity.ERROR, "keyslot", str(error), where)
         return
-    used = Extent(spec.area_offset, spec.key_size * spec.stripes)
-    replace = "fusecrypt luksHeaderRestore --header-backup-file FILE " + subject.image
-    if not is_last:
-        replace = f"fusecrypt luksKillSlot {subject.image} {number}"
-    for extent, what in find_damage(subject.pread, used):
-        yield Finding(
-            Severity.ERROR,
-            "key-material",
-            f"key material is damaged, {what}: no passphrase opens it",
-            f"{where}, {extent}",
-            replace,
-        )
+    yield from _check_material(subject, number, spec, is_last=is_last)
     if spec.area_cipher.startswith("cipher_null"):
         yield Finding(
             Severity.ERROR,
@@ -324,6 +317,23 @@ def _check_keyslot(subject: Subject, number: int, *, is_last: bool) -> Iterator[
         if isinstance(header, Luks2Header):
             convert = convert.replace(" --key-slot", " --pbkdf argon2id --key-slot")
         yield Finding(Severity.WARNING, "kdf", weakness, where, convert)
+
+
+def _check_material(
+    subject: Subject, number: int, spec: KeyslotSpec, *, is_last: bool
+) -> Iterator[Finding]:
+    used = Extent(spec.area_offset, spec.key_size * spec.stripes)
+    replace = f"fusecrypt luksHeaderRestore --header-backup-file FILE {subject.image}"
+    if not is_last:
+        replace = f"fusecrypt luksKillSlot {subject.image} {number}"
+    for extent, what in find_damage(subject.pread, used):
+        yield Finding(
+            Severity.ERROR,
+            "key-material",
+            f"key material is damaged, {what}: no passphrase opens it",
+            f"keyslot {number}, {extent}",
+            replace,
+        )
 
 
 def _judge_kdf(kdf: Kdf) -> str:
