@@ -85,10 +85,10 @@ class EngineProcess:
 
 def spawn_engine(
     *,
-    fuse_fd: int | None = None,
-    session_fd: int | None = None,
+    fuse_fd: int = -1,
+    session_fd: int = -1,
     clone_fds: Sequence[int] = (),
-    lifetime_fd: int | None = None,
+    lifetime_fd: int = -1,
     threads: int | None = None,
     kdf_memory_kib: int = KDF_MEMORY_LIMIT_KIB,
 ) -> EngineProcess:
@@ -104,19 +104,16 @@ def spawn_engine(
         EngineError: it did not start; its own last words are the reason.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    arguments = ["--control-fd", str(theirs.fileno()), "--kdf-memory", str(kdf_memory_kib)]
-    keep = [theirs.fileno()]
-    if fuse_fd is not None and session_fd is not None:
-        arguments += ["--fuse-fd", str(fuse_fd), "--session-fd", str(session_fd)]
-        keep += [fuse_fd, session_fd]
-    for fd in clone_fds:
-        arguments += ["--clone-fd", str(fd)]
-        keep.append(fd)
-    if lifetime_fd is not None:
-        arguments += ["--lifetime-fd", str(lifetime_fd)]
-        keep.append(lifetime_fd)
-    if threads is not None:
-        arguments += ["--threads", str(threads)]
+    options = StartOptions(
+        control_fd=theirs.fileno(),
+        kdf_memory_kib=kdf_memory_kib,
+        threads=threads or 0,
+        fuse_fd=fuse_fd,
+        session_fd=session_fd,
+        lifetime_fd=lifetime_fd,
+        clone_fds=tuple(clone_fds),
+    )
+    arguments, keep = options.make_arguments()
     # A pipe for the last words of an engine that refuses to start; a running one writes nothing.
     said, says = os.pipe2(os.O_CLOEXEC)
     try:

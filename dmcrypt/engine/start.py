@@ -40,6 +40,20 @@ class StartOptions(NamedTuple):
     claim_fd: int = -1
     is_mlock_forced: bool = False
 
+    def make_arguments(self) -> tuple[list[str], list[int]]:
+        """The arguments of a child (__main__.py), and the descriptors that it keeps."""
+        given = {
+            "--control-fd": self.control_fd,
+            "--fuse-fd": self.fuse_fd,
+            "--session-fd": self.session_fd,
+            "--lifetime-fd": self.lifetime_fd,
+        }
+        named = [(name, fd) for name, fd in given.items() if fd >= 0]
+        named += [("--clone-fd", fd) for fd in self.clone_fds]
+        numbers = [("--threads", self.threads), ("--kdf-memory", self.kdf_memory_kib)]
+        words = [word for name, number in [*named, *numbers] for word in (name, str(number))]
+        return words, [fd for _, fd in named]
+
     def pack(self) -> tuple[bytes, list[int]]:
         """The packet and its descriptors; an engine's unit makes its own claim socket."""
         fds, flags = [self.control_fd], 0
