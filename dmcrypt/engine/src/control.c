@@ -233,6 +233,20 @@ static void dispatch(struct request *r)
         request_finish(r, -ENOMEM, NULL, 0);
 }
 
+/* The descriptors that came with a message, at most WIRE_FDS_MAX. @return how many */
+static unsigned take_descriptors(struct msghdr *message, int *fds)
+{
+    unsigned count = 0;
+
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c))
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+            while (count < WIRE_FDS_MAX && CMSG_LEN((count + 1) * sizeof(int)) <= c->cmsg_len) {
+                memcpy(&fds[count], CMSG_DATA(c) + count * sizeof(int), sizeof(int));
+                count++;
+            }
+    return count;
+}
+
 /* @return false at the end of the connection */
 static bool receive(struct engine *e)
 {
@@ -255,13 +269,7 @@ static bool receive(struct engine *e)
         return false;
 
     int fds[WIRE_FDS_MAX];
-    unsigned fd_count = 0;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c != NULL; c = CMSG_NXTHDR(&message, c))
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-            while (fd_count < WIRE_FDS_MAX && CMSG_LEN((fd_count + 1) * sizeof(int)) <= c->cmsg_len) {
-                memcpy(&fds[fd_count], CMSG_DATA(c) + fd_count * sizeof(int), sizeof(int));
-                fd_count++;
-            }
+    unsigned fd_count = take_descriptors(&message, fds);
 
     struct wire_header h = { 0 };
     size_t length = 0;

@@ -15,6 +15,7 @@
 #include "arena.h"
 #include "claim.h"
 #include "control.h"
+#include "kdf.h"
 #include "registers.h"
 #include "sandbox.h"
 #include "selftest.h"

@@ -1,3 +1,5 @@
+#include "kdf.h"
+
 #include <errno.h>
 #include <gcrypt.h>
 #include <pthread.h>
@@ -7,7 +9,6 @@
 #include "arena.h"
 #include "argon2_single.h"
 #include "hash.h"
-#include "keyslot.h"
 #include "worker_pool.h"
 
 /* libgcrypt counts the matrix in an unsigned int of bytes: 4 GiB would wrap to nothing. */

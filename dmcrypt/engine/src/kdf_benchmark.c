@@ -3,7 +3,7 @@
 #include <time.h>
 
 #include "arena.h"
-#include "keyslot.h"
+#include "kdf.h"
 
 #define ITERATIONS_MIN 1000u
 #define PASSES_MIN 4u

@@ -5,7 +5,10 @@
 
 #include "arena.h"
 #include "cipher_benchmark.h"
+#include "kdf.h"
 #include "keyslot.h"
+#include "loopaes_key.h"
+#include "plain_key.h"
 #include "random.h"
 #include "rsa.h"
 #include "secure_key.h"
@@ -219,19 +222,13 @@ void key_plain(struct request *r)
 {
     struct wire_plain_key in;
     uint8_t *key = NULL;
-    int rc = -EINVAL;
 
     memcpy(&in, r->body, sizeof in);
     struct held_secret *held = use_secret(r, in.secret);
     if (held == NULL)
         return;
-    if (is_terminated(in.hash) && in.key_size >= KEY_SIZE_LEAST && in.key_size <= KEY_SIZE_MOST)
-        rc = plain_key(&in, &held->secret, &key);
+    const int rc = plain_key(&in, &held->secret, &key);
     secrets_release(&r->engine->secrets, held);
-    if (rc == 0 && (in.flags & WIRE_KEY_XTS) != 0 && has_equal_halves(key, in.key_size)) {
-        arena_free(key);
-        rc = -EKEYREJECTED;
-    }
     answer_with_key(r, rc, key, in.key_size);
 }
 

@@ -8,6 +8,7 @@
 #include "arena.h"
 #include "cipher.h"
 #include "hash.h"
+#include "kdf.h"
 #include "whole_io.h"
 
 #define SECTOR 512u

@@ -1,9 +1,10 @@
+#include "loopaes_key.h"
+
 #include <errno.h>
 #include <string.h>
 
 #include "arena.h"
 #include "hash.h"
-#include "keyslot.h"
 
 #define LINES_MAX 65u
 

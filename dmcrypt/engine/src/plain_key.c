@@ -1,10 +1,11 @@
+#include "plain_key.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "arena.h"
 #include "hash.h"
-#include "keyslot.h"
 
 /** A hash as cryptsetup's --hash names it: NAME, or NAME:LENGTH. */
 struct hash_spec {

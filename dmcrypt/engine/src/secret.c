@@ -1,3 +1,5 @@
+#include "secret.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -5,7 +7,6 @@
 #include <unistd.h>
 
 #include "arena.h"
-#include "keyslot.h"
 
 #define SECRET_MAX (8u << 20) /* bytes; cryptsetup's DEFAULT_KEYFILE_SIZE_MAXKB */
 #define FIRST_SIZE 4096u

@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <stdint.h>
 
-#include "keyslot.h"
+#include "secret.h"
 
 #define SECRETS_MAX 256u
 

@@ -8,7 +8,7 @@
 #include "arena.h"
 #include "cipher.h"
 #include "hash.h"
-#include "keyslot.h"
+#include "kdf.h"
 
 #define SECTOR 512u
 
