@@ -48,6 +48,16 @@ def read(place, name) -> bytes:
         return device.read(len(DATA))
 
 
+def make_used_volume(place, name, *more: str) -> Path:
+    """Such a volume that has its data, and is closed; the daemon runs."""
+    image = make_volume(place, name, *more)
+    place.start()
+    place.cli("open", image, name, "-d", place.directory / f"{name}-one")
+    write(place, name)
+    place.cli("close", name)
+    return image
+
+
 def change(place, *words, apqn=APQN) -> None:
     """One whole change of the master key."""
     place.cli("adapter", "master-key", "generate", apqn)
@@ -83,11 +93,7 @@ def test_volumes_of_the_crypttab_outlive_master_keys_open_and_closed(place):
 
 
 def test_an_archived_volume_is_brought_back_with_the_repositorys_copy(place):
-    image = make_volume(place, "archive", "-K", "CCA-AESCIPHER")
-    place.start()
-    place.cli("open", image, "archive", "-d", place.directory / "archive-one")
-    write(place, "archive")
-    place.cli("close", "archive")
+    image = make_used_volume(place, "archive", "-K", "CCA-AESCIPHER")
     away = image.rename(place.directory / "away.img")  # to the archive
     place.cli("zkey", "change", "-N", "archive", "-l", "")
     for _ in range(2):
@@ -106,11 +112,7 @@ def test_an_archived_volume_is_brought_back_with_the_repositorys_copy(place):
 
 
 def test_an_adapter_is_replaced_by_one_with_another_master_key(place):
-    image = make_volume(place, "disk")
-    place.start()
-    place.cli("open", image, "disk", "-d", place.directory / "disk-one")
-    write(place, "disk")
-    place.cli("close", "disk")
+    image = make_used_volume(place, "disk")
     place.cli("adapter", "create", OTHER)
     place.cli("adapter", "master-key", "clone", APQN, OTHER)  # NEW: the other one's CURRENT
     both = [word for n in ("one", "two") for word in ("-d", place.directory / f"disk-{n}")]
@@ -123,11 +125,7 @@ def test_an_adapter_is_replaced_by_one_with_another_master_key(place):
 
 
 def test_an_adapter_is_replaced_by_one_with_the_same_master_key(place):
-    image = make_volume(place, "disk")
-    place.start()
-    place.cli("open", image, "disk", "-d", place.directory / "disk-one")
-    write(place, "disk")
-    place.cli("close", "disk")
+    image = make_used_volume(place, "disk")
     place.cli("adapter", "create", OTHER, "--no-master-key")
     place.cli("adapter", "master-key", "clone", OTHER, APQN)
     place.cli("adapter", "master-key", "set", OTHER)

@@ -88,6 +88,18 @@ def test_a_refresh_is_remembered_and_forgotten_by_the_header(instance, image, ke
     assert image.read_bytes() == before
 
 
+def test_a_lock_that_somebody_holds_is_passed_over(instance, image, key):
+    unlocking = ("--disable-locks", "--key-file", key)
+    with image.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        instance.cli("config", "--disable-locks", "--label", "ours", image)
+        assert "ours" in cryptsetup.cryptsetup("luksDump", "--disable-locks", image).decode()
+        instance.cli("open", *unlocking, image, "v")
+        instance.cli("luksSuspend", "--disable-locks", "v")
+        instance.cli("luksResume", *unlocking, "v")
+        instance.cli("close", "--disable-locks", "v")
+
+
 def test_only_a_luks2_header_remembers(instance):
     instance.start(make_plain(instance, "v"))
     assert instance.run("refresh", "--persistent", "--allow-discards", "v").status == 1

@@ -9,55 +9,23 @@ import os
 import signal
 import struct
 import subprocess
-import sys
 import threading
-import time
 
 import pytest
 
 from fusecrypt.daemon.cli.own_engine import run_engine
 from fusecrypt.dmcrypt.engine.messages import DeviceSpec, SegmentSpec, TargetKind
 from fusecrypt.keystore.errors import AccessError, BusyError, ConfigError, EngineError
-from tests.fuse.raw_session import raw_mount, unmount
+from tests.fuse.raw_session import unmount
 from tests.fuse.test_engine_io import KEY, MIB, crypt, decipher, load_key
 from tests.fuse.test_tree import raises
+from tests.fuse.waiting import READ, SYNC, WRITE, start_waiting, wait_until_waiting
 from tests.product import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 0x10
 OFD_SETLK = 37
-#: Long enough for a process to be in its system call, which nothing else tells.
-MOMENT = 0.3
-
-
-@pytest.fixture
-def mount(tmp_path):
-    with raw_mount(tmp_path / "mnt") as made:
-        yield made
-
-
-@pytest.fixture
-def backing(tmp_path):
-    path = tmp_path / "backing"
-    path.write_bytes(os.urandom(4 * MIB))
-    fd = os.open(path, os.O_RDWR)
-    yield fd
-    os.close(fd)
-
-
-def start_waiting(code, *arguments):
-    """A process of its own in ``code``, at a moment at which it should be waiting."""
-    words = [sys.executable, "-I", "-c", f"import os, sys\n{code}", *map(str, arguments)]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE)
-    time.sleep(MOMENT)
-    assert process.poll() is None, process.stderr.read()
-    return process
-
-
-READ = "os.pread(os.open(sys.argv[1], os.O_RDONLY), 4096, 0)"
-WRITE = "os.pwrite(os.open(sys.argv[1], os.O_WRONLY), b'x' * 4096, 0)"
-SYNC = "os.fsync(os.open(sys.argv[1], os.O_WRONLY))"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +86,7 @@ def test_more_than_the_kernel_lets_wait_elsewhere_does_not_stop_the_other_device
     got = []
     reader = threading.Thread(target=lambda: got.append(os.preadv(fd, [buffer], 0)))
     reader.start()
-    time.sleep(MOMENT)
+    wait_until_waiting(reader)
     seen = []
     other_reader = threading.Thread(target=lambda: seen.append(len(other.read_bytes())))
     other_reader.start()
@@ -146,7 +114,7 @@ def test_nobody_waits_for_a_device_that_is_gone(mount, backing, end):
 
     reader = threading.Thread(target=read)
     reader.start()
-    time.sleep(MOMENT)
+    wait_until_waiting(reader)
     if end == "remove":
         mount.engine.remove_device(2)
     else:

@@ -21,21 +21,6 @@ KEY = hashlib.sha512(b"a key for tests").digest()
 MIB = 1 << 20
 
 
-@pytest.fixture
-def mount(tmp_path):
-    with raw_mount(tmp_path / "mnt") as made:
-        yield made
-
-
-@pytest.fixture
-def backing(tmp_path):
-    path = tmp_path / "backing"
-    path.write_bytes(random.Random(7).randbytes(4 * MIB))
-    fd = os.open(path, os.O_RDWR)
-    yield fd
-    os.close(fd)
-
-
 def load_key(engine, key=KEY, *, xts=True):
     reader, writer = os.pipe()
     os.write(writer, key)

@@ -6,17 +6,15 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 from fusecrypt.dmcrypt.engine.messages import EventKind, PkeyType, SegmentSpec, TargetKind
 from fusecrypt.keystore.errors import BusyError, EngineError, ProtectedKeyExpiredError
 from fusecrypt.keystore.transport import seal
-from tests.fuse.raw_session import raw_mount
-from tests.fuse.test_engine_changes import MOMENT, READ, SYNC, WRITE, start_waiting
 from tests.fuse.test_engine_io import KEY, MIB, crypt, decipher, load_key
 from tests.fuse.test_tree import raises
+from tests.fuse.waiting import READ, SYNC, WRITE, start_waiting, wait_until_waiting
 from tests.product import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
@@ -38,19 +36,9 @@ class Keeper:
 
 
 @pytest.fixture
-def mount(tmp_path):
-    with raw_mount(tmp_path / "mnt") as made:
-        made.keeper = Keeper(made.engine)
-        yield made
-
-
-@pytest.fixture
-def backing(tmp_path):
-    path = tmp_path / "backing"
-    path.write_bytes(os.urandom(4 * MIB))
-    fd = os.open(path, os.O_RDWR)
-    yield fd
-    os.close(fd)
+def mount(mount):
+    mount.keeper = Keeper(mount.engine)
+    return mount
 
 
 def send_key(engine, key=KEY):
@@ -83,6 +71,7 @@ def test_the_first_io_asks_for_the_key_and_waits(mount, backing, how, code):
         engine.bump_session()
     assert mount.keeper.wanted == []
     process = start_waiting(code, path)
+    wait_for(lambda: mount.keeper.wanted, "asked")
     other = start_waiting(READ.replace("4096, 0)", "4096, 65536)"), path)
     assert mount.keeper.wanted == [2]
     assert engine.renew_key(2, 0, send_key(engine))
@@ -184,7 +173,7 @@ def test_all_that_is_under_way_waits_for_a_key(mount, backing):
     readers = [threading.Thread(target=read) for _ in range(PARKED_MAX + 88)]
     for reader in readers:
         reader.start()
-    time.sleep(3 * MOMENT)
+    wait_until_waiting(*readers)
     assert got == []
     assert engine.renew_key(2, 0, send_key(engine))
     for reader in readers:

@@ -54,8 +54,9 @@ def test_every_change_is_made_under_writes_that_all_arrive(instance, keys):
         ):
             change(instance, *words)
             writer.wait_acknowledged(1)
-        numbers = [*writer.acknowledged]
-    check(reader(device), numbers)
+        writer.kill()
+        writer.finish()
+    check(reader(device), device.stat().st_size, writer.acknowledged)
     plaintext = device.read_bytes()
     change(instance, "close", "volume")
     refused = instance.run("open", "--key-file", keys["p1"], image, "volume")

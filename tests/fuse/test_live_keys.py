@@ -13,6 +13,7 @@ import pytest
 
 from tests.fuse.test_paes import DATA_SIZE, OFFSET, adapter, make_key, real_format  # noqa: F401
 from tests.fuse.test_tree import raises
+from tests.fuse.waiting import wait_until_waiting
 from tests.lab import cryptsetup, sectors
 from tests.product import wait_for
 
@@ -167,7 +168,7 @@ def test_without_its_adapter_io_waits_fails_and_recovers_by_itself(paes):
     code = "import os, sys; print(len(os.pread(os.open(sys.argv[1], os.O_RDONLY), 9, 65536)))"
     words = [sys.executable, "-I", "-c", code, paes.device("v")]
     reader = subprocess.Popen(words, stdout=subprocess.PIPE)
-    time.sleep(0.3)
+    wait_until_waiting(reader)
     paes.cli("chzcrypt", "-e", "03.0039")
     assert reader.communicate(timeout=20)[0] == b"9\n"
     assert paes.stop() == 0
@@ -249,6 +250,21 @@ def test_changes_of_a_volume_whose_key_was_forgotten(paes, passphrase):
     assert paes.stop() == 0
 
 
+def use_for_two_seconds(paes, text):
+    """A volume whose key may be idle for one keeps it, unless this machine made a longer pause."""
+    open_paes(paes, "--idle", "1")
+    pauses, last = [], time.monotonic()
+    for _ in range(8):
+        time.sleep(0.25)
+        assert read(paes) == text
+        now = time.monotonic()
+        pauses.append(now - last)
+        last = now
+    derivations = key_of(paes)["derivations"]
+    assert derivations <= 1 + sum(pause > 0.9 for pause in pauses)
+    return derivations
+
+
 def test_a_lease_ends_under_io_and_after_idle_time(paes):
     open_paes(paes, "--lease", "1")
     text = read(paes)
@@ -260,16 +276,13 @@ def test_a_lease_ends_under_io_and_after_idle_time(paes):
     assert "key lease:    1 [seconds]" in status
     assert "CCA-AESDATA, master key" in status
     paes.cli("close", "v")
-    open_paes(paes, "--idle", "1")
-    for _ in range(8):  # in use: it stays
-        time.sleep(0.25)
-        assert read(paes) == text
-    assert key_of(paes)["derivations"] == 1
+    derivations = use_for_two_seconds(paes, text)
     wait_for(lambda: key_of(paes)["state"] == "forgotten", "forgotten", 10)
     assert "no I/O for 1 s" in paes.cli("status", "v").stdout
     assert read(paes) == text
     key = key_of(paes)
-    assert (key["state"], key["derivations"], key["lease"], key["idle"]) == ("present", 2, 0, 1)
+    assert (key["state"], key["lease"], key["idle"]) == ("present", 0, 1)
+    assert key["derivations"] == derivations + 1
     assert key["adapter"] == "03.0039"
     assert key["mkvp"] == (paes.directory / "k.skey").read_bytes()[8:16].hex()
     assert paes.stop() == 0

@@ -14,9 +14,10 @@ import pytest
 
 from fusecrypt.daemon.control.client import ControlClient
 from fusecrypt.daemon.control.volume_requests import ResizeRequest, SuspendRequest
-from tests.fuse.test_engine_changes import KEEP_SIZE, MOMENT, PUNCH_HOLE, fallocate
+from tests.fuse.test_engine_changes import KEEP_SIZE, PUNCH_HOLE, fallocate
 from tests.fuse.test_paes import adapter, make_key, real_format  # noqa: F401 (a fixture)
 from tests.fuse.test_tree import SIZE, make_plain, raises
+from tests.fuse.waiting import wait_until_waiting
 from tests.lab import cryptsetup
 from tests.product import wait_for
 
@@ -59,8 +60,7 @@ def start_reading(device, direct=False):
         text=True,
     )
     assert process.stdout.readline() == "open\n"
-    time.sleep(MOMENT)
-    assert process.poll() is None
+    wait_until_waiting(process)
     return process
 
 
