@@ -9,6 +9,7 @@ but for the core, which gdb's gcore makes.
 """
 
 import contextlib
+import hashlib
 import os
 import struct
 import subprocess
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PIECE = 4 << 20  # bytes read at a time
+PIECE = 64 << 10  # bytes read at a time
 PT_NOTE = 4
 REGISTERS = "registers"
 SKIPPED = ("[vvar]", "[vsyscall]", "[vvar_vclock]")  # not memory of the process
@@ -154,31 +155,45 @@ class Findings:
 
 
 class Search:
-    """A set of patterns to be searched for."""
+    """A set of patterns to be searched for, again and again.
+
+    Most memory is the same from one search to the next, and from process to process: of a piece
+    that had none of the patterns a digest is kept, and it is searched for new patterns only.
+    """
 
     def __init__(self, patterns: Mapping[str, bytes]) -> None:
-        self._names = {pattern: name for name, pattern in patterns.items()}
-        self._overlap = max(map(len, self._names)) - 1
+        self._names: dict[bytes, str] = {}
+        self._clean: dict[tuple[bytes, int], int] = {}  # how many of the patterns are not in it
+        self.add(patterns)
+
+    def add(self, patterns: Mapping[str, bytes]) -> None:
+        """Search for these, too."""
+        for name, pattern in patterns.items():
+            self._names.setdefault(pattern, name)
+        self._overlap = max(map(len, self._names), default=1) - 1
 
     def _pieces(self, pieces: Iterable[bytes], place: str, findings: Findings) -> None:
+        patterns = list(self._names.items())
         tail = b""
         for piece in pieces:
             findings.searched += len(piece)
             data = tail + piece
+            key = hashlib.blake2b(data, digest_size=32).digest(), len(tail)
+            is_clean = True
             # One pass a pattern: bytes.find is far faster than one expression for all of them.
-            for pattern, name in self._names.items():
+            for pattern, name in patterns[self._clean.get(key, 0) :]:
                 # What lies in the tail alone was counted before.
                 at = data.find(pattern, max(0, len(tail) - len(pattern) + 1))
                 while at >= 0:
+                    is_clean = False
                     findings.hits[name, place] = findings.hits.get((name, place), 0) + 1
                     at = data.find(pattern, at + 1)
+            if is_clean:
+                self._clean[key] = len(patterns)
             tail = data[-self._overlap :] if self._overlap else b""
 
-    def process(self, pid: int, *, but_files: bool = False) -> Findings:
-        """Search everything that ``/proc/PID/mem`` gives of a living process.
-
-        ``but_files`` leaves out what is mapped from files and cannot be written: code, mostly.
-        """
+    def process(self, pid: int) -> Findings:
+        """Search everything that ``/proc/PID/mem`` gives of a living process."""
         findings = Findings()
         maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
         with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
@@ -186,8 +201,6 @@ class Search:
                 words = line.split(maxsplit=5)
                 name = words[5] if len(words) > 5 else "anonymous memory"
                 if words[1][0] != "r" or name in SKIPPED:
-                    continue
-                if but_files and words[1][1] != "w" and name.startswith("/"):
                     continue
                 low, high = (int(word, 16) for word in words[0].split("-"))
                 readable = _read(memory.fileno(), low, high, name, findings)

@@ -6,85 +6,24 @@ hold is plaintext, which this test says nothing about.
 
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.lab import cryptsetup
-from tests.product import wait_for
+from tests.security.conftest import PASSPHRASE, SIZE
 from tests.security.leak_scan import (
     REGISTERS,
     CoreError,
     Search,
     force_core,
     passphrase_patterns,
-    volume_key_patterns,
 )
+from tests.security.readable_keys import get_arena_kind, start_with_readable_keys
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
-
-PASSPHRASE = b"correct-horse-3f9a7c-battery-staple"
-SIZE = 8 << 20
-
-
-@pytest.fixture
-def volumes(instance):
-    """LUKS2 with XTS, with CBC and with a secure key, and plain; all that must not be found."""
-    pass_file = instance.write_file("pass", PASSPHRASE)
-    patterns = passphrase_patterns("passphrase", PASSPHRASE)
-    lines = []
-    for name, cipher, bits in (
-        ("xts", "aes-xts-plain64", 512),
-        ("cbc", "aes-cbc-essiv:sha256", 256),
-    ):
-        image = instance.directory / f"{name}.img"
-        cryptsetup.luks_format(
-            image,
-            pass_file,
-            SIZE,
-            "--cipher",
-            cipher,
-            "--key-size",
-            str(bits),
-            "--sector-size",
-            "512",
-        )
-        key = cryptsetup.volume_key(image, "--key-file", pass_file)
-        patterns |= volume_key_patterns(name, key, xts="xts" in cipher)
-        lines.append((name, f"{name} {image} {pass_file} luks"))
-    plain_key = os.urandom(64)
-    plain_file = instance.write_file("plain.key", plain_key)
-    image = instance.write_file("plain.img", bytes(SIZE))
-    patterns |= volume_key_patterns("plain", plain_key, xts=True)
-    lines.append(("plain", f"plain {image} {plain_file} plain,cipher=aes-xts-plain64,size=512"))
-    lines.append(("paes", f"paes {make_paes(instance, pass_file, patterns)} {pass_file} luks"))
-    return lines, patterns
-
-
-def make_paes(instance, pass_file, patterns):
-    """An image whose secure key was made of a clear one, which joins what must not be found."""
-    clear = os.urandom(64)
-    patterns |= volume_key_patterns("paes", clear, xts=True)
-    instance.cli("adapter", "create", "03.0039")
-    secure = instance.directory / "paes.skey"
-    clear_file = instance.write_file("paes.clear", clear)
-    instance.cli("zkey", "generate", secure, "--xts", "--clearkey", clear_file)
-    # The process that saw the clear key's file ends; another one opens the volume.
-    keystored = instance.pid("fusecrypt-keystored")
-    os.kill(keystored, signal.SIGTERM)
-    wait_for(lambda: keystored not in instance.pids(), "keystored gone")
-    return cryptsetup.luks_format(
-        instance.directory / "paes.img",
-        pass_file,
-        SIZE + (4 << 20),
-        *("--cipher", "paes-xts-plain64", "--volume-key-file", secure, "--key-size", "1024"),
-        *("--offset", "8192", "--sector-size", "512"),
-    )
 
 
 class Load:
@@ -120,9 +59,8 @@ class Load:
         self._thread.join()
 
 
-def scan(instance, patterns, tmp_path, *, cores):
+def scan(instance, search, tmp_path, *, cores):
     """Findings in every process of the instance: (process, where) to findings."""
-    search = Search(patterns)
     found = {}
     pids = instance.pids()
     assert any("fusecryptd" in words for words in pids.values()), pids
@@ -138,17 +76,13 @@ def scan(instance, patterns, tmp_path, *, cores):
     return found
 
 
-def arena_kind(instance):
-    return instance.cli("status", "--json").json["arena"]["kind"]
-
-
 def judge(instance, found, record_figure, moment, *, under_io=False):
     """Nothing anywhere; without memfd_secret the engine's findings are recorded instead.
 
     A thread that is stopped in the middle of a sector has round keys in its registers: that is
     how AES instructions work. It is recorded, and is no excuse for what lies in memory.
     """
-    fallback = "secret" not in str(arena_kind(instance)).lower()
+    fallback = "secret" not in str(get_arena_kind(instance)).lower()
     for (words, where), findings in found.items():
         if findings.hits and fallback and "fusecrypt.dmcrypt.engine" in words:
             record_figure(f"fallback: {moment}: {where}", str(findings))
@@ -166,13 +100,14 @@ def test_nothing_is_found_open_under_io_or_after_close(instance, volumes, tmp_pa
     names = [name for name, _line in lines]
     assert instance.pid("fusecrypt-keystored")  # held by the daemon, and scanned like the others
     cores = shutil.which("gcore") is not None
+    search = Search(patterns)
 
     def check(moment, *, under_io=False):
         try:
-            found = scan(instance, patterns, tmp_path, cores=cores)
+            found = scan(instance, search, tmp_path, cores=cores)
         except CoreError as error:
             record_figure("cores", str(error))
-            found = scan(instance, patterns, tmp_path, cores=False)
+            found = scan(instance, search, tmp_path, cores=False)
         judge(instance, found, record_figure, moment, under_io=under_io)
 
     check("open and idle")
@@ -186,31 +121,11 @@ def test_nothing_is_found_open_under_io_or_after_close(instance, volumes, tmp_pa
     assert instance.stop() == 0
 
 
-# fusecryptd whose engine is told to do without memfd_secret, as on a kernel that lacks it.
-WITHOUT_MEMFD_SECRET = """
-import subprocess, sys
-from fusecrypt.daemon.__main__ import main
-from fusecrypt.dmcrypt.engine import process
-
-class Subprocess:
-    def __getattr__(self, name):
-        return getattr(subprocess, name)
-    def Popen(self, words, **options):
-        return subprocess.Popen([*words, "--force-mlock"], **options)
-
-process.subprocess = Subprocess()
-sys.exit(main())
-"""
-
-
 def test_the_fallback_is_told_recorded_and_wiped_at_close(
     instance, volumes, tmp_path, record_figure
 ):
     lines, patterns = volumes
-    program = instance.write_file("fusecryptd-without.py", WITHOUT_MEMFD_SECRET.encode())
-    instance.daemon_command = [sys.executable, str(program)]
-    instance.start(*(line for _name, line in lines))
-    assert arena_kind(instance) == "mlock"
+    start_with_readable_keys(instance, *(line for _name, line in lines))
     search = Search(patterns)
     found = search.process(instance.engine_pid)
     record_figure("in the engine's locked memory while open", sum(found.hits.values()))
@@ -234,7 +149,8 @@ def test_nothing_is_found_in_a_command_that_waits_with_its_passphrase(instance, 
     assert wrong.status == 2
     instance.cli("open", image, "v", stdin=PASSPHRASE + b"\n")
     patterns |= passphrase_patterns("wrong passphrase", PASSPHRASE[:-1] + b"\n")
-    for (words, where), findings in scan(instance, patterns, tmp_path, cores=False).items():
+    found = scan(instance, Search(patterns), tmp_path, cores=False)
+    for (words, where), findings in found.items():
         secret = {hit for hit in findings.hits if "engine" not in words or "mlock" not in where}
         assert not secret, f"{where} of {words}:\n{findings}"
     assert instance.stop() == 0

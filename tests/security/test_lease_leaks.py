@@ -5,28 +5,20 @@ finds the key there while the engine has it.
 """
 
 import os
-import sys
 
 import pytest
 
 from tests.product import wait_for
 from tests.security.leak_scan import Search
-from tests.security.test_accept_leaks import (
-    WITHOUT_MEMFD_SECRET,
-    arena_kind,
-    volumes,  # noqa: F401 (a fixture)
-)
+from tests.security.readable_keys import start_with_readable_keys
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 
 
-def test_a_forgotten_key_is_nowhere_and_the_next_io_brings_it(instance, volumes):  # noqa: F811
+def test_a_forgotten_key_is_nowhere_and_the_next_io_brings_it(instance, volumes):
     lines, patterns = volumes
-    program = instance.write_file("fusecryptd-without.py", WITHOUT_MEMFD_SECRET.encode())
-    instance.daemon_command = [sys.executable, str(program)]
     wanted = {name: line for name, line in lines if name in ("paes", "plain")}
-    instance.start(f"{wanted['paes']},x-fusecrypt-idle=2", wanted["plain"])
-    assert arena_kind(instance) == "mlock"
+    start_with_readable_keys(instance, f"{wanted['paes']},x-fusecrypt-idle=5", wanted["plain"])
     mine = Search({what: p for what, p in patterns.items() if what.startswith("paes")})
     other = Search({what: p for what, p in patterns.items() if what.startswith("plain")})
 
@@ -48,7 +40,7 @@ def test_a_forgotten_key_is_nowhere_and_the_next_io_brings_it(instance, volumes)
         assert other.process(instance.engine_pid).hits
 
     use()
-    wait_for(lambda: key()["state"] == "forgotten", "idle", 15)
+    wait_for(lambda: key()["state"] == "forgotten", "idle")
     check_nowhere()
     use()
     assert key()["derivations"] == 2

@@ -4,27 +4,18 @@ The engine is told to do without memfd_secret, so that the scanner can look into
 finds the keys there before they go.
 """
 
-import sys
-
 import pytest
 
+from tests.security.conftest import PASSPHRASE
 from tests.security.leak_scan import Search
-from tests.security.test_accept_leaks import (
-    PASSPHRASE,
-    WITHOUT_MEMFD_SECRET,
-    arena_kind,
-    volumes,  # noqa: F401 (a fixture)
-)
+from tests.security.readable_keys import start_with_readable_keys
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 
 
-def test_keys_are_found_before_a_suspension_and_not_during_it(instance, volumes):  # noqa: F811
+def test_keys_are_found_before_a_suspension_and_not_during_it(instance, volumes):
     lines, patterns = volumes
-    program = instance.write_file("fusecryptd-without.py", WITHOUT_MEMFD_SECRET.encode())
-    instance.daemon_command = [sys.executable, str(program)]
-    instance.start(*(line for _name, line in lines))
-    assert arena_kind(instance) == "mlock"
+    start_with_readable_keys(instance, *(line for _name, line in lines))
     for name in ("xts", "cbc", "paes"):
         # Used, so that every cipher context of a thread has been in use.
         instance.device(name).read_bytes()
