@@ -127,6 +127,18 @@ def test_a_key_across_the_border_of_two_pieces_is_found_once(tmp_path, monkeypat
         assert findings.hits == {("k: key", "dump"): 1}, at
 
 
+def test_what_was_searched_before_is_searched_for_what_is_new_and_found_each_time(tmp_path):
+    known, new = os.urandom(32), os.urandom(32)
+    path = tmp_path / "dump"
+    path.write_bytes(bytes(100_000) + new + bytes(100_000))
+    search = Search(key_patterns("known", known))
+    assert not search.file(path).hits
+    assert not search.file(path).hits
+    search.add(key_patterns("new", new))
+    for _ in range(2):
+        assert search.file(path).hits == {("new: key", "dump"): 1}
+
+
 def test_memory_behind_memfd_secret_is_reported_unreadable_and_not_found(victim):
     key = os.urandom(32)
     statement = (
