@@ -148,7 +148,8 @@ def test_filters_and_other_kinds_of_keys(place):
     zkey(place, "gen", "-N", "k", "-x", "-l", "a.img:a", "-a", "3.39")
     repository = place.directory / "zkey"
     ep11 = bytes.fromhex("0000015006000100") + bytes(8) + bytes(32) + b"\7" * 16 + bytes(16)
-    (repository / "ep11.skey").write_bytes((ep11 + b"\x12\x34" + bytes(254)) * 2)
+    halves = [ep11 + b"\x12\x34" + bytes([number]) * 254 for number in range(2)]
+    (repository / "ep11.skey").write_bytes(b"".join(halves))
     other = {**dict(OF_ZKEY), "key-type": "EP11-AES", "kms": "KMIP", "kms-key-label": "label"}
     (repository / "ep11.info").write_text(make_info(*other.items()))
     shown = zkey(place, "list", "-N", "ep*").stdout
