@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 from . import aeskw
 from .clear_bytes import wipe, wiped
 from .errors import CoprocessorError, FormatError, UnsupportedError
-from .halves import open_halves
+from .halves import open_halves, wrap_halves
 from .keys import SecureKey
 from .tokens import (
     KMF1_CPACF_ONLY,
@@ -32,7 +32,7 @@ from .tokens import (
     KeyType,
     Token,
 )
-from .verification import check_clear_key, check_halves, make_mkvp
+from .verification import make_mkvp
 
 MASTER_KEY_SIZE: Final = 32
 _DATA_SIZE: Final = 32  # what CCA-AESDATA wraps: the key and zeros
@@ -59,7 +59,6 @@ def wrap_key(
     """
     if key_type not in (KeyType.CCA_AESDATA, KeyType.CCA_AESCIPHER):
         raise UnsupportedError(f"{key_type}: no key of CCA's")
-    check_clear_key(len(clear), is_xts=is_xts)
     check_exportable(key_type, is_exportable=is_exportable)
     like = AesCipherToken(
         b"",
@@ -67,13 +66,11 @@ def wrap_key(
         management1=KMF1_EXPORTABLE if is_exportable else KMF1_CPACF_ONLY,
         management3=KMF3_RANDOM if is_random else KMF3_CLEAR_COMPONENTS,
     )
-    if not is_xts:
-        return SecureKey(_wrap_one(key_type, clear, master_key, like).pack())
-    check_halves(clear)
-    half = len(clear) // 2
-    with wiped(clear[:half]) as first, wiped(clear[half:]) as second:
-        tokens = [_wrap_one(key_type, part, master_key, like) for part in (first, second)]
-    return SecureKey(b"".join(token.pack() for token in tokens))
+
+    def wrap_one(part: bytearray) -> bytes:
+        return _wrap_one(key_type, part, master_key, like).pack()
+
+    return SecureKey(wrap_halves(clear, wrap_one, is_xts=is_xts))
 
 
 def check_exportable(key_type: KeyType, *, is_exportable: bool) -> None:

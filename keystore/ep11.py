@@ -44,10 +44,10 @@ from .ep11_token import (
     Ep11Token,
 )
 from .errors import CoprocessorError, FormatError, UnsupportedError
-from .halves import open_halves
+from .halves import open_halves, wrap_halves
 from .key_type import KEY_BITS, KeyType
 from .keys import SecureKey
-from .verification import check_clear_key, check_halves, make_wkvp
+from .verification import make_wkvp
 
 _INFO: Final = b"fusecrypt EP11 blob 1"
 _INFO_BOUND: Final = b"fusecrypt EP11 session-bound blob 1"
@@ -74,9 +74,6 @@ def wrap_key(
     """
     if key_type is not KeyType.EP11_AES:
         raise UnsupportedError(f"{key_type}: no key of EP11's")
-    check_clear_key(len(clear), is_xts=is_xts)
-    if is_xts:
-        check_halves(clear)
     attributes = USUAL_ATTRIBUTES | (EXTRACTABLE if is_exportable else 0)
     like = Ep11Token(
         b"", attributes, b"", b"", b"",
@@ -84,12 +81,11 @@ def wrap_key(
         version=VERSION_WITH_HEADER,
         session=session.id if session else bytes(SESSION_SIZE),
     )  # fmt: skip
-    size = len(clear) // (2 if is_xts else 1)
-    tokens: list[bytes] = []
-    for start in range(0, len(clear), size):
-        with wiped(clear[start : start + size]) as part:
-            tokens.append(_wrap_one(part, master_key, like, session).pack())
-    return SecureKey(b"".join(tokens))
+
+    def wrap_one(part: bytearray) -> bytes:
+        return _wrap_one(part, master_key, like, session).pack()
+
+    return SecureKey(wrap_halves(clear, wrap_one, is_xts=is_xts))
 
 
 def unwrap_key(

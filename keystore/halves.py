@@ -1,15 +1,33 @@
-"""The halves of an XTS key, put together to the one clear key that they are."""
+"""A clear key and its tokens: one, or two for the halves of an XTS key."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from .clear_bytes import wipe
+from .clear_bytes import wipe, wiped
 from .errors import FormatError
 from .verification import check_clear_key, check_halves
 
 Half = TypeVar("Half")
+
+
+def wrap_halves(clear: bytearray, wrap_one: Callable[[bytearray], bytes], *, is_xts: bool) -> bytes:
+    """The token of a clear key, or those of both its halves one behind the other.
+
+    Raises:
+        FormatError: no AES key, or an XTS key whose halves are equal.
+        MapperError: what ``wrap_one`` raises.
+    """
+    check_clear_key(len(clear), is_xts=is_xts)
+    if is_xts:
+        check_halves(clear)
+    size = len(clear) // (2 if is_xts else 1)
+    tokens: list[bytes] = []
+    for start in range(0, len(clear), size):
+        with wiped(clear[start : start + size]) as part:
+            tokens.append(wrap_one(part))
+    return b"".join(tokens)
 
 
 def open_halves(halves: Sequence[Half], open_one: Callable[[Half], bytearray]) -> bytearray:
