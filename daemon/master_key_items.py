@@ -117,7 +117,7 @@ class RepositoryItem:
         try:
             secure_key = self._key.secure_key
         except FormatError:
-            return Finding(State.OTHER, f"{self._key.shape.kind}: not of a CCA adapter")
+            return Finding(State.OTHER, f"{self._key.shape.kind}: no adapter here can have it")
         return self._tools.registers.classify(secure_key, self._read_pending())
 
     def stage(self) -> None:

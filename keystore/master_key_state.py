@@ -19,7 +19,7 @@ class State(StrEnum):
     READY = "ready"  # what waits can be put into its place
     LOST = "lost"  # no adapter has its master key
     UNKNOWN = "unknown"  # there is no telling: the passphrase or the file is missing
-    OTHER = "other"  # no key of a CCA adapter
+    OTHER = "other"  # of a kind that no adapter here can have
 
 
 @dataclass(frozen=True, slots=True)
