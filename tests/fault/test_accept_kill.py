@@ -25,8 +25,9 @@ def entry(instance):
     return f"v {image} {key} luks"
 
 
-def device_reads(instance):
-    return writer.reader(instance.device("v"))
+def check_records(instance, acknowledged):
+    device = instance.device("v")
+    writer.check(writer.reader(device), device.stat().st_size, acknowledged)
 
 
 def end_leftovers(instance) -> float:
@@ -56,7 +57,7 @@ def test_killed_daemon_loses_nothing_and_leaves_nothing(instance, entry, record_
         took.append(end_leftovers(instance))
         acknowledged += process.acknowledged
         instance.start(entry)
-        writer.check(device_reads(instance), acknowledged)
+        check_records(instance, acknowledged)
     assert instance.stop() == 0
     record_figure("leftovers gone after seconds", [round(value, 3) for value in took])
     assert max(took) < 5 * LEFTOVERS_END, took
@@ -67,7 +68,7 @@ def test_killed_engine_loses_nothing_and_the_daemon_ends_with_status_1(instance,
     acknowledged = []
     for _ in range(TIMES):
         instance.start(entry)
-        writer.check(device_reads(instance), acknowledged)
+        check_records(instance, acknowledged)
         with writer.writing(instance.device("v"), [], len(acknowledged)) as process:
             process.wait_acknowledged(30)
             instance.signal(instance.engine_pid, signal.SIGKILL)
@@ -77,7 +78,7 @@ def test_killed_engine_loses_nothing_and_the_daemon_ends_with_status_1(instance,
         assert instance.wait_daemon() == 1, instance.read_log()
         instance.wait_gone()
     instance.start(entry)
-    writer.check(device_reads(instance), acknowledged)
+    check_records(instance, acknowledged)
     assert instance.stop() == 0
 
 
@@ -90,7 +91,7 @@ def test_a_restart_clears_what_a_killed_daemon_left(instance, entry):
         process.kill()
         process.finish()
     instance.start(entry)
-    writer.check(device_reads(instance), process.acknowledged)
+    check_records(instance, process.acknowledged)
     assert len(mounts_below(instance.directory)) == 1
     assert instance.stop() == 0
 
@@ -129,7 +130,7 @@ def test_sigterm_in_the_middle_of_writes_loses_nothing(instance, entry):
         assert instance.wait_daemon() == 0, instance.read_log()
         instance.wait_gone()
     instance.start(entry)
-    writer.check(device_reads(instance), acknowledged)
+    check_records(instance, acknowledged)
     assert instance.stop() == 0
 
 
