@@ -48,7 +48,7 @@ class Seen:
         """The register with this key's master key, if the adapter can be used for it."""
         if self.info is None or not self.can_use(secure_key.key_type):
             return None
-        if secure_key.session and secure_key.session != self.info.session:
+        if not self.info.has_session(secure_key.session):
             return None
         return self.info.find_register(secure_key.mkvp)
 
@@ -124,8 +124,9 @@ def find_holders(
     if holders:
         return holders
     strangers = [one for one in seen if one.info and one.info.find_register(secure_key.mkvp)]
-    sessions = {one.info.session for one in strangers if one.info}
-    if secure_key.session and sessions and secure_key.session not in sessions:
+    if strangers and not any(
+        one.info.has_session(secure_key.session) for one in strangers if one.info
+    ):
         states = "; ".join(_tell_session(one) for one in strangers)
         raise CoprocessorError(
             f"{describe_key(secure_key)}: bound to {describe_session(secure_key.session)}; {states}"

@@ -171,6 +171,13 @@ class AdapterInfo:
         """Such an adapter, if it is not too old, knows keys of this type."""
         return self.mode == _KEY_MAKERS[key_type][0]
 
+    def has_session(self, session_id: bytes) -> bool:
+        """Keys that are bound to this session can be used here; empty: to none.
+
+        Of the machine's own adapters nobody knows: they are asked.
+        """
+        return session_id in (b"", self.session) or self.driver == PKEY_DRIVER
+
     def get_register(self, register: Register) -> RegisterState:
         """The state of one register."""
         return {

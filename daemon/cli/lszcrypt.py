@@ -10,6 +10,7 @@ from ...keystore.coprocessor import (
     MODE_CCA,
     MODE_EP11,
     MODE_PKCS11,
+    PKEY_DRIVER,
     AdapterInfo,
     SeState,
     Status,
@@ -123,8 +124,8 @@ def _make_cells(
         "HWTYPE": str(first.level - _FIRST_LEVEL + _FIRST_HARDWARE_TYPE) if first.level else "-",
         "DRIVER": "pkcs11" if first.mode == MODE_PKCS11 else first.driver,
     }
-    if "." in name and first.mode != MODE_PKCS11:  # a domain, as a guest sees it
-        cells["SESTAT"] = str(first.se_state)
+    if "." in name and first.mode != MODE_PKCS11 and first.driver != PKEY_DRIVER:
+        cells["SESTAT"] = str(first.se_state)  # of the machine's own, the machine tells
     return [cells.get(column, "-") for column, _, _ in columns]
 
 

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from fusecrypt.keystore import atomic_file
 from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.add_secret_request import make_secret_id
-from fusecrypt.keystore.coprocessor import Apqn, Register, SeState
+from fusecrypt.keystore.choice import Seen, find_holders
+from fusecrypt.keystore.coprocessor import PKEY_DRIVER, Apqn, Register, SeState
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.cross_check import cross_check
 from fusecrypt.keystore.envelope import SealMethod
@@ -162,6 +163,16 @@ def test_a_key_is_used_with_its_association_alone(guest):
     guest.change([SECOND], Change.OFFLINE)
     with pytest.raises(MasterKeyChangedError, match=r"03\.0040 is offline"):
         guest.validate(key)
+
+
+def test_what_sessions_a_machines_own_adapter_has_is_not_judged_here(guest):
+    info = associate(guest, FIRST, 0)
+    key = guest.generate(EP11, 256, is_xts=True, apqns=[FIRST])
+    info = replace(info, se_state=SeState.ILLICIT, association=None, session=b"")
+    with pytest.raises(CoprocessorError, match="not associated with its secret"):
+        find_holders([Seen(FIRST, info)], key)
+    real = Seen(FIRST, replace(info, driver=PKEY_DRIVER))
+    assert find_holders([real], key) == [(FIRST, Register.CURRENT)]
 
 
 def test_who_writes_another_session_into_a_key_opens_nothing(guest):
