@@ -159,14 +159,14 @@ class Entries:
 
                 await self._activator.activate(recipe, unlock)
         except MapperError as error:
-            message = str(error).removeprefix(f"{entry.name}: ")
-            failure = Failure(f"{entry.name}: {message}", get_exit_code(error))
+            message, exit_code = _describe(entry, error), get_exit_code(error)
         except Exception as error:
             log.exception("%s: cannot be opened", entry.name)
-            failure = Failure(f"{entry.name}: {error}", get_exit_code(error))
+            message, exit_code = _describe(entry, error), get_exit_code(error)
         else:
             return None
-        self._errors[entry.name] = failure.message.removeprefix(f"{entry.name}: ")
+        self._errors[entry.name] = message
+        failure = Failure(f"{entry.name}: {message}", exit_code)
         log.log(logging.ERROR if entry.is_required else logging.WARNING, "%s", failure.message)
         return failure
 
@@ -185,7 +185,7 @@ class Entries:
         except (UnlockError, NotFoundError, AccessError) as error:
             # As systemd does it: what is wrong with a key file does not keep its owner out.
             fault = error
-            log.warning("%s: %s", entry.name, str(error).removeprefix(f"{entry.name}: "))
+            log.warning("%s: %s", entry.name, _describe(entry, error))
         while fault is None or entry.options.tries == 0 or tries < entry.options.tries:
             if entry.options.headless or not prompter.can_ask():
                 raise fault or UnlockError(_HEADLESS if entry.options.headless else _NO_TERMINAL)
@@ -248,6 +248,11 @@ class Entries:
             return EntryState(entry.name, "open")
         error = self._errors.get(entry.name)
         return EntryState(entry.name, "failed" if error else "closed", error)
+
+
+def _describe(entry: CrypttabEntry, error: Exception) -> str:
+    """What is wrong, without the name of the entry, which some errors begin with."""
+    return str(error).removeprefix(f"{entry.name}: ")
 
 
 def _key_input(entry: CrypttabEntry, file: KeyFile) -> KeyInput:
