@@ -22,13 +22,7 @@ from ..volume_uuid import make_uuid, parse_uuid
 from ..wipe import grow, wipe_random, wipe_zeros
 from .binhdr import BINHDR_SIZE, BinaryHeader, check_label
 from .json_objects import make_root
-from .keyslot import (
-    KEYSLOTS_MAX,
-    OTHER_AREA_CIPHER,
-    OTHER_AREA_KEY_SIZE,
-    STRIPES,
-    get_area_size,
-)
+from .keyslot import KEYSLOTS_MAX, STRIPES, choose_area_cipher, get_area_size
 from .layout import Layout, make_layout
 from .recovery import Luks2Header, read_header
 from .update import write_header
@@ -192,13 +186,9 @@ def _check_secure_key(engine: Engine, spec: CipherSpec, key: ProtectedKey | None
 
 def _make_keyslot(engine: Engine, params: FormatParams, layout: Layout) -> KeyslotSpec:
     pbkdf = params.pbkdf
-    # The area takes the data's cipher and key size, as cryptsetup does without --keyslot-cipher;
-    # where that cannot be, as for paes, whose token is no key for the area, its defaults.
-    cipher, key_size = OTHER_AREA_CIPHER, OTHER_AREA_KEY_SIZE
+    cipher, key_size = choose_area_cipher(params.spec.dm_name, params.key_size)
     if params.area_cipher is not None and params.area_key_bits is not None:
         cipher, key_size = params.area_cipher, params.area_key_bits // 8
-    elif params.spec.is_keyslot_cipher:
-        cipher, key_size = params.spec.dm_name, params.key_size
     return KeyslotSpec(
         key_size=params.key_size,
         stripes=STRIPES,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
 
 from ...keystore.errors import BusyError, ConfigError, UnsupportedError
 from ...keystore.keys import ProtectedKey
@@ -32,8 +31,6 @@ from .recovery import Luks2Header
 
 #: Refuses by raising, of the header as it is under the lock.
 Check = Callable[[Luks2Header], None]
-
-_NO_AREA_CIPHERS: Final = ("paes", "capi:", "cipher_null", "null")
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,14 +294,11 @@ def _make_spec(
 
 
 def _choose_area_cipher(header: Luks2Header, size: int, new: NewKeyslot) -> tuple[str, int]:
-    """The data's cipher with the volume key's size, as cryptsetup without --keyslot-cipher."""
     if new.area_cipher is not None and new.area_key_size is not None:
         return new.area_cipher, new.area_key_size
     segment = header.metadata.regular_segments[0]
-    cipher = segment.encryption or ""
-    if not cipher or cipher.startswith(_NO_AREA_CIPHERS) or segment.integrity is not None:
-        return keyslot.OTHER_AREA_CIPHER, keyslot.OTHER_AREA_KEY_SIZE
-    return cipher, find_key_size(header) or size
+    encryption = segment.encryption if segment.integrity is None else None
+    return keyslot.choose_area_cipher(encryption or "", find_key_size(header) or size)
 
 
 def _unlock_one_of(

@@ -29,8 +29,8 @@ STRIPES: Final = 4000
 AREA_ALIGNMENT: Final = 4096
 KEYSLOTS_MAX: Final = 32
 #: lib/luks2/luks2_keyslot.c: the cipher of an area where the data's cannot be, and its key's bytes.
-OTHER_AREA_CIPHER: Final = "aes-xts-plain64"
-OTHER_AREA_KEY_SIZE: Final = 64
+_OTHER_AREA_CIPHER: Final = ("aes-xts-plain64", 64)
+_NO_AREA_CIPHERS: Final = ("paes", "capi:", "cipher_null", "null")
 
 PRIORITY_IGNORE: Final = 0
 PRIORITY_NORMAL: Final = 1
@@ -40,6 +40,17 @@ PRIORITY_PREFER: Final = 2
 def get_area_size(key_size: int) -> int:
     """Bytes of an area that holds the split of a key of ``key_size`` bytes."""
     return round_up(key_size * STRIPES, AREA_ALIGNMENT)
+
+
+def choose_area_cipher(encryption: str, key_size: int) -> tuple[str, int]:
+    """Cipher and key size of a new area, as cryptsetup has them without --keyslot-cipher.
+
+    They are the data's, whose cipher ``encryption`` is; where that cannot be, as for paes, whose
+    token is no key for the area, its defaults.
+    """
+    if not encryption or encryption.startswith(_NO_AREA_CIPHERS):
+        return _OTHER_AREA_CIPHER
+    return encryption, key_size
 
 
 def list_candidates(metadata: Metadata, segment: int, number: int | None = None) -> list[Keyslot]:
