@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -103,8 +104,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def scratch() -> Path:
     """Where instances live: short paths that every user may enter, on a memory file system."""
-    shared = Path("/dev/shm")
-    return shared if os.access(shared, os.W_OK) else Path("/tmp")
+    shared = Path("/dev/shm")  # of 64 MiB in many a container, where two images fill it
+    is_usable = os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 1 << 30
+    return shared if is_usable else Path("/tmp")
 
 
 @pytest.fixture

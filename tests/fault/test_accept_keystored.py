@@ -1,5 +1,6 @@
 """The keystored as users meet it: found or started, killed, stopped, without a master key."""
 
+import math
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.product import USER_ID, ProductError, command, running, wait_for
+from tests.product import STOP_TIMEOUT, USER_ID, ProductError, command, running, wait_for
 
 UNAVAILABLE = 6
 ANSWER_TIMEOUT = 10  # seconds, what is promised
@@ -140,15 +141,16 @@ def test_many_callers_start_one(place):
 
 
 def test_it_ends_within_a_second_of_a_signal(place):
-    place.cli("adapter", "list")
-    (pid,) = keystored_pids(place)
-    pidfd = os.pidfd_open(pid)
-    start = time.monotonic()
-    os.kill(pid, signal.SIGTERM)
-    wait_for(lambda: not keystored_pids(place), "ended", timeout=5)
-    os.close(pidfd)
-    assert time.monotonic() - start < 2  # on a loaded machine
-    assert not (place.runtime_dir / "keystore").exists()
+    took = [math.inf]
+    while min(took) > 1 and len(took) <= 5:  # a busy machine makes it longer, but not each time
+        place.cli("adapter", "list")
+        (pid,) = keystored_pids(place)
+        start = time.monotonic()
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not keystored_pids(place), "ended")
+        took.append(time.monotonic() - start)
+        assert not (place.runtime_dir / "keystore").exists()
+    assert min(took) < 1, took
 
 
 def test_what_a_service_should_run_is_not_started(place):
@@ -247,7 +249,7 @@ def test_a_service_lets_others_use_adapters_and_no_more(place):
     assert [line.split(":")[0] for line in lines[1:]] == ["RemoveAdapter", "BackupAdapters"]
     assert process.poll() is None  # the end of a daemon is not its end
     process.terminate()
-    assert process.wait(5) == 0
+    assert process.wait(STOP_TIMEOUT) == 0
     assert path.exists()  # the service manager's, not its own
 
 
@@ -264,7 +266,7 @@ def test_a_foreground_one_stays_and_refuses_a_second(place):
     assert second.returncode == 5, second
     assert keystored_pids(place) == [process.pid]
     process.terminate()
-    assert process.wait(5) == 0
+    assert process.wait(STOP_TIMEOUT) == 0
 
 
 def test_keys_and_passphrases_are_in_no_log(place):
@@ -286,4 +288,4 @@ def test_who_comes_while_one_ends_is_served_by_the_next(place):
         (pid,) = keystored_pids(place)
         os.kill(pid, signal.SIGTERM)
         place.cli("zkey", "validate", "key")
-        wait_for(lambda: len(keystored_pids(place)) == 1, "one left", timeout=10)
+        wait_for(lambda: len(keystored_pids(place)) == 1, "one left")

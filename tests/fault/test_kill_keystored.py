@@ -46,6 +46,10 @@ VALIDATE = ("zkey", "validate", "file")
 SEAL = ("adapter", "seal", "--with", "passphrase")
 UNSEAL = ("adapter", "seal", "--with", "host-key-file")
 RESTORE = ("adapter", "restore", "backup")
+EP11 = "05.0011"
+ASSOCIATE = ("chzcrypt", "--se-associate", "0", EP11)
+UNBIND = ("chzcrypt", "--se-unbind", EP11)
+FORBID = ("adapter", "control-points", EP11, "--clear", "KEYGEN_SYMM")
 
 
 def put(place: Instance, **registers: bytearray) -> None:
@@ -87,6 +91,19 @@ def a_backup(place: Instance) -> None:
     place.cli("adapter", "remove", "-q", APQN)
 
 
+def a_bound_adapter(place: Instance) -> None:
+    place.cli("adapter", "create", EP11, "--mode", "ep11")
+    place.cli("pvsecret", "create", "association", "-o", "request", "secret")
+    place.cli("pvsecret", "add", "request")
+    place.cli("chzcrypt", "--se-bind", EP11)
+
+
+def a_key_of_a_session(place: Instance) -> None:
+    a_bound_adapter(place)
+    place.cli(*ASSOCIATE)
+    place.cli("zkey", "generate", "file", "-K", "EP11-AES")
+
+
 def is_valid(place: Instance) -> None:
     place.cli(*VALIDATE)
 
@@ -97,6 +114,36 @@ def get_new(place: Instance) -> str:
 
 def has_adapter(place: Instance) -> bool:
     return bool(place.cli("adapter", "list", "--json").json["adapters"])
+
+
+def is_valid_if_associated(place: Instance) -> None:
+    assert (place.run(*VALIDATE).status == 0) == (get_guest_state(place) == "usable")
+
+
+def get_guest_state(place: Instance) -> str:
+    return place.cli("adapter", "show", EP11, "--json").json["se_state"]
+
+
+def go_on_associating(place: Instance) -> None:
+    if get_guest_state(place) != "usable":
+        place.cli(*ASSOCIATE)
+    place.cli("zkey", "generate", "file", "-K", "EP11-AES")
+    place.cli(*VALIDATE)
+
+
+def go_on_unbinding(place: Instance) -> None:
+    if get_guest_state(place) == "usable":
+        place.cli(*UNBIND)
+    assert place.run(*VALIDATE).status != 0
+    place.cli("chzcrypt", "--se-bind", EP11)
+    place.cli(*ASSOCIATE)
+    place.cli(*VALIDATE)
+
+
+def go_on_forbidding(place: Instance) -> None:
+    place.cli(*FORBID)
+    assert place.run("zkey", "generate", "other", "-K", "EP11-AES").status != 0
+    place.cli(*VALIDATE)
 
 
 def go_on_creating(place: Instance) -> None:
@@ -163,6 +210,9 @@ CHANGES = {
     "seal": Change(a_key, SEAL, WORD, is_valid, go_on_sealing),
     "unseal": Change(a_passphrase, UNSEAL, b"", is_valid, go_on_unsealing),
     "restore": Change(a_backup, RESTORE, WORD, nothing, go_on_restoring),
+    "associate": Change(a_bound_adapter, ASSOCIATE, b"", nothing, go_on_associating),
+    "unbind": Change(a_key_of_a_session, UNBIND, b"", is_valid_if_associated, go_on_unbinding),
+    "forbid": Change(a_key_of_a_session, FORBID, b"", is_valid, go_on_forbidding),
 }
 
 

@@ -348,7 +348,7 @@ def test_a_keeper_whose_daemon_was_killed_unmounts_on_sigterm(instance):
     instance.wait_daemon()
     engine = instance.engine_pid
     instance.signal(instance.pid("keeper.py"), signal.SIGTERM)
-    wait_for(lambda: not mounts_below(instance.directory), "unmounted", 2)
+    wait_for(lambda: not mounts_below(instance.directory), "unmounted")
     instance.signal(engine, signal.SIGTERM)
     instance.wait_gone()
 
