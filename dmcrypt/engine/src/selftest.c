@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "arena.h"
+#include "argon2_single.h"
 #include "cipher.h"
 #include "hash.h"
 #include "kdf.h"
@@ -211,6 +212,21 @@ static bool test_kdf(uint8_t *work, const char **name)
     return good;
 }
 
+/* The same answers, by the other library. */
+static bool test_argon2_single(uint8_t *work, const char **name)
+{
+    bool good = true;
+    for (size_t i = 0; i < sizeof(KDFS) / sizeof(KDFS[0]) && good; i++) {
+        if (KDFS[i].kdf.type == WIRE_PBKDF2)
+            continue;
+        *name = KDFS[i].name;
+        good = argon2_single(&KDFS[i].kdf, (const uint8_t *)KDFS[i].password, strlen(KDFS[i].password), work,
+                             KDFS[i].size) == 0
+               && memcmp(work, KDFS[i].answer, KDFS[i].size) == 0;
+    }
+    return good;
+}
+
 /* RFC 7748 section 6.1: Bob's private key, Alice's public key. */
 static bool test_x25519(uint8_t *work, const char **name)
 {
@@ -302,8 +318,9 @@ static bool test_composed(uint8_t *work, const char **name)
 
 int selftest_run(const char **failed)
 {
-    static bool (*const TESTS[])(uint8_t *, const char **) = {test_kdf,    test_xts,    test_cbc,     test_x25519,
-                                                              test_gcm,    test_blocks, test_composed};
+    static bool (*const TESTS[])(uint8_t *, const char **) = {
+        test_kdf, test_argon2_single, test_xts, test_cbc, test_x25519, test_gcm, test_blocks, test_composed,
+    };
     *failed = "memory for the self-test";
     uint8_t *work = arena_alloc(3 * SECTOR);
     bool good = work != NULL;
