@@ -60,13 +60,17 @@ def read_drop_ins() -> dict[str, str]:
 
 
 def put_drop_ins(directory: Path) -> None:
-    """The manual's words of a credential and of SoftHSM, for the machine to put into place."""
+    """The manual's words of a credential, of SoftHSM and of a guest, for the machine to use."""
     drop_ins = read_drop_ins()
     place = directory / "root" / "drop-ins"
     place.mkdir(parents=True)
     (directory / "root").chmod(0o700)
     (place / "credential.conf").write_text(drop_ins["A credential of systemd"])
     (place / "softhsm.conf").write_text(drop_ins["A PKCS#11 token: SoftHSM"])
+    guest = MANUAL.read_text().partition("## A SECURE GUEST AT BOOT\n")[2]
+    unit = re.search(r"^    \[Unit\]\n(?:    .+\n)+", guest, re.MULTILINE)
+    assert unit is not None
+    (place / "fusecrypt-guest.service").write_text(textwrap.dedent(unit[0]))
 
 
 def make_volumes(directory: Path) -> None:

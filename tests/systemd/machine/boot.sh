@@ -2,7 +2,8 @@
 # What must be true of the service in a real systemd: in a container and in a virtual machine alike.
 # Of the crypttab's volumes data gets a file system that fstab mounts, raw is used as it is and moves to a file system
 # of its own, asked has no key file, and sec and hsm have secure keys, whose adapters fusecrypt-keystored holds: a virtual
-# one, and a PKCS#11 token. What opens keystored's state is a credential of systemd. /root/drop-ins are the manual's.
+# one, and a PKCS#11 token; that of guest is bound to an association secret. What opens keystored's state is a credential
+# of systemd. /root/drop-ins are the manual's.
 set -u
 fail() { echo "FAILED: $*"; journalctl -b --no-pager -o short-monotonic | tail -n 60; exit 1; }
 expect() { "${@:2}" > /tmp/output 2>&1 || { cat /tmp/output; fail "$1: ${*:2}"; }; }
@@ -185,6 +186,30 @@ make_token() {
     printf 'of the token' | dd of=$mapper/hsm bs=1 conv=notrunc,fsync 2> /dev/null
 }
 
+# An EP11 adapter that is bound to the guest, by the manual's unit, and a volume whose key is bound to its secret.
+make_guest() {
+    expect "EP11 adapter" fusecrypt adapter create 05.0011 --mode ep11 --batch-mode
+    mkdir -p /etc/fusecrypt
+    expect request fusecrypt pvsecret create association --output /etc/fusecrypt/disks.request disks
+    expect unit mv /root/drop-ins/fusecrypt-guest.service /etc/systemd/system/
+    expect guest systemctl enable --now fusecrypt-guest.service
+    make_secure_volume guest EP11-AES 5376
+    printf 'of the guest' | dd of=$mapper/guest bs=1 conv=notrunc,fsync 2> /dev/null
+}
+
+check_guest() {
+    fusecrypt lszcrypt -V | grep -q '^05.0011 .* usable *$' || fail "the guest's adapter: $(fusecrypt lszcrypt -V)"
+    fusecrypt status guest | grep -q 'EP11-AES by adapter 05.0011' || fail "the guest's volume"
+    equal "what the guest's secret guards" "$(dd if=$mapper/guest bs=12 count=1 2> /dev/null)" "of the guest"
+}
+
+# Without it the volume does not open, be the adapter there or not.
+check_unbound() {
+    expect close fusecrypt close guest
+    expect unbind fusecrypt chzcrypt --se-unbind 05.0011
+    refuse 6 "not associated with its secret" fusecrypt open guest
+}
+
 # An image on a file system of its own, which the generator makes the daemon wait for.
 move_image() {
     truncate -s 80M /store.img
@@ -255,7 +280,9 @@ PYTHON
     check_session
     seal_by_credential
     make_token
+    make_guest
     check_credential
+    check_guest
     expect stop systemctl stop fusecryptd.service
     kill $holder
     check_gone
@@ -279,7 +306,8 @@ later_boot() {
     check_processes
     check_keystore
     check_sealing
-    equal "status line" "$(systemctl show --value -p StatusText fusecryptd.service)" "4 of 4 volumes open"
+    equal "status line" "$(systemctl show --value -p StatusText fusecryptd.service)" "5 of 5 volumes open"
+    check_guest
     equal "what the token guards" "$(dd if=$mapper/hsm bs=12 count=1 2> /dev/null)" "of the token"
     equal "what a mapping wrote" "$(dd if=$mapper/raw bs=1 skip=70000 count=6 2> /dev/null)" mapped
 }
@@ -346,6 +374,7 @@ second_boot() {
 last_boot() {
     later_boot
     equal "over the reboot" "$(cat /mnt/data/unsynced)" unsynced
+    check_unbound
     expect stop systemctl stop fusecryptd.service
     ! mountpoint -q /mnt/data || fail "/mnt/data is still mounted"
     check_gone
