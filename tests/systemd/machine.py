@@ -29,7 +29,11 @@ def why_no_container() -> str | None:
     absent = [w for w in ("systemd-nspawn", "mmdebstrap", "script") if shutil.which(w) is None]
     if absent:
         return f"not installed: {' '.join(absent)}"
-    return None if Path("/dev/fuse").exists() else "no /dev/fuse"
+    if not Path("/dev/fuse").exists():
+        return "no /dev/fuse"
+    namespace = ["unshare", "--mount", "--propagation", "slave", "true"]
+    can = subprocess.run(namespace, capture_output=True, text=True, check=False)
+    return can.stderr.strip() or None
 
 
 def install(directory: Path) -> None:

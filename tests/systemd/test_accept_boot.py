@@ -10,6 +10,8 @@ from tests.systemd import machine
 BOOT = machine.MACHINE / "boot.sh"
 
 
+# The first run on a machine makes its root file system from some 70 packages.
+@pytest.mark.timeout(900)
 @pytest.mark.root
 def test_a_container_opens_and_mounts_at_boot_and_heals(installed):
     reason = machine.why_no_container()

@@ -36,7 +36,9 @@ trap 'exit 130' INT TERM
 
 cat > "$work/inside" << 'INSIDE'
 set -eu
-mount -t overlay fusecrypt-test -o "lowerdir=$cache/root,upperdir=$work/upper,workdir=$work/work" "$work/root"
+# Where the directory for temporary files is itself an overlay, it cannot carry another: then a copy.
+mount -t overlay fusecrypt-test -o "lowerdir=$cache/root,upperdir=$work/upper,workdir=$work/work" "$work/root" ||
+    cp -a "$cache/root/." "$work/root/"
 cp -a "$files/." "$work/root/"
 install -m 755 "$script" "$work/root/test-script"
 cat > "$work/root/run-test" << 'RUN'
