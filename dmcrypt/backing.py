@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,8 @@ LOCK_TIMEOUT: Final = 10.0  # seconds
 _LOCK_POLL: Final = 0.05
 #: cryptsetup locks a block device by a file of this directory (lib/utils_device_locking.c).
 _LOCK_DIRECTORY: Final = Path("/run/cryptsetup")
+
+_takes_locks: ContextVar[bool] = ContextVar("takes_locks", default=True)
 
 
 def get_size(fd: int) -> int:
@@ -104,12 +107,16 @@ def locked(
     """Hold cryptsetup's lock of a header: for reading it (shared), or for changing it.
 
     Held during header operations only: tools that find it taken wait without end. ``lock_fd`` is
-    what `open_device_lock` gave somebody who may open it, and stays the caller's.
+    what `open_device_lock` gave somebody who may open it, and stays the caller's. Within
+    `without_locks` nothing is held.
 
     Raises:
         BusyError: another process kept it for ``timeout`` seconds.
         AccessError: no lock can be had on this file.
     """
+    if not _takes_locks.get():
+        yield
+        return
     kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     opened = _open_locked(fd, kind, timeout) if lock_fd is None else None
     if opened is not None:
@@ -124,6 +131,20 @@ def locked(
         yield
     finally:
         fcntl.flock(target, fcntl.LOCK_UN)
+
+
+@contextmanager
+def without_locks(*, wanted: bool) -> Generator[None, None, None]:
+    """If ``wanted``, have this task or thread work at headers without cryptsetup's lock.
+
+    So do the threads that trio starts for it. Nothing keeps two changes apart then: one may be
+    lost, or a header be read while it is written.
+    """
+    token = _takes_locks.set(not wanted and _takes_locks.get())
+    try:
+        yield
+    finally:
+        _takes_locks.reset(token)
 
 
 def open_device_lock(fd: int) -> int | None:

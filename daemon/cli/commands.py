@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from ...dmcrypt.backing import without_locks
 from ...keystore.errors import ConfigError, UnsupportedError
 from ..config import load_settings
 from ..exitcodes import ExitCode
@@ -283,7 +284,8 @@ def run(args: Arguments, output: Output) -> ExitCode:
         output.line("No action taken: --test-args.")
         return ExitCode.OK
     settings = load_settings(runtime_dir=args.text("runtime-dir"), crypttab=args.text("crypttab"))
-    return command.load()(args, settings, output)
+    with without_locks(wanted=args.has("disable-locks")):
+        return command.load()(args, settings, output)
 
 
 def _resolve_alias(args: Arguments) -> Arguments:

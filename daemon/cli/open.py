@@ -111,6 +111,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             allow_discards=args.has("allow-discards"),
             lease=args.number("lease"),
             idle=args.number("idle"),
+            no_locks=args.has("disable-locks"),
         )
         if (volume_key := args.text("volume-key-file")) is not None:
             file = stack.enter_context(open_parameter(volume_key, "volume key file"))

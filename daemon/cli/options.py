@@ -75,6 +75,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "debug": make_flag("Show where an error came from"),
     "debug-json": make_flag("The same, and the JSON area of each LUKS2 header"),
     "test-args": make_flag("Only check the command line"),
+    "disable-locks": make_flag("Work at headers without a lock. DANGEROUS!"),
     "batch-mode": make_flag("Do not ask for confirmation", "q"),
     # where the key comes from
     "key-file": Option("Read the passphrase from a file; - is standard input", "FILE", "d"),
@@ -172,7 +173,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "clear": Option("Turn this control point off", "NAME", kind=Kind.LIST),
     "no-master-key": make_flag("Leave the adapter's master-key registers empty"),
     # of the kernel's dm-crypt only
-    "disable-keyring": make_flag("Accepted; the kernel's keyring is never used"),
+    "disable-keyring": make_flag("Accepted; volume keys are never in the kernel's keyring"),
     "disable-external-tokens": make_flag("Accepted; no token plugins are loaded"),
     "perf-same_cpu_crypt": make_flag("Accepted; tunes the kernel's dm-crypt only"),
     "perf-submit_from_crypt_cpus": make_flag("Accepted; tunes the kernel's dm-crypt only"),
@@ -203,6 +204,7 @@ COMMON: Final = frozenset(
         "test-args",
         "batch-mode",
         "disable-keyring",
+        "disable-locks",
         "disable-external-tokens",
         "perf-same_cpu_crypt",
         "perf-submit_from_crypt_cpus",

@@ -66,7 +66,6 @@ REFUSED: Final = {
     **dict.fromkeys(("hw-opal", "hw-opal-factory-reset", "hw-opal-only"), _OPAL),
     **dict.fromkeys(("link-vk-to-keyring", "volume-key-keyring"), _KEYRING),
     "disable-blkid": "what a device holds is told without blkid; --batch-mode asks nothing",
-    "disable-locks": "two changes of a header are always kept apart; a file's lock needs no /run",
     "external-tokens-path": "token plugins are not loaded",
     "perf-high_priority": "it tunes the kernel's dm-crypt, and needs its newest version",
 }

@@ -48,7 +48,9 @@ def run_resume(args: Arguments, settings: Settings, output: Output) -> ExitCode:
 
         def attempt(given: KeyInput, number: int | None) -> Mapping[str, object]:
             fds = PassedFds()
-            request = ResumeRequest(name, PassedFile(file.fd, file.path), given, number)
+            header_file = PassedFile(file.fd, file.path)
+            no_locks = args.has("disable-locks")
+            request = ResumeRequest(name, header_file, given, number, no_locks)
             return client.call("Resume", request.pack(fds), fds.fds)
 
         prompt = make_prompt(volume.source)

@@ -127,6 +127,7 @@ class OpenRequest:
     allow_discards: bool = False
     lease: int | None = None  # seconds, 0: none; None: as the settings say
     idle: int | None = None  # likewise
+    no_locks: bool = False  # the header is read without cryptsetup's lock
 
     def pack(self, fds: PassedFds) -> dict[str, object]:
         """The parameters; the descriptors are added to ``fds``."""
@@ -136,6 +137,7 @@ class OpenRequest:
             "source": self.source.pack(fds),
             "read_only": self.read_only,
             "allow_discards": self.allow_discards,
+            "no_locks": self.no_locks,
         }
         if self.header is not None:
             content["header"] = self.header.pack(fds)
@@ -165,6 +167,7 @@ class OpenRequest:
             volume_key=fields.optional("volume_key", VolumeKeyInput.parse),
             key_slot=fields.optional_integer("key_slot"),
             read_only=fields.flag("read_only"),
+            no_locks=fields.flag("no_locks"),
             plain=fields.optional("plain", PlainOptions.parse),
             allow_discards=fields.flag("allow_discards"),
             lease=_parse_lease(fields, "lease"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from ...dmcrypt.backing import without_locks
 from ...dmcrypt.engine.messages import ArenaKind
 from ...dmcrypt.loopaes import LoopaesParams
 from ...dmcrypt.plain import PlainParams
@@ -133,7 +134,9 @@ class Methods:
             assert request.volume_key is not None
             return await self._activator.unlock_with_volume_key(prepared, request.volume_key, serve)
 
-        return await self._describe_one(await self._activator.activate(recipe, unlock))
+        with without_locks(wanted=request.no_locks):
+            volume = await self._activator.activate(recipe, unlock)
+        return await self._describe_one(volume)
 
     async def open_entry(self, call: Request) -> Mapping[str, object]:
         request = OpenEntryRequest.parse(call.parameters, call.fds)
@@ -162,9 +165,9 @@ class Methods:
     async def resume(self, call: Request) -> Mapping[str, object]:
         request = ResumeRequest.parse(call.parameters, call.fds)
         header = OpenFile(request.header.fd, request.header.path)
-        return await self._describe_one(
-            await self._changes.resume(request.name, header, request.key, request.key_slot)
-        )
+        with without_locks(wanted=request.no_locks):
+            volume = await self._changes.resume(request.name, header, request.key, request.key_slot)
+        return await self._describe_one(volume)
 
     async def resize(self, call: Request) -> Mapping[str, object]:
         request = ResizeRequest.parse(call.parameters)

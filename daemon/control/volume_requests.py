@@ -64,6 +64,7 @@ class ResumeRequest:
     header: PassedFile  # the volume's source, where that has the header
     key: KeyInput
     key_slot: int | None = None
+    no_locks: bool = False  # the header is read without cryptsetup's lock
 
     def pack(self, fds: PassedFds) -> dict[str, object]:
         """The parameters; the descriptors are added to ``fds``."""
@@ -71,6 +72,7 @@ class ResumeRequest:
             "name": self.name,
             "header": self.header.pack(fds),
             "key": self.key.pack(fds),
+            "no_locks": self.no_locks,
         }
         if self.key_slot is not None:
             content["key_slot"] = self.key_slot
@@ -84,6 +86,7 @@ class ResumeRequest:
             PassedFile.parse(fields.object("header")),
             KeyInput.parse(fields.object("key")),
             fields.optional_integer("key_slot"),
+            fields.flag("no_locks"),
         )
 
 
