@@ -22,6 +22,7 @@ from typing import Final
 
 from ...dmcrypt.passed_fds import close_fds
 from ...keystore.errors import AccessError, ConfigError, MapperError
+from .. import password_agent
 from ..peer import get_peer
 from . import mounting, packets
 from .opening import Opened, Opener, get_name
@@ -33,7 +34,6 @@ _MAX_CONNECTIONS: Final = 64
 #: Seconds between attempts to accept a connection when the system is out of descriptors.
 _ACCEPT_PAUSE: Final = 0.5
 _MAX_CLONES: Final = 16  # what an engine takes
-_ASK: Final = "systemd-ask-password"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,22 +178,19 @@ class _Session:
         if type(count) is not int or not 0 <= count <= _MAX_CLONES:
             raise ConfigError(f"mount: clones {count!r}; wanted: 0 to {_MAX_CLONES}")
         self._forget()
+        engine, engines_end = os.pipe2(os.O_CLOEXEC)
         fds: list[int] = []
         try:
             for _ in range(1 + count):
-                fds.append(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))  # noqa: PERF401
+                fds.append(_open_fuse())  # noqa: PERF401 (what is open is closed on an error)
             self.mount = mounting.mount(self.mount_point, fds[0], self.client.uid, self.client.gid)
-            self.engine, engines_end = os.pipe2(os.O_CLOEXEC)
-            fds.insert(1, engines_end)
-        except BaseException as error:
-            close_fds(fds)
-            if isinstance(error, OSError):
-                raise AccessError(
-                    f"/dev/fuse: {error.strerror}; is the fuse module loaded?"
-                ) from None
+        except BaseException:
+            close_fds([engine, engines_end, *fds])
             raise
+        self.engine = engine
         log.info("%s: mounted for user %d", self.mount_point, self.client.uid)
-        return Opened({}, tuple(fds))
+        connection, *clones = fds
+        return Opened({}, (connection, engines_end, *clones))
 
     def _note_mounted(self, _request: Mapping[str, object]) -> Opened:
         if self.mount is None:
@@ -216,20 +213,18 @@ class _Session:
     def _ask(self, request: Mapping[str, object]) -> Opened:
         """Ask the console for an entry's passphrase; it comes out of a pipe, unread."""
         entry = self.opener.find_entry(get_name(request))
-        text = f"Please enter passphrase for disk {entry.source} ({entry.name}):"
-        command = [
-            _ASK,
-            f"--timeout={entry.options.timeout or 0:.0f}",
-            f"--id=cryptsetup:{entry.source_path}",
-            "--icon=drive-harddisk",
-            "".join(c if c.isprintable() else "?" for c in text),
-        ]
+        command = password_agent.make_command(
+            password_agent.PROGRAM,
+            entry.question,
+            identity=entry.source_path,
+            time_limit=entry.options.timeout or 0.0,
+        )
         readable, writable = os.pipe2(os.O_CLOEXEC)
         try:
             try:
                 asking = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writable)
             except OSError as error:
-                raise AccessError(f"{_ASK}: cannot start it: {error.strerror}") from None
+                raise AccessError(f"{command[0]}: cannot start it: {error.strerror}") from None
             finally:
                 os.close(writable)
             return Opened({"status": self._wait(asking)}, (readable,))
@@ -251,3 +246,10 @@ class _Session:
                 with contextlib.suppress(ProcessLookupError):
                     asking.terminate()
         return asking.wait()
+
+
+def _open_fuse() -> int:
+    try:
+        return os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise AccessError(f"/dev/fuse: {error.strerror}; is the fuse module loaded?") from None

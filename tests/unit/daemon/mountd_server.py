@@ -63,11 +63,15 @@ class Mountd:
         self.listener.shutdown(socket.SHUT_RDWR)
         # It may only just have begun, and needs the descriptor to see the end.
         self.thread.join(10)
+        assert not self.thread.is_alive()
         self.listener.close()
-        connections = list(self.server.threads)
-        for thread in connections:
+        self.wait_idle()
+
+    def wait_idle(self) -> None:
+        """Come back when no connection is served."""
+        for thread in list(self.server.threads):
             thread.join(10)
-        assert not any(thread.is_alive() for thread in (self.thread, *connections))
+            assert not thread.is_alive()
 
     def device(self) -> str | None:
         return keeper.find_mount(Path("/proc/self/mountinfo").read_bytes(), str(self.mount_point))

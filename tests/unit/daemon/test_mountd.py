@@ -210,8 +210,7 @@ def test_without_work_it_ends_when_nobody_is_connected(mountd):
     read_all(connection.call("crypttab", timeout=10).fds)
     assert not mountd.server._is_end(idle)
     connection.close()
-    for thread in list(mountd.server.threads):
-        thread.join(10)
+    mountd.wait_idle()
     assert mountd.server._is_end(idle)
 
 

@@ -58,10 +58,11 @@ def put_mounted(mountd: Mountd) -> None:
 @pytest.mark.parametrize("spoil", [put_link, put_foreign, put_writable, put_file, put_mounted])
 def test_nothing_is_mounted_on_a_mount_point_that_is_not_the_daemons(mountd, spoil):
     spoil(mountd)
-    before = Path("/proc/self/mountinfo").read_text()
+    before = Path("/proc/self/mountinfo").read_text(), len(os.listdir("/proc/self/fd"))
     with pytest.raises(PolicyError, match="mount point"):
-        mountd.call("mount", clones=0)
-    assert Path("/proc/self/mountinfo").read_text() == before
+        mountd.call("mount", clones=3)
+    mountd.wait_idle()
+    assert (Path("/proc/self/mountinfo").read_text(), len(os.listdir("/proc/self/fd"))) == before
 
 
 def test_unmounting_touches_no_mount_of_others(mountd):
