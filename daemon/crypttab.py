@@ -77,6 +77,11 @@ class CrypttabEntry:
         return resolve_device_spec(self.source)
 
     @property
+    def question(self) -> str:
+        """What whoever knows its passphrase is asked."""
+        return f"Please enter passphrase for disk {self.source} ({self.name}):"
+
+    @property
     def opens_at_start(self) -> bool:
         """Whether a starting daemon opens it.
 

@@ -50,7 +50,7 @@ class PassphraseRequiredError(UnlockError):
 
     def __init__(self, entry: CrypttabEntry) -> None:
         super().__init__("a passphrase is needed")
-        self.prompt = _make_prompt(entry)
+        self.prompt = entry.question
         self.tries = entry.options.tries  # 0: no end
         self.timeout = math.ceil(entry.options.timeout or 0)  # seconds; 0: for ever
 
@@ -201,7 +201,7 @@ class Entries:
         self, entry: CrypttabEntry, prepared: Prepared, serve: Serve, prompter: Prompter
     ) -> Volume:
         async with prompter.ask(
-            _make_prompt(entry),
+            entry.question,
             name=entry.name,
             identity=entry.source_path,
             time_limit=entry.options.timeout or 0.0,
@@ -259,10 +259,6 @@ def _key_input(entry: CrypttabEntry, file: KeyFile) -> KeyInput:
     return KeyInput(
         file.fd, "all", keyfile=True, offset=entry.options.keyfile_offset, size=entry.keyfile_size
     )
-
-
-def _make_prompt(entry: CrypttabEntry) -> str:
-    return f"Please enter passphrase for disk {entry.source} ({entry.name}):"
 
 
 def summarize(open_count: int, wanted: int) -> str:

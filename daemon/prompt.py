@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import trio
 from ..keystore.errors import UnlockError
 from . import ask
 from .mountd.client import Question
+from .password_agent import find_agent, make_command, make_printable
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Prompter:
 
     def can_ask(self) -> bool:
         """Whether there is anybody to be asked."""
-        return self._terminal is not None or _find_agent() is not None
+        return self._terminal is not None or find_agent() is not None
 
     @contextlib.asynccontextmanager
     async def ask(
@@ -69,10 +69,9 @@ class Prompter:
 
     async def _ask_here(self, message: str, identity: str, time_limit: float) -> int:
         """By a process of ours; the read end of its pipe, the caller's to close."""
-        text = "".join(c if c.isprintable() else "?" for c in message)
         readable, writable = os.pipe2(os.O_CLOEXEC)
         try:
-            await self._run(text, identity, time_limit, writable)
+            await self._run(message, identity, time_limit, writable)
         except BaseException:
             os.close(readable)
             raise
@@ -80,19 +79,15 @@ class Prompter:
             os.close(writable)
         return readable
 
-    async def _run(self, text: str, identity: str, time_limit: float, writable: int) -> None:
+    async def _run(self, message: str, identity: str, time_limit: float, writable: int) -> None:
         assert self.can_ask()
         if self._terminal is not None:
-            command = [sys.executable, "-I", "-S", ask.__file__, f"{text} ", str(time_limit)]
+            text = f"{make_printable(message)} "
+            command = [sys.executable, "-I", "-S", ask.__file__, text, str(time_limit)]
             stdin = self._terminal
         else:
-            command = [
-                _find_agent() or "",
-                f"--timeout={time_limit:.0f}",
-                f"--id=cryptsetup:{identity}",
-                "--icon=drive-harddisk",
-                text,
-            ]
+            agent = find_agent() or ""
+            command = make_command(agent, message, identity=identity, time_limit=time_limit)
             stdin = subprocess.DEVNULL
         status = await _run_to_end(command, stdin=stdin, stdout=writable)
         if status != 0:
@@ -119,13 +114,6 @@ async def _run_to_end(command: Sequence[str], *, stdin: int, stdout: int) -> int
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
             await process.wait()
         raise
-
-
-def _find_agent() -> str | None:
-    # Without a running systemd its tool would wait for an answer that nobody can give.
-    if not Path("/run/systemd/system").is_dir():
-        return None
-    return shutil.which("systemd-ask-password")
 
 
 def _explain(status: int) -> str:
