@@ -100,6 +100,15 @@ class Arguments:
         except ConfigError as error:
             raise ConfigError(f"--{name}: {error}") from None
 
+    def refuse_both(self, name: str, other: str) -> None:
+        """Refuse two options that exclude each other.
+
+        Raises:
+            ConfigError: both were given.
+        """
+        if self.has(name) and self.has(other):
+            raise ConfigError(f"--{name} and --{other}: wanted: one of them")
+
     def _want(self, name: str) -> None:
         if name not in self.options:
             raise ConfigError(f"{self.verb}: wanted: --{name}")

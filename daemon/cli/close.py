@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...keystore.errors import ConfigError
 from ..config import Settings
 from ..control.volume_requests import CloseRequest, StatusRequest
 from ..exitcodes import ExitCode
@@ -18,9 +17,8 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         NotFoundError: it is not open.
         ReportedError: it is in use, or its last writes failed.
     """
+    args.refuse_both("deferred", "cancel-deferred")
     is_deferred = args.has("deferred")
-    if is_deferred and args.has("cancel-deferred"):
-        raise ConfigError("--deferred and --cancel-deferred: wanted: one of them")
     name = parse_name(args, settings)
     with connect(settings, name) as client:
         if args.has("cancel-deferred"):

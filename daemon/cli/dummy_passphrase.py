@@ -28,8 +28,7 @@ def provide_dummy_passphrase(args: Arguments) -> Generator[bytearray | None, Non
         NotFoundError, AccessError: the file cannot be read.
     """
     path = args.text("set-dummy-passphrase")
-    if path is not None and args.has("gen-dummy-passphrase"):
-        raise ConfigError("--gen-dummy-passphrase and --set-dummy-passphrase: wanted: one of them")
+    args.refuse_both("gen-dummy-passphrase", "set-dummy-passphrase")
     if path is None and not args.has("gen-dummy-passphrase"):
         yield None
         return

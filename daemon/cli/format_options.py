@@ -41,10 +41,8 @@ def make_params(args: Arguments) -> Params:
     kind = parse_type(args.text("type"))
     if kind in ("plain", "loopaes"):
         raise ConfigError(f"--type {kind}: has no header; wanted: luks1 or luks2")
-    if args.has("offset") and args.has("align-payload"):
-        raise ConfigError("--offset and --align-payload: wanted: one of them")
-    if args.has("iter-time") and args.has("pbkdf-force-iterations"):
-        raise ConfigError("--iter-time and --pbkdf-force-iterations: wanted: one of them")
+    args.refuse_both("offset", "align-payload")
+    args.refuse_both("iter-time", "pbkdf-force-iterations")
     params = _make_luks1(args) if kind == "luks1" else _make_luks2(args)
     _check_weakness(params.spec, is_wanted=args.has("force-weak"))
     return params

@@ -10,6 +10,7 @@ from ...dmcrypt.units import SECTOR_SIZE
 from ...keystore.errors import ConfigError, UnsupportedError
 from ..control.messages import PlainOptions, VolumeType
 from .arguments import Arguments
+from .data_size import parse_data_size
 from .key_input import KeyOptions
 from .output import Output
 
@@ -104,6 +105,7 @@ def make_plain_params(args: Arguments, key: KeyOptions, output: Output) -> Plain
             output.warn(HASH_IGNORED)
         if args.has("keyfile-size"):
             output.warn(KEYFILE_SIZE_IGNORED)
+    size = parse_data_size(args)
     return make_params(
         cipher=args.text("cipher"),
         key_bits=args.number("key-size"),
@@ -111,7 +113,7 @@ def make_plain_params(args: Arguments, key: KeyOptions, output: Output) -> Plain
         has_keyfile=key.is_file,
         offset=args.number("offset") or 0,
         skip=args.number("skip") or 0,
-        size=_parse_size(args),
+        size=size and size // SECTOR_SIZE,
         sector_size=args.number("sector-size") or SECTOR_SIZE,
         iv_large_sectors=args.has("iv-large-sectors"),
     )
@@ -161,14 +163,3 @@ def pack_params(params: PlainParams | LoopaesParams) -> PlainOptions:
         sector_size=params.sector_size,
         iv_large_sectors=params.iv_large_sectors,
     )
-
-
-def _parse_size(args: Arguments) -> int | None:
-    sectors, size = args.number("size"), args.size("device-size")
-    if sectors is not None and size is not None:
-        raise ConfigError("--size and --device-size: wanted: one of them")
-    if size is None:
-        return sectors or None  # as cryptsetup: 0 is the whole device
-    if size % SECTOR_SIZE:
-        raise ConfigError(f"--device-size: {size} bytes; wanted: a multiple of {SECTOR_SIZE}")
-    return size // SECTOR_SIZE or None

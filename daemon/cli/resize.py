@@ -8,12 +8,12 @@ import time
 from typing import Final
 
 from ...dmcrypt.units import SECTOR_SIZE
-from ...keystore.errors import ConfigError
 from ..config import Settings
 from ..control.answers import Volume
 from ..control.volume_requests import ResizeRequest
 from ..exitcodes import ExitCode
 from .arguments import Arguments
+from .data_size import parse_data_size
 from .output import Output
 from .volume import connect, parse_name
 
@@ -25,7 +25,7 @@ _PAUSE: Final = 0.01  # seconds
 def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """Grow or shrink a volume within its file or device; to all of that without a size."""
     name = parse_name(args, settings)
-    size = _parse_size(args)
+    size = parse_data_size(args)
     with connect(settings, name) as client:
         reply = client.call("Resize", ResizeRequest(name, size).pack())
     volume = Volume.parse(reply)
@@ -33,16 +33,6 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     output.note(f"{name} has {volume.size // SECTOR_SIZE} sectors.")
     output.json(reply)
     return ExitCode.OK
-
-
-def _parse_size(args: Arguments) -> int | None:
-    """As cryptsetup: nothing, or 0, is all there is."""
-    sectors, size = args.number("size"), args.size("device-size")
-    if sectors is not None and size is not None:
-        raise ConfigError("--size and --device-size: wanted: one of them")
-    if size is not None and size % SECTOR_SIZE:
-        raise ConfigError(f"--device-size: {size} bytes; wanted: a multiple of {SECTOR_SIZE}")
-    return size or (sectors or 0) * SECTOR_SIZE or None
 
 
 def _show_kernel(volume: Volume) -> None:

@@ -55,10 +55,8 @@ def make_wish(args: Arguments) -> Wish:
     Raises:
         ConfigError: options that exclude each other.
     """
-    if args.has("complete"):
-        for name in ("in-place", "staged", "to-new", "from-old"):
-            if args.has(name):
-                raise ConfigError(f"--complete and --{name}: wanted: one of them")
+    for name in ("in-place", "staged", "to-new", "from-old"):
+        args.refuse_both("complete", name)
     return Wish(args.has("from-old"), args.has("to-new"), args.has("in-place"), args.has("staged"))
 
 

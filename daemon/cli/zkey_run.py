@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ...keystore.errors import ConfigError, NotFoundError, UnsupportedError
+from ...keystore.errors import NotFoundError, UnsupportedError
 from ...keystore.repository import Repository
 from ...keystore.repository_key import LUKS2, PLAIN, RepositoryKey, Volume
 from ..config import Settings
@@ -41,8 +41,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     Raises:
         MapperError: the repository cannot be read.
     """
-    if args.has("open") and args.has("format"):
-        raise ConfigError("--open and --format: wanted: one of them")
+    args.refuse_both("open", "format")
     commands = list(_list_commands(args, settings))
     if not args.has("run"):
         lines = [format_command(command) for command in commands]
