@@ -114,7 +114,7 @@ class Ep11Adapters(Adapters):
             return self._store.guest.add(secret_id, secret)
 
     def list_secrets(self) -> SecretList:
-        """The ids of the association secrets.
+        """What may be told of the association secrets.
 
         Raises:
             FormatError, CoprocessorError, AccessError: as `list_info`.

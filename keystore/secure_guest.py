@@ -67,10 +67,18 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class SecretList:
-    """What may be told of the secrets: their ids, each at its index."""
+class ListedSecret:
+    """What may be told of a secret."""
 
-    ids: tuple[bytes, ...]
+    id: bytes
+    session_id: bytes  # of the EP11 session that it makes
+
+
+@dataclass(frozen=True, slots=True)
+class SecretList:
+    """The secrets, each at its index."""
+
+    secrets: tuple[ListedSecret, ...]
     is_locked: bool
 
 
@@ -88,6 +96,14 @@ class _State:
     def copy_secret(self, index: int) -> bytearray:
         """One secret; the caller wipes it."""
         return self.secrets[index * SECRET_SIZE : (index + 1) * SECRET_SIZE]
+
+    def list_secrets(self) -> SecretList:
+        """What may be told of them."""
+        listed: list[ListedSecret] = []
+        for index, secret_id in enumerate(self.ids):
+            with wiped(self.copy_secret(index)) as secret:
+                listed.append(ListedSecret(secret_id, make_session_id(secret)))
+        return SecretList(tuple(listed), self.is_locked)
 
     def pack_public(self) -> dict[str, Any]:
         return {
@@ -143,13 +159,13 @@ class SecureGuest:
                 yield session
 
     def list_secrets(self) -> SecretList:
-        """The ids of all association secrets.
+        """What may be told of all association secrets.
 
         Raises:
             FormatError, CoprocessorError, AccessError: as `look`.
         """
         with self._opened() as state:
-            return SecretList(state.ids, state.is_locked)
+            return state.list_secrets()
 
     def add(self, secret_id: bytes, secret: bytearray) -> SecretList:
         """Keep a secret of 32 bytes, which the caller wipes, until the next boot.
@@ -257,7 +273,7 @@ class SecureGuest:
         sealed = self._host_key.seal(state.secrets, pack_canonical(members))
         content = pack_canonical({**members, "sealed": sealed.pack("secrets")}) + b"\n"
         replace_file(self._path, content)
-        return SecretList(state.ids, state.is_locked)
+        return state.list_secrets()
 
     @contextmanager
     def _opened(self) -> Generator[_State, None, None]:

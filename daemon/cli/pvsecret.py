@@ -52,21 +52,22 @@ def run_add(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         raise FormatError(f"{_REQUEST} {path}: over {SIZE_MAX} bytes")
     secrets = GuestKeystore(settings).add_secret(request)
     output.json(pack_secrets(secrets))
-    output.note(f"Secret {len(secrets.ids) - 1} added: {secrets.ids[-1].hex()}")
+    output.note(f"Secret {len(secrets.secrets) - 1} added: {secrets.secrets[-1].id.hex()}")
     return ExitCode.OK
 
 
 def run_list(_args: Arguments, settings: Settings, output: Output) -> ExitCode:
-    """The ids of the secrets; the secrets themselves are nobody's to see."""
+    """What may be told of the secrets; they themselves are nobody's to see."""
     secrets = GuestKeystore(settings).list_secrets()
     output.json(pack_secrets(secrets))
-    output.line(f"Total number of secrets: {len(secrets.ids)}")
+    output.line(f"Total number of secrets: {len(secrets.secrets)}")
     if secrets.is_locked:
         output.line("No more are taken until the next boot.")
-    for index, secret_id in enumerate(secrets.ids):
+    for index, secret in enumerate(secrets.secrets):
         output.line("")
         output.line(f"{index} Association:")
-        output.line(f"  {secret_id.hex()}")
+        output.line(f"  {secret.id.hex()}")
+        output.line(f"  EP11 session {secret.session_id.hex()}")
     return ExitCode.OK
 
 

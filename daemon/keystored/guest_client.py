@@ -54,7 +54,7 @@ class GuestKeystore(KeystoreConnection):
         return self._call("AddSecret", {"request": pack_data(request)}, parse_secrets)
 
     def list_secrets(self) -> SecretList:
-        """The ids of the secrets."""
+        """What may be told of the secrets."""
         return self._call("ListSecrets", {}, parse_secrets)
 
     def lock_secrets(self) -> SecretList:

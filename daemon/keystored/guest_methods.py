@@ -93,7 +93,7 @@ class GuestMethods:
     async def add_secret(self, call: Request) -> Mapping[str, object]:
         request = Fields("parameters", call.parameters).data("request")
         secrets = await self._work.run(lambda: self._coprocessors.add_secret(request))
-        log.info("association secret %s: added", secrets.ids[-1].hex())
+        log.info("association secret %s: added", secrets.secrets[-1].id.hex())
         return pack_secrets(secrets)
 
     async def lock_secrets(self, _call: Request) -> Mapping[str, object]:

@@ -24,7 +24,7 @@ from ...keystore.envelope import SealMethod
 from ...keystore.errors import ConfigError, MapperError
 from ...keystore.keys import SecureKey
 from ...keystore.sealing import SealState
-from ...keystore.secure_guest import SecretList
+from ...keystore.secure_guest import ListedSecret, SecretList
 from ...keystore.tokens import KeyType
 from ..control.fields import Fields, ParameterError, PassedFds, pack_data, pack_value
 
@@ -249,8 +249,13 @@ def pack_secrets(secrets: SecretList) -> dict[str, object]:
     """``ListSecrets``: the association secrets, at their indexes."""
     return {
         "secrets": [
-            {"index": index, "type": "Association", "id": secret_id.hex()}
-            for index, secret_id in enumerate(secrets.ids)
+            {
+                "index": index,
+                "type": "Association",
+                "id": secret.id.hex(),
+                "session": secret.session_id.hex(),
+            }
+            for index, secret in enumerate(secrets.secrets)
         ],
         "locked": secrets.is_locked,
     }
@@ -259,8 +264,11 @@ def pack_secrets(secrets: SecretList) -> dict[str, object]:
 def parse_secrets(parameters: Mapping[str, object]) -> SecretList:
     """What `pack_secrets` made."""
     fields = Fields("reply", parameters)
-    ids = tuple(_parse_hex(item, "id") for item in fields.objects("secrets"))
-    return SecretList(ids, fields.flag("locked"))
+    secrets = tuple(
+        ListedSecret(_parse_hex(item, "id"), _parse_hex(item, "session"))
+        for item in fields.objects("secrets")
+    )
+    return SecretList(secrets, fields.flag("locked"))
 
 
 def pack_request(request: bytes, secret_id: bytes) -> dict[str, object]:

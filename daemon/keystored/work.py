@@ -151,7 +151,7 @@ def _describe(result: object) -> dict[str, str]:
                 **({"session": result.session.hex()} if result.session else {}),
             }
         case SecretList():
-            newest = result.ids[-1].hex() if result.ids else "none"
-            return {"secrets": str(len(result.ids)), "newest_secret": newest}
+            newest = result.secrets[-1].id.hex() if result.secrets else "none"
+            return {"secrets": str(len(result.secrets)), "newest_secret": newest}
         case _:
             return {}

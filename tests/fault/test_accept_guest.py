@@ -49,6 +49,7 @@ def test_a_secret_goes_from_one_guest_to_the_next(place, scratch):
     shown = place.cli("adapter", "show", APQN).stdout
     assert f"guest:       usable, with secret {index}\n" in shown
     assert f"session:     {session}\n" in shown
+    assert f"  EP11 session {session}\n" in place.cli("pvsecret", "list").stdout
     place.cli("chzcrypt", "--se-unbind", APQN)
     with running(scratch) as other:
         assert other.run("pvsecret", "add", request).status in (UNAVAILABLE, DAMAGED)

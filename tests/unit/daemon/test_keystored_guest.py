@@ -46,10 +46,12 @@ async def test_a_domain_is_bound_associated_and_unbound(running, guest, settings
     with pipe(SECRET) as fd:
         request, secret_id = await call(guest.create_secret, "a name", input_fd=fd)
     assert secret_id == hashlib.sha256(b"a name").digest()
-    assert (await call(guest.add_secret, request)).ids == (secret_id,)
+    (listed,) = (await call(guest.add_secret, request)).secrets
+    assert listed.id == secret_id
     assert (await call(guest.bind, APQN)).se_state is SeState.BOUND
     info = await call(guest.associate, APQN, 0)
-    assert (info.se_state, info.association, len(info.session)) == (SeState.USABLE, 0, 32)
+    assert (info.se_state, info.association) == (SeState.USABLE, 0)
+    assert info.session == listed.session_id
     assert (await call(running.list_adapters)) == (info,)
     key = await call(running.generate, KeyType.EP11_AES, key_bits=256, xts=True)
     assert key.session == info.session
@@ -108,7 +110,7 @@ async def test_a_name_has_to_fit(guest, name):
 
 
 async def test_secrets_are_listed_and_locked(guest):
-    assert (await call(guest.list_secrets)).ids == ()
+    assert (await call(guest.list_secrets)).secrets == ()
     request, secret_id = await call(guest.create_secret, "one")
     await call(guest.add_secret, request)
     with pytest.raises(BusyError):
@@ -117,7 +119,7 @@ async def test_secrets_are_listed_and_locked(guest):
     assert (await call(guest.lock_secrets)).is_locked
     with pytest.raises(PolicyError):
         await call(guest.add_secret, other)
-    assert (await call(guest.list_secrets)).ids == (secret_id,)
+    assert [secret.id for secret in (await call(guest.list_secrets)).secrets] == [secret_id]
 
 
 async def test_control_points_are_turned_off_and_on(guest, running):

@@ -34,7 +34,7 @@ from fusecrypt.keystore.errors import (
     UnsupportedError,
 )
 from fusecrypt.keystore.keys import SecureKey
-from fusecrypt.keystore.secure_guest import SECRETS_MAX, read_boot_id
+from fusecrypt.keystore.secure_guest import SECRETS_MAX, ListedSecret, read_boot_id
 from fusecrypt.keystore.tokens import KeyType
 from fusecrypt.keystore.verification import make_pattern
 from tests.unit.keystore.samples import FIRST, SECOND, SIZES, clear_key, master_key
@@ -241,7 +241,10 @@ def test_steps_out_of_order_change_nothing(guest):
 
 def test_secrets_are_listed_by_their_ids_and_locked(guest):
     listed = guest.list_secrets()
-    assert listed.ids == tuple(hashlib.sha256(name).digest() for name in (b"one", b"two"))
+    assert listed.secrets == tuple(
+        ListedSecret(hashlib.sha256(name).digest(), make_session_id(master_key(number)))
+        for number, name in enumerate((b"one", b"two"))
+    )
     assert not listed.is_locked
     with pytest.raises(BusyError, match="is there already"):
         add(guest, "one", master_key(7))
@@ -249,7 +252,7 @@ def test_secrets_are_listed_by_their_ids_and_locked(guest):
     assert guest.lock_secrets().is_locked
     with pytest.raises(PolicyError, match="locked until the next boot"):
         guest.add_secret(request)
-    assert guest.list_secrets().ids == listed.ids
+    assert guest.list_secrets().secrets == listed.secrets
     associate(guest, FIRST, 1)  # what is there goes on
 
 
@@ -268,7 +271,7 @@ def test_a_boot_ends_it_all_and_the_request_brings_the_session_back(guest, direc
     again = Coprocessors(directory, read_boot_id=lambda: boot[0].replace("-", "") + "\n")
     assert again.validate(key).pattern == pattern  # another process, the same boot
     boot[0] = OTHER_BOOT
-    assert guest.list_secrets().ids == ()
+    assert guest.list_secrets().secrets == ()
     assert [info.se_state for info in guest.list_info()] == ["unbound", "unbound"]
     with pytest.raises(CoprocessorError, match="not associated with its secret"):
         guest.validate(key)
@@ -300,7 +303,7 @@ def test_a_request_is_for_one_state_directory(guest, tmp_path):
     ):
         with pytest.raises(FormatError, match=text):
             guest.add_secret(forged)
-    assert len(guest.list_secrets().ids) == 2
+    assert len(guest.list_secrets().secrets) == 2
     guest.add_secret(request)
 
 
