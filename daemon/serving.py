@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..dmcrypt.engine.process import EngineProcess, connect_engine, spawn_engine
+from ..dmcrypt.engine.start import StartOptions
 from .device_mount import DeviceMount, open_device_mount
 from .runtime_dir import forget_process, record_process
 
@@ -59,22 +60,16 @@ def open_engine(settings: Settings) -> Generator[Serving, None, None]:
 
 def _start(settings: Settings, made: DeviceMount, session_fd: int) -> EngineProcess:
     """A child, or a process of its own unit and user."""
-    if settings.engine is not None:
-        return connect_engine(
-            settings.engine,
-            fuse_fd=made.fuse_fd,
-            session_fd=session_fd,
-            clone_fds=made.clone_fds,
-            lifetime_fd=made.lifetime_fd,
-            threads=settings.engine_threads,
-        )
-    return spawn_engine(
+    options = StartOptions(
+        threads=settings.engine_threads or 0,
         fuse_fd=made.fuse_fd,
         session_fd=session_fd,
-        clone_fds=made.clone_fds,
         lifetime_fd=made.lifetime_fd,
-        threads=settings.engine_threads,
+        clone_fds=tuple(made.clone_fds),
     )
+    if settings.engine is not None:
+        return connect_engine(settings.engine, options)
+    return spawn_engine(options)
 
 
 def _end(process: EngineProcess) -> None:

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,9 +18,6 @@ from typing import Final
 from ...keystore.errors import EngineError
 from .client import Engine
 from .start import UNIT_STARTED, StartOptions
-
-#: Argon2 memory that a keyslot may ask for, in KiB: cryptsetup's own ceiling (4 GiB).
-KDF_MEMORY_LIMIT_KIB: Final = 4 << 20
 
 _MODULE: Final = f"{__package__}"
 #: Seconds in which systemd has to have started one; at boot there is much to be done.
@@ -83,36 +79,17 @@ class EngineProcess:
             self.pidfd = -1
 
 
-def spawn_engine(
-    *,
-    fuse_fd: int = -1,
-    session_fd: int = -1,
-    clone_fds: Sequence[int] = (),
-    lifetime_fd: int = -1,
-    threads: int | None = None,
-    kdf_memory_kib: int = KDF_MEMORY_LIMIT_KIB,
-) -> EngineProcess:
+def spawn_engine(options: StartOptions | None = None) -> EngineProcess:
     """An engine that has passed its self-test and closed its sandbox.
 
-    ``fuse_fd`` is a mounted connection of /dev/fuse and ``session_fd`` the engine's end of the pair
-    that stands in for it at pyfuse3; ``clone_fds`` are further open descriptors of /dev/fuse, to be
-    made clones where the process may not open it itself. ``lifetime_fd`` is merely kept open while
-    the engine lives. The caller closes its own copies afterwards. Without ``fuse_fd`` the engine
-    serves keyslot operations only.
+    It gets a control socket of its own. The caller closes its copies of the other descriptors
+    afterwards.
 
     Raises:
         EngineError: it did not start; its own last words are the reason.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    options = StartOptions(
-        control_fd=theirs.fileno(),
-        kdf_memory_kib=kdf_memory_kib,
-        threads=threads or 0,
-        fuse_fd=fuse_fd,
-        session_fd=session_fd,
-        lifetime_fd=lifetime_fd,
-        clone_fds=tuple(clone_fds),
-    )
+    options = (options or StartOptions())._replace(control_fd=theirs.fileno())
     arguments, keep = options.make_arguments()
     # A pipe for the last words of an engine that refuses to start; a running one writes nothing.
     said, says = os.pipe2(os.O_CLOEXEC)
@@ -147,16 +124,7 @@ def spawn_engine(
     return EngineProcess(child.pid, pidfd, engine, child)
 
 
-def connect_engine(
-    path: Path,
-    *,
-    fuse_fd: int,
-    session_fd: int,
-    clone_fds: Sequence[int] = (),
-    lifetime_fd: int = -1,
-    threads: int | None = None,
-    kdf_memory_kib: int = KDF_MEMORY_LIMIT_KIB,
-) -> EngineProcess:
+def connect_engine(path: Path, options: StartOptions | None = None) -> EngineProcess:
     """As `spawn_engine`, by the socket at ``path`` for whose connections systemd starts engines.
 
     Raises:
@@ -164,15 +132,7 @@ def connect_engine(
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection, theirs:
-        options = StartOptions(
-            control_fd=theirs.fileno(),
-            kdf_memory_kib=kdf_memory_kib,
-            threads=threads or 0,
-            fuse_fd=fuse_fd,
-            session_fd=session_fd,
-            lifetime_fd=lifetime_fd,
-            clone_fds=tuple(clone_fds),
-        )
+        options = (options or StartOptions())._replace(control_fd=theirs.fileno())
         try:
             pid = _start_unit(connection, path, options)
             pidfd = os.pidfd_open(pid)

@@ -11,6 +11,8 @@ import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+#: Argon2 memory that a keyslot may ask for, in KiB: cryptsetup's own ceiling (4 GiB).
+KDF_MEMORY_LIMIT_KIB: Final = 4 << 20
 #: What follows the packet is checked by HELLO, which has a version of its own.
 VERSION: Final = 1
 #: engine.h, ENGINE_CLONES_MAX.
@@ -28,14 +30,18 @@ _LIFETIME: Final = 2
 
 
 class StartOptions(NamedTuple):
-    """src/engine.h, struct engine_options. Descriptors that are not there are -1."""
+    """src/engine.h, struct engine_options. Descriptors that are not there are -1.
 
-    control_fd: int
-    kdf_memory_kib: int
-    threads: int = 0
-    fuse_fd: int = -1
-    session_fd: int = -1
-    lifetime_fd: int = -1
+    Without ``fuse_fd`` the engine serves keyslot operations only.
+    """
+
+    control_fd: int = -1
+    kdf_memory_kib: int = KDF_MEMORY_LIMIT_KIB
+    threads: int = 0  # that serve requests; 0: as many as processors, from two to eight
+    fuse_fd: int = -1  # a mounted connection of /dev/fuse
+    session_fd: int = -1  # the engine's end of the pair that stands in for it at pyfuse3
+    lifetime_fd: int = -1  # merely kept open while the engine lives
+    #: Further descriptors of /dev/fuse, to be made clones where the engine may not open it itself.
     clone_fds: tuple[int, ...] = ()
     claim_fd: int = -1
     is_mlock_forced: bool = False

@@ -16,6 +16,7 @@ from pathlib import Path
 from fusecrypt.dmcrypt.engine.client import Engine
 from fusecrypt.dmcrypt.engine.messages import DeviceSpec, SegmentSpec
 from fusecrypt.dmcrypt.engine.process import EngineProcess, spawn_engine
+from fusecrypt.dmcrypt.engine.start import StartOptions
 
 LOOKUP, FORGET, GETATTR, SETATTR, OPEN, RELEASE, FLUSH, INIT, BATCH_FORGET = (
     1,
@@ -117,7 +118,9 @@ def raw_mount(path: Path, **options) -> Iterator[RawMount]:
     if _libc.mount(b"test", os.fsencode(path), b"fuse.test", 6, data.encode()):
         raise OSError(ctypes.get_errno(), "mount")
     try:
-        process = spawn_engine(fuse_fd=connection, session_fd=theirs.fileno(), **options)
+        process = spawn_engine(
+            StartOptions(fuse_fd=connection, session_fd=theirs.fileno(), **options)
+        )
         os.close(connection)
         theirs.close()
         mount = RawMount(path, process, ours)

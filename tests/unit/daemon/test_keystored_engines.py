@@ -44,7 +44,7 @@ def units():
 
 @pytest.fixture
 def engine(units):
-    started = connect_engine(units.socket, fuse_fd=-1, session_fd=-1)
+    started = connect_engine(units.socket)
     yield started.engine
     started.close()
 
@@ -149,9 +149,7 @@ async def test_keys_of_an_engine_that_is_gone_are_not_taken(methods, units, engi
 
 async def test_each_of_several_engines_is_found(methods, units, engine, key):
     units.processes.append(units.processes[0])  # so that the next place is not the first one's
-    other = await trio.to_thread.run_sync(
-        lambda: connect_engine(units.socket, fuse_fd=-1, session_fd=-1)
-    )
+    other = await trio.to_thread.run_sync(lambda: connect_engine(units.socket))
     for public_key in (engine.hello.public_key, other.engine.hello.public_key):
         await make_transport(methods, key, public_key)
     await trio.to_thread.run_sync(other.close)

@@ -29,7 +29,7 @@ def units():
 
 @pytest.fixture
 def process(units):
-    started = connect_engine(units.socket, fuse_fd=-1, session_fd=-1, kdf_memory_kib=1 << 16)
+    started = connect_engine(units.socket, StartOptions(kdf_memory_kib=1 << 16))
     yield started
     started.close()
 
@@ -128,7 +128,7 @@ def test_only_the_engines_user_and_group_may_ask(units, process):
 
 def test_an_engine_that_cannot_start_says_why(units, tmp_path):
     with pytest.raises(EngineError, match=r"engine at .*: No such file"):
-        connect_engine(tmp_path / "nobody", fuse_fd=-1, session_fd=-1)
+        connect_engine(tmp_path / "nobody")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.connect(str(units.socket))
         connection.send(struct.pack("=4I", 2, 0, 0, 0))
@@ -138,7 +138,7 @@ def test_an_engine_that_cannot_start_says_why(units, tmp_path):
     place.parent.mkdir()
     place.touch()
     with pytest.raises(EngineError, match=r"did not start: .*Address already in use"):
-        connect_engine(units.socket, fuse_fd=-1, session_fd=-1)
+        connect_engine(units.socket)
 
 
 def test_nobody_else_than_systemd_starts_it(tmp_path):
