@@ -1,4 +1,4 @@
-"""A secure guest with two adapters and two secrets, for the tests of both."""
+"""A secure guest with two adapters and two secrets, for several tests."""
 
 from fusecrypt.keystore.coprocessor import AdapterInfo, Apqn, Register
 from fusecrypt.keystore.coprocessors import Coprocessors
