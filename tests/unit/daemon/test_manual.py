@@ -72,7 +72,8 @@ def test_every_option_of_master_key_is_described() -> None:
 def test_every_method_of_the_keystore_is_described() -> None:
     here = Path(client.__file__)
     source = "".join(
-        here.with_name(f"{name}.py").read_text() for name in ("methods", "adapter_methods", "guest_methods")
+        here.with_name(f"{name}.py").read_text()
+        for name in ("methods", "adapter_methods", "guest_methods")
     )
     for name in re.findall(r'^            "([A-Z][A-Za-z]+)": self', source, re.MULTILINE):
         assert f"| `{name}` |" in KEYSTORED, name
