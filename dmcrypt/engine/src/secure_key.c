@@ -141,9 +141,12 @@ bool secure_key_is_whole(const uint8_t *bytes, size_t size)
     if (size != 2 * first || token_size(bytes + first, first) != first || bytes[0] != bytes[first])
         return false;
     if (bytes[0] == NON_CCA) {
-        const size_t wkvp = ep11_header(bytes) + EP11_SESSION;
+        /* Both are bound to one session, and wrapped by one key; where there is no header before the blob, it lies
+         * over the session. */
+        const size_t header = ep11_header(bytes), bound = header != 0 ? header : EP11_SESSION;
+        const size_t end = header + EP11_SESSION + WKVP_SIZE;
         return memcmp(bytes + 4, bytes + first + 4, 4) == 0 && get16(bytes + 6) != 192
-               && memcmp(bytes + wkvp, bytes + first + wkvp, WKVP_SIZE) == 0
+               && memcmp(bytes + bound, bytes + first + bound, end - bound) == 0
                && memcmp(bytes, bytes + first, first) != 0;
     }
     /* One master key wraps both, of one size that XTS has and one version; equal keys would be no XTS. */
