@@ -136,3 +136,15 @@ def test_a_token_that_does_not_fit_is_refused(made: Lab, tmp_path: Path) -> None
     result = made.ours("token", "import", image, stdin=text)
     assert (result.code, "no room" in result.err) == (1, True)
     assert image.read_bytes() == (made.directory / "two").read_bytes()
+
+
+def test_the_metadata_are_shown_as_they_were_and_as_they_are(made: Lab, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    shutil.copyfile(made.directory / "two", image)
+    before = made.metadata(image)
+    shown = made.ours("token", "add", "--debug-json", "--key-description", "d", image).err
+    decoder = json.JSONDecoder()
+    first, end = decoder.raw_decode(shown)
+    second, _ = decoder.raw_decode(shown[end:].lstrip())
+    assert (first, second) == (before, made.metadata(image))
+    assert first["tokens"] != second["tokens"]

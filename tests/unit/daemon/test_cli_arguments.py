@@ -140,6 +140,31 @@ def test_every_action_has_help_and_loads(name: str, capsys: pytest.CaptureFixtur
     assert callable(COMMANDS[name].load())
 
 
+@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if "usage" in c.all_options])
+def test_every_action_shows_its_options_briefly(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(parse(f"{name} --usage"), Output()) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) < 80
+    words = " ".join(shown.split())
+    assert words.startswith("Usage: fusecrypt [")
+    assert words.endswith(COMMANDS[name].usage)
+    for option in COMMANDS[name].all_options:
+        assert f"--{option}]" in words or f"--{option}=" in words or f"--{option}[=" in words
+
+
+def test_a_command_line_can_be_checked_without_being_carried_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = f"--runtime-dir {tmp_path}/none --test-args"
+    assert run(parse(f"open nowhere name {place}"), Output()) == 0
+    assert capsys.readouterr().out == "No action taken: --test-args.\n"
+    for line, message in (("open", "got 0 arguments"), ("close a -S 1", "not an option of close")):
+        with pytest.raises(ConfigError, match=message):
+            run(parse(f"{line} {place}"), Output())
+
+
 def test_json_modes() -> None:
     for text, mode in (("--json", "short"), ("-j", "short"), ("--json=pretty", "pretty"),
                        ("--json=off", "off"), ("", "off")):  # fmt: skip
