@@ -24,8 +24,8 @@ from ..keystored.messages import describe_adapter, pack_adapters
 from .adapter_seal import warn_of_file
 from .adapter_token import create_token, describe_token
 from .arguments import Arguments
+from .ask_yes import ask_capitals
 from .output import Output, format_table
-from .passphrase import ask_terminal
 
 _CARD_TYPES: Final = {f"CEX{level}": level for level in range(5, 9)}
 
@@ -177,14 +177,12 @@ def _describe_type(adapter: AdapterInfo) -> str:
 def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     """Forget an adapter with its master keys."""
     apqn = Apqn.parse(args.positionals[0])
-    if not output.is_quiet and not _has_keys_elsewhere(apqn, settings):
-        answer = ask_terminal(
-            f"\nWARNING!\n========\nThis will remove the master keys of {apqn} irrevocably. Volumes"
-            " under a master key that no other\nadapter and no backup has are lost.\n\n"
-            "Are you sure? (Type 'yes' in capital letters): "
-        )
-        if answer != b"YES":
-            raise ConfigError(f"adapter {apqn}: not removed; wanted: YES")
+    is_asked = not output.is_quiet and not _has_keys_elsewhere(apqn, settings)
+    if is_asked and not ask_capitals(
+        f"This will remove the master keys of {apqn} irrevocably. Volumes under a master key that"
+        " no other\nadapter and no backup has are lost."
+    ):
+        raise ConfigError(f"adapter {apqn}: not removed; wanted: YES")
     Keystore(settings).remove_adapter(apqn)
     output.json({"apqn": str(apqn)})
     output.note(f"Adapter {apqn} removed.")

@@ -1,11 +1,11 @@
-"""The question before something that cannot be undone."""
+"""The questions before something that cannot be undone."""
 
 from __future__ import annotations
 
 import sys
 
 from ...keystore.errors import UnlockError
-from .passphrase import MAX_TYPED, Passphrase
+from .passphrase import MAX_TYPED, Passphrase, ask_terminal
 
 
 class DeclinedError(UnlockError):
@@ -25,3 +25,12 @@ def ask_yes(question: str, refusal: str) -> None:
         is_yes = answer.get_bytes().strip().lower() in {b"y", b"yes"}
     if not is_yes:
         raise DeclinedError(f"{refusal}; wanted: y, or yes")
+
+
+def ask_capitals(warning: str, *, before: str = "") -> bool:
+    """Warn at the terminal as cryptsetup does, ``before`` first; whether YES was typed."""
+    answer = ask_terminal(
+        f"{before}\nWARNING!\n========\n{warning}\n\n"
+        "Are you sure? (Type 'yes' in capital letters): "
+    )
+    return answer == b"YES"

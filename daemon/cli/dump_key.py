@@ -24,12 +24,13 @@ from ...keystore.errors import (
 from ...keystore.keys import ProtectedKey
 from ..exitcodes import ExitCode
 from .arguments import Arguments
+from .ask_yes import ask_capitals
 from .header_change import NotConfirmedError
-from .key_input import make_key_options, make_prompt, provide_key
+from .key_input import make_key_options, make_prompt
 from .new_file import make_new_file
 from .output import Output
-from .own_engine import load_secret, run_engine
-from .passphrase import ask_terminal, is_terminal
+from .own_engine import read_secret, run_engine
+from .passphrase import is_terminal
 from .source import SourceFile
 
 _WARNING: Final = (
@@ -69,8 +70,7 @@ def run(args: Arguments, header: AnyHeader, file: SourceFile, output: Output) ->
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(run_engine())
         prompt = make_prompt(_spec(args))
-        given = stack.enter_context(provide_key(make_key_options(args), prompt))
-        secret = stack.enter_context(load_secret(engine, given))
+        secret = stack.enter_context(read_secret(engine, make_key_options(args), prompt))
         key, size = dump.unlock(engine, secret)
         if path is not None:
             with _new_key_file(path) as fd:
@@ -148,10 +148,7 @@ def _spec(args: Arguments) -> str:
 def _confirm(args: Arguments) -> None:
     if args.has("batch-mode") or not is_terminal():
         return
-    answer = ask_terminal(
-        f"\nWARNING!\n========\n{_WARNING}\n\nAre you sure? (Type 'yes' in capital letters): "
-    )
-    if answer != b"YES":
+    if not ask_capitals(_WARNING):
         raise NotConfirmedError("the key was not shown; wanted: YES")
 
 

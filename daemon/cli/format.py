@@ -17,12 +17,13 @@ from ..backing import get_data_area, lock_data_area
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
+from .ask_yes import ask_capitals
 from .format_options import Params, make_params
 from .found_content import describe_content, find_content
 from .key_input import KeyOptions, make_key_options, make_prompt, provide_key
 from .output import Output
 from .own_engine import load_secret, run_engine
-from .passphrase import ask_terminal, is_terminal
+from .passphrase import is_terminal
 from .source import SourceFile, check_length, open_parameter, open_source
 
 
@@ -147,12 +148,8 @@ def _lock(file: SourceFile) -> None:
 
 def _confirm(spec: str, file: SourceFile) -> None:
     found = find_content(file)
-    warning = "" if found is None else f"WARNING: {describe_content(spec, found)}\n"
-    answer = ask_terminal(
-        f"{warning}\nWARNING!\n========\nThis will overwrite data on {spec} irrevocably.\n\n"
-        "Are you sure? (Type 'yes' in capital letters): "
-    )
-    if answer != b"YES":
+    before = "" if found is None else f"WARNING: {describe_content(spec, found)}\n"
+    if not ask_capitals(f"This will overwrite data on {spec} irrevocably.", before=before):
         raise ConfigError(f"{spec}: not formatted; wanted: YES")
 
 

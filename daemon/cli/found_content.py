@@ -5,8 +5,9 @@ from __future__ import annotations
 from ...dmcrypt.probe import find_superblock, probe
 from ...keystore.errors import ConfigError
 from .arguments import Arguments
+from .ask_yes import ask_capitals
 from .output import Output
-from .passphrase import ask_terminal, is_terminal
+from .passphrase import is_terminal
 from .source import SourceFile
 
 
@@ -35,10 +36,8 @@ def confirm_plain(args: Arguments, spec: str, file: SourceFile, output: Output) 
     if not is_terminal():
         output.warn(describe_content(spec, found))
         return
-    answer = ask_terminal(
-        f"WARNING: {describe_content(spec, found)}\n\nWARNING!\n========\nDetected device "
-        f"signature(s) on {spec}. Proceeding further may damage existing data.\n\n"
-        "Are you sure? (Type 'yes' in capital letters): "
+    warning = (
+        f"Detected device signature(s) on {spec}. Proceeding further may damage existing data."
     )
-    if answer != b"YES":
+    if not ask_capitals(warning, before=f"WARNING: {describe_content(spec, found)}\n"):
         raise ConfigError(f"{spec}: not opened; wanted: YES")

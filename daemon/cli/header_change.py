@@ -20,9 +20,10 @@ from ...keystore.errors import ConfigError, MapperError, UnlockError
 from ..config import Settings
 from ..header_history import HeaderHistory
 from .arguments import Arguments
+from .ask_yes import ask_capitals
 from .luks_source import show_json
 from .output import Output
-from .passphrase import ask_terminal, is_terminal
+from .passphrase import is_terminal
 from .source import SourceFile, open_source
 
 
@@ -69,10 +70,7 @@ class HeaderAction:
         """
         if self.is_dry or self.output.is_quiet or not is_terminal():
             return
-        answer = ask_terminal(
-            f"\nWARNING!\n========\n{warning}\n\nAre you sure? (Type 'yes' in capital letters): "
-        )
-        if answer != b"YES":
+        if not ask_capitals(warning):
             raise NotConfirmedError(f"{self.file.path}: {refusal}; wanted: YES")
 
     def finish(self, result: Mapping[str, object]) -> None:

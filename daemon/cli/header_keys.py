@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Generator
 from dataclasses import replace
 
 from ...dmcrypt import luks_change
-from ...dmcrypt.engine.client import Engine, Secret
+from ...dmcrypt.engine.client import Engine
 from ...dmcrypt.luks1 import Luks1Header
 from ...dmcrypt.luks2 import Luks2Header
 from ...dmcrypt.luks2.change import edit_header
@@ -25,7 +24,7 @@ from .header_change import HeaderAction, locating, open_header
 from .key_input import KeyOptions, make_key_options, provide_key
 from .keyring_tokens import get_token, has_token_options, provide_passphrase, try_tokens
 from .output import Output
-from .own_engine import load_secret, run_engine
+from .own_engine import load_secret, read_secret, run_engine
 from .source import check_length, open_parameter
 
 _KEY_MIN, _KEY_MAX = 16, 672  # bytes that the engine can wrap
@@ -104,7 +103,7 @@ def _renew(
                 luks_change.check_keyslot(header, number)
         new = _make_new(args, header, number)
         engine = stack.enter_context(run_engine())
-        secret = stack.enter_context(_read_secret(engine, make_key_options(args), prompt))
+        secret = stack.enter_context(read_secret(engine, make_key_options(args), prompt))
         with locating(action.file.path):
             unlocked = luks_change.unlock(engine, header, fd, secret, number=number)
         assert unlocked.keyslot is not None
@@ -116,7 +115,7 @@ def _renew(
             return ExitCode.OK
         if new_key is not None:
             prompt = "Enter new passphrase: "
-            secret = stack.enter_context(_read_secret(engine, new_key, prompt))
+            secret = stack.enter_context(read_secret(engine, new_key, prompt))
         with locating(action.file.path):
             slot = luks_change.change_keyslot(
                 engine, fd, unlocked, secret, new, action.keep, may_overwrite=may_overwrite
@@ -170,7 +169,7 @@ def _add_bound(
             unlocked = _unlock_by_token(engine, action, header)
         else:
             prompt = "Enter any existing passphrase: "
-            old = stack.enter_context(_read_secret(engine, make_key_options(args), prompt))
+            old = stack.enter_context(read_secret(engine, make_key_options(args), prompt))
             with locating(action.file.path):
                 unlocked = luks_change.unlock(engine, header, fd, old, number=old_number)
             assert unlocked.keyslot is not None
@@ -222,7 +221,7 @@ def _add_unbound(
             key = engine.generate_key(size, xts=False)
         prompt = "Enter new passphrase for key slot: "
         new_key = _make_new_key(args, positional=1)
-        secret = stack.enter_context(_read_secret(engine, new_key, prompt))
+        secret = stack.enter_context(read_secret(engine, new_key, prompt))
         with locating(action.file.path):
             return add_unbound_keyslot(engine, action.file.fd, key, size, secret, new, action.keep)[
                 1
@@ -245,12 +244,6 @@ def _show_addition(action: HeaderAction, header: AnyHeader, new: NewKeyslot, siz
     number = luks_change.choose_keyslot(header, new.number)
     area = luks_change.choose_area(header, number, size)
     action.show_plan(header, header, f"Key slot {number} would be created, its area {area}.")
-
-
-@contextlib.contextmanager
-def _read_secret(engine: Engine, key: KeyOptions, prompt: str) -> Generator[Secret, None, None]:
-    with provide_key(key, prompt) as given, load_secret(engine, given) as secret:
-        yield secret
 
 
 def _make_new_key(args: Arguments, *, positional: int) -> KeyOptions:

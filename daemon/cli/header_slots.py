@@ -14,7 +14,7 @@ from .arguments import Arguments
 from .header_change import HeaderAction, locating, open_header
 from .key_input import KeyOptions, make_key_options, provide_key
 from .output import Output
-from .own_engine import load_secret, run_engine
+from .own_engine import load_secret, read_secret, run_engine
 from .passphrase import NoInputError
 
 _LAST: Final = (
@@ -36,8 +36,8 @@ def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         with locating(action.file.path):
             header = luks_change.read_changeable(fd, action.kind)
         engine = stack.enter_context(run_engine())
-        given = stack.enter_context(provide_key(key, "Enter passphrase to be deleted: "))
-        secret = stack.enter_context(load_secret(engine, given))
+        prompt = "Enter passphrase to be deleted: "
+        secret = stack.enter_context(read_secret(engine, key, prompt))
         with locating(action.file.path):
             unlocked = luks_change.unlock(engine, header, fd, secret)
         assert unlocked.keyslot is not None

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass, replace
 
-from ...dmcrypt.engine.client import Engine, Secret
+from ...dmcrypt.engine.client import Engine
 from ...dmcrypt.luks2 import Luks2Header
 from ...dmcrypt.luks2.key_change import UnlockedKey
 from ...dmcrypt.luks2.volume_key_change import OpenKeyslot
@@ -14,8 +14,8 @@ from ...keystore.errors import NoKeyError
 from ...keystore.keys import ProtectedKey
 from ..secure_volume import SecureVolume
 from .arguments import Arguments
-from .key_input import KeyOptions, make_key_options, provide_key
-from .own_engine import load_secret
+from .key_input import KeyOptions, make_key_options
+from .own_engine import read_secret
 from .passphrase import NoInputError, write_terminal
 
 
@@ -62,7 +62,7 @@ def unlock_keyslots(
         tries = make_key_options(args).tries
         for options, prompt in _list_sources(args, path, left, keys):
             try:
-                secret = stack.enter_context(_read_secret(engine, options, prompt))
+                secret = stack.enter_context(read_secret(engine, options, prompt))
             except NoInputError:
                 if not keys:
                     raise
@@ -102,9 +102,3 @@ def _list_sources(
             names = ", ".join(map(str, left))
             prompt = f"Enter another passphrase for '{path}' (keyslot {names}; nothing: no more): "
         yield replace(base, key_file=None), prompt
-
-
-@contextlib.contextmanager
-def _read_secret(engine: Engine, key: KeyOptions, prompt: str) -> Generator[Secret, None, None]:
-    with provide_key(key, prompt) as given, load_secret(engine, given) as secret:
-        yield secret
