@@ -17,7 +17,7 @@ from ...dmcrypt.luks2.keyslot import PRIORITY_IGNORE, find_bound
 from ...dmcrypt.luks2.model import Metadata, Token
 from ...dmcrypt.luks2.token import KEYRING, get_key_description
 from ...dmcrypt.luks_change import AnyHeader
-from ...keystore.errors import ConfigError, MapperError, NoKeyError
+from ...keystore.errors import ConfigError, FormatError, MapperError, NoKeyError
 from ..control.messages import KeyInput
 from ..exitcodes import get_kind
 from .arguments import Arguments
@@ -105,10 +105,12 @@ def provide_passphrase(token: Token) -> Generator[KeyInput, None, None]:
     """The token's passphrase, for the engine.
 
     Raises:
-        TokenKeyError: the keyring does not have it.
-        FormatError: the token does not say which key.
+        TokenKeyError: the keyring does not have it, or the token does not say which key.
     """
-    description = get_key_description(token)
+    try:
+        description = get_key_description(token)
+    except FormatError as error:
+        raise TokenKeyError(str(error)) from None
     passphrase = read_user_key(description)
     if passphrase is None:
         raise TokenKeyError(f"token {token.id}: no key {description!r} in the keyring")

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from ...dmcrypt.open_volume import get_key_size
-from ...dmcrypt.plain import get_length
+from ...dmcrypt.plain import PlainParams, get_length
 from ...keystore.errors import BusyError, ConfigError
 from ..config import Settings
 from ..control.answers import Listing, Volume
@@ -19,13 +19,14 @@ from ..control.messages import (
     OpenRequest,
     PassedFile,
     VolumeKeyInput,
+    VolumeType,
 )
 from ..control.volume_requests import RefreshRequest
 from ..exitcodes import ExitCode, ReportedError
 from ..volume_name import check_volume_name
 from .arguments import Arguments
 from .found_content import confirm_plain
-from .key_input import KeyOptions, make_key_options, make_prompt, try_keys
+from .key_input import make_key_options, make_prompt, try_keys
 from .keyring_tokens import try_tokens_and_keys
 from .luks_source import check_openable, parse_key_slot, read_luks
 from .memory_hard_lock import serialize_memory_hard
@@ -63,34 +64,59 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         return run_trial(args, settings, output)
     if len(args.positionals) == 1:
         return _open_entry(args, settings, output)
-    spec, name = args.positionals
+    _, name = args.positionals
     check_volume_name(name)
     kind = parse_type(args.text("type"))
     check_free(settings, name)
     if kind in ("plain", "loopaes"):
-        key = make_key_options(args)
-        params = (
-            make_plain_params(args, key, output)
-            if kind == "plain"
-            else make_loopaes_params(args, key)
-        )
-        is_exclusive = not args.has("shared")
-        with open_source(spec, read_only=args.has("readonly"), is_exclusive=is_exclusive) as source:
-            get_length(params, source.size)
-            if kind == "plain":
-                confirm_plain(args, spec, source, output)
-            request = OpenRequest(
-                name=name,
-                type=kind,
-                source=_pass(source),
-                read_only=source.is_read_only,
-                plain=pack_params(params),
-                allow_discards=args.has("allow-discards"),
-                lease=args.number("lease"),
-                idle=args.number("idle"),
-            )
-            return _open_plain(args, settings, output, request, key)
+        return _open_headerless(args, settings, output, kind)
     check_luks_options(args)
+    code = _open_luks(args, settings, output, kind)
+    if args.has("persistent"):
+        with connect_or_start(settings) as client:  # what the header said before does not count
+            again = RefreshRequest(name, args.has("allow-discards"), becomes_flag=True)
+            client.call("Refresh", again.pack())
+        keep_flags(args, settings, output)
+    return code
+
+
+def _open_headerless(
+    args: Arguments, settings: Settings, output: Output, kind: VolumeType
+) -> ExitCode:
+    """Open a plain or loop-AES volume; every key opens it."""
+    spec, name = args.positionals
+    key = make_key_options(args)
+    is_plain = kind == "plain"
+    params = make_plain_params(args, key, output) if is_plain else make_loopaes_params(args, key)
+    is_exclusive = not args.has("shared")
+    with open_source(spec, read_only=args.has("readonly"), is_exclusive=is_exclusive) as source:
+        get_length(params, source.size)
+        if is_plain:
+            confirm_plain(args, spec, source, output)
+        request = OpenRequest(
+            name=name,
+            type=kind,
+            source=_pass(source),
+            read_only=source.is_read_only,
+            plain=pack_params(params),
+            allow_discards=args.has("allow-discards"),
+            lease=args.number("lease"),
+            idle=args.number("idle"),
+        )
+        exact_size = 0
+        if isinstance(params, PlainParams) and (key.is_file or params.hash_name in {None, "plain"}):
+            exact_size = params.key_bits // 8
+        with connect_or_start(settings) as client:
+
+            def attempt(given: KeyInput) -> Mapping[str, object]:
+                return _call(client, dataclasses.replace(request, key=given))
+
+            return _show(try_keys(key, make_prompt(spec), attempt, exact_size=exact_size), output)
+
+
+def _open_luks(args: Arguments, settings: Settings, output: Output, kind: VolumeType) -> ExitCode:
+    """Open a volume by its header: with a volume key, by a token, or with a passphrase."""
+    spec, name = args.positionals
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source(spec, read_only=args.has("readonly")))
         header: SourceFile | None = None
@@ -118,26 +144,18 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             check_length(file, "volume key file", offset=0, size=get_key_size(luks))
             request = dataclasses.replace(request, volume_key=VolumeKeyInput(file.fd, 0))
             with connect_or_start(settings) as client:
-                code = _show(_call(client, request), output)
-        else:
-            with connect_or_start(settings) as client:
+                return _show(_call(client, request), output)
+        with connect_or_start(settings) as client:
 
-                def attempt(given: KeyInput, number: int | None) -> Mapping[str, object]:
-                    ready = dataclasses.replace(request, key=given, key_slot=number)
-                    with serialize_memory_hard(args, settings):
-                        return _call(client, ready)
+            def attempt(given: KeyInput, number: int | None) -> Mapping[str, object]:
+                ready = dataclasses.replace(request, key=given, key_slot=number)
+                with serialize_memory_hard(args, settings):
+                    return _call(client, ready)
 
-                key_slot = request.key_slot
-                reply = try_tokens_and_keys(
-                    args, luks, key_slot, make_prompt(spec), attempt, output
-                )
-            code = _show(reply, output)
-    if args.has("persistent"):
-        with connect_or_start(settings) as client:  # what the header said before does not count
-            again = RefreshRequest(name, args.has("allow-discards"), becomes_flag=True)
-            client.call("Refresh", again.pack())
-        keep_flags(args, settings, output)
-    return code
+            prompt = make_prompt(spec)
+            key_slot = request.key_slot
+            reply = try_tokens_and_keys(args, luks, key_slot, prompt, attempt, output)
+            return _show(reply, output)
 
 
 def _pass(file: SourceFile) -> PassedFile:
@@ -153,22 +171,6 @@ def check_free(settings: Settings, name: str) -> None:
         return
     if any(volume.name == name for volume in volumes):
         raise BusyError(f"{name}: is open already; wanted: another name, or to close it first")
-
-
-def _open_plain(
-    args: Arguments, settings: Settings, output: Output, request: OpenRequest, key: KeyOptions
-) -> ExitCode:
-    exact_size = 0
-    plain = request.plain if request.type == "plain" else None
-    if plain is not None and (key.is_file or plain.hash in {None, "plain"}):
-        exact_size = plain.key_bits // 8
-    prompt = make_prompt(args.positionals[0])
-    with connect_or_start(settings) as client:
-
-        def attempt(given: KeyInput) -> Mapping[str, object]:
-            return _call(client, dataclasses.replace(request, key=given))
-
-        return _show(try_keys(key, prompt, attempt, exact_size=exact_size), output)
 
 
 def _open_entry(args: Arguments, settings: Settings, output: Output) -> ExitCode:
