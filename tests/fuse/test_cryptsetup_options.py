@@ -102,6 +102,8 @@ def test_a_lock_that_somebody_holds_is_passed_over(instance, image, key):
 
 def test_only_a_luks2_header_remembers(instance):
     instance.start(make_plain(instance, "v"))
+    assert instance.run("luksOpen", "--refresh", "v").status == 1
+    assert instance.run("plainOpen", "--refresh", "v").status == 0
     assert instance.run("refresh", "--persistent", "--allow-discards", "v").status == 1
     assert flags(instance) == []
 
