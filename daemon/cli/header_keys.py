@@ -12,6 +12,7 @@ from ...dmcrypt.luks1 import Luks1Header
 from ...dmcrypt.luks2 import Luks2Header
 from ...dmcrypt.luks2.change import edit_header
 from ...dmcrypt.luks2.key_change import NewKeyslot, add_unbound_keyslot
+from ...dmcrypt.luks2.model import Token
 from ...dmcrypt.luks2.token_edit import assign_token
 from ...dmcrypt.luks_change import AnyHeader, AnyUnlocked
 from ...dmcrypt.pbkdf import PbkdfParams
@@ -148,32 +149,13 @@ def _add_bound(
     old_number: int | None,
     new: NewKeyslot,
 ) -> int | None:
-    args, fd = action.args, action.file.fd
-    new_key = _make_new_key(args, positional=1)
-    token = None
-    if (wanted := args.number("new-token-id")) is not None and new_key.key_file is None:
-        with locating(action.file.path):
-            token = get_token(header, wanted)
-    with contextlib.ExitStack() as stack:
-        with locating(action.file.path):
-            number = luks_change.choose_keyslot(header, new.number)
-            known = luks_change.find_key_size(header)
-            if known is not None:
-                luks_change.choose_area(header, number, known)
-            elif not args.has("volume-key-file"):
-                raise ConfigError("no active keyslot; wanted: --volume-key-file")
-        engine = stack.enter_context(run_engine())
-        if (path := args.text("volume-key-file")) is not None:
-            unlocked = _load_volume_key(engine, action, header, path, known or size)
-        elif has_token_options(args) and not args.has("key-file"):
-            unlocked = _unlock_by_token(engine, action, header)
-        else:
-            prompt = "Enter any existing passphrase: "
-            old = stack.enter_context(read_secret(engine, make_key_options(args), prompt))
-            with locating(action.file.path):
-                unlocked = luks_change.unlock(engine, header, fd, old, number=old_number)
-            assert unlocked.keyslot is not None
-            action.output.note(f"Key slot {unlocked.keyslot.id} unlocked.")
+    fd, path = action.file.fd, action.file.path
+    new_key = _make_new_key(action.args, positional=1)
+    with locating(path):
+        token = _find_new_token(action.args, header, new_key)
+        known = _check_room(action.args, header, new)
+    with run_engine() as engine:
+        unlocked = _unlock_existing(engine, action, header, known or size, old_number)
         if action.is_dry:
             _show_addition(action, header, new, unlocked.size)
             return None
@@ -181,13 +163,50 @@ def _add_bound(
             given = provide_key(new_key, "Enter new passphrase for key slot: ")
         else:
             given = provide_passphrase(token)
-        secret = stack.enter_context(load_secret(engine, stack.enter_context(given)))
-        with locating(action.file.path):
+        with given as key, load_secret(engine, key) as secret, locating(path):
             added = luks_change.add_keyslot(engine, fd, unlocked, secret, new, action.keep)
             if token is not None:
                 assign = functools.partial(assign_token, number=token.id, keyslot=added)
                 edit_header(fd, assign, action.keep)
             return added
+
+
+def _find_new_token(args: Arguments, header: AnyHeader, new_key: KeyOptions) -> Token | None:
+    """The token that has the new passphrase; a key file comes before it, as with cryptsetup."""
+    number = args.number("new-token-id")
+    return None if number is None or new_key.key_file is not None else get_token(header, number)
+
+
+def _check_room(args: Arguments, header: AnyHeader, new: NewKeyslot) -> int | None:
+    """Before anything is asked: whether there is room; bytes of the volume key, if one is told."""
+    number = luks_change.choose_keyslot(header, new.number)
+    size = luks_change.find_key_size(header)
+    if size is not None:
+        luks_change.choose_area(header, number, size)
+    elif not args.has("volume-key-file"):
+        raise ConfigError("no active keyslot; wanted: --volume-key-file")
+    return size
+
+
+def _unlock_existing(
+    engine: Engine,
+    action: HeaderAction,
+    header: AnyHeader,
+    size: int | None,
+    number: int | None,
+) -> AnyUnlocked:
+    """The volume key: from its file, by a token, or with the passphrase of keyslot ``number``."""
+    args, path = action.args, action.file.path
+    if (key_path := args.text("volume-key-file")) is not None:
+        return _load_volume_key(engine, action, header, key_path, size)
+    if has_token_options(args) and not args.has("key-file"):
+        return _unlock_by_token(engine, action, header)
+    prompt = "Enter any existing passphrase: "
+    with read_secret(engine, make_key_options(args), prompt) as secret, locating(path):
+        unlocked = luks_change.unlock(engine, header, action.file.fd, secret, number=number)
+    assert unlocked.keyslot is not None
+    action.output.note(f"Key slot {unlocked.keyslot.id} unlocked.")
+    return unlocked
 
 
 def _unlock_by_token(engine: Engine, action: HeaderAction, header: AnyHeader) -> AnyUnlocked:

@@ -71,12 +71,8 @@ def unlock_keyslots(
                 break
             found = volume.unlock_each(header, secret, left)
             if not found:
-                what = options.key_file or "no key available with this passphrase"
-                error = NoKeyError(f"{path}: {what}" + (": opens no keyslot" * options.is_file))
                 tries -= 1
-                if not options.is_interactive or tries == 0:
-                    raise error
-                write_terminal(f"{error}\n")
+                _refuse(options, path, is_last=tries == 0)
                 continue
             for each in found:
                 assert each.keyslot is not None
@@ -86,6 +82,19 @@ def unlock_keyslots(
             if only_one or not left:
                 break
         yield Unlocked(tuple(keys), tuple(slots))
+
+
+def _refuse(options: KeyOptions, path: str, *, is_last: bool) -> None:
+    """Say that a passphrase opens nothing, to who may type another one.
+
+    Raises:
+        NoKeyError: there is nobody, or it was the last try.
+    """
+    what = options.key_file or "no key available with this passphrase"
+    error = NoKeyError(f"{path}: {what}" + (": opens no keyslot" * options.is_file))
+    if is_last or not options.is_interactive:
+        raise error
+    write_terminal(f"{error}\n")
 
 
 def _list_sources(
