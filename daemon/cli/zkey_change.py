@@ -39,23 +39,13 @@ def run_change(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     repository = Repository(settings.zkey_repository)
     keystore = Keystore(settings)
     key = repository.get(name)
-    apqns = _parse_list(args, "apqns")
-    if args.has("no-apqn-check") and apqns is None:
-        raise ConfigError("--no-apqn-check: only with --apqns")
-    if apqns is not None:
-        if key.kms:
-            raise ConfigError(f"key {name!r}: is bound to {key.kms}, which has the adapters")
-        if not args.has("no-apqn-check"):
-            left = apqns.apply(key.apqns, "adapter")
-            choose_adapters(keystore, parse_apqns(",".join(left)))
+    apqns = _choose_apqns(args, keystore, key)
     if args.has("remove-dummy-passphrase") and key.passphrase_path is not None:
         _confirm_removal(args, key)
     kind = args.text("volume-type")
     with provide_dummy_passphrase(args) as passphrase:
-        if passphrase is not None and key.passphrase_path is not None:
-            raise BusyError(f"key {name!r}: has a dummy passphrase; remove that first")
-        if passphrase is not None and (kind or key.volume_type).lower() != LUKS2:
-            raise ConfigError(f"key {name!r}: a dummy passphrase is for volume type luks2 only")
+        if passphrase is not None:
+            _check_takes_passphrase(key, kind or key.volume_type)
         changed = repository.change(
             name,
             description=args.text("description"),
@@ -71,6 +61,29 @@ def run_change(args: Arguments, settings: Settings, output: Output) -> ExitCode:
             changed = repository.set_passphrase(name, passphrase)
     output.json(describe_key(changed, changed.shape, None))
     return ExitCode.OK
+
+
+def _choose_apqns(args: Arguments, keystore: Keystore, key: RepositoryKey) -> ListChange | None:
+    """What becomes of the key's adapters, which must be there and agree, unless nobody checks."""
+    apqns = _parse_list(args, "apqns")
+    is_checked = not args.has("no-apqn-check")
+    if apqns is None:
+        if not is_checked:
+            raise ConfigError("--no-apqn-check: only with --apqns")
+        return None
+    if key.kms:
+        raise ConfigError(f"key {key.name!r}: is bound to {key.kms}, which has the adapters")
+    if is_checked:
+        left = apqns.apply(key.apqns, "adapter")
+        choose_adapters(keystore, parse_apqns(",".join(left)))
+    return apqns
+
+
+def _check_takes_passphrase(key: RepositoryKey, volume_type: str) -> None:
+    if key.passphrase_path is not None:
+        raise BusyError(f"key {key.name!r}: has a dummy passphrase; remove that first")
+    if volume_type.lower() != LUKS2:
+        raise ConfigError(f"key {key.name!r}: a dummy passphrase is for volume type luks2 only")
 
 
 def run_rename(args: Arguments, settings: Settings, output: Output) -> ExitCode:
