@@ -103,7 +103,10 @@ class _Tools:
     """tpm2-tools in a directory of their own, which holds contexts and no secret."""
 
     def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="fusecrypt-tpm-")
+        try:
+            self._directory = tempfile.TemporaryDirectory(prefix="fusecrypt-tpm-")
+        except OSError as error:
+            raise CoprocessorError(f"TPM: no temporary directory: {error.strerror}") from error
 
     def __enter__(self) -> Self:
         return self

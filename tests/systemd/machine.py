@@ -64,13 +64,16 @@ def read_drop_ins() -> dict[str, str]:
 
 
 def put_drop_ins(directory: Path) -> None:
-    """The manual's words of a credential, of SoftHSM and of a guest, for the machine to use."""
+    """The manual's words of what is secret and of a guest, for the machine to use."""
     drop_ins = read_drop_ins()
     place = directory / "root" / "drop-ins"
     place.mkdir(parents=True)
     (directory / "root").chmod(0o700)
     (place / "credential.conf").write_text(drop_ins["A credential of systemd"])
     (place / "softhsm.conf").write_text(drop_ins["A PKCS#11 token: SoftHSM"])
+    # In place of the device, which a container has not, a TPM in software.
+    tools = "[Service]\nEnvironment=TPM2TOOLS_TCTI=swtpm:path=/run/tpm/sock\n"
+    (place / "tpm.conf").write_text(drop_ins["A TPM"] + tools)
     guest = MANUAL.read_text().partition("## A SECURE GUEST AT BOOT\n")[2]
     unit = re.search(r"^    \[Unit\]\n(?:    .+\n)+", guest, re.MULTILINE)
     assert unit is not None

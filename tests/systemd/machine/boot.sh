@@ -142,18 +142,34 @@ edit_keystored() {
     expect "keystored's restart" systemctl restart fusecrypt-keystored.service
 }
 
+# METHOD
 check_sealing() {
-    equal sealing "$(fusecrypt adapter seal)" "The adapters are sealed with systemd-credential."
+    equal sealing "$(fusecrypt adapter seal)" "The adapters are sealed with $1."
     [ ! -e /var/lib/fusecrypt/keystore/host.key ] || fail "the host key lies in a file still"
+}
+
+# The TPM's tools find their way under the unit's sandbox; a keystored that is started anew opens the state by it.
+seal_by_tpm() {
+    mkdir /run/tpm
+    chown fusecrypt-keystore: /run/tpm
+    expect swtpm runuser -u fusecrypt-keystore -- swtpm socket --daemon --tpm2 --tpmstate dir=/run/tpm --flags not-need-init,startup-clear \
+        --server type=unixio,path=/run/tpm/sock --ctrl type=unixio,path=/run/tpm/sock.ctrl
+    edit_keystored tpm.conf
+    expect seal fusecrypt adapter seal --with tpm2
+    check_sealing tpm2
+    expect restart systemctl restart fusecrypt-keystored.service
+    expect close fusecrypt close sec
+    expect "open with the TPM" fusecrypt open sec
 }
 
 seal_by_credential() {
     refuse 6 "credential fusecrypt-keystore: none" fusecrypt adapter seal --with systemd-credential
     mkdir -p -m 700 "${credential%/*}"
     expect credential systemd-creds encrypt --with-key=host --name=fusecrypt-keystore - $credential < <(head -c 32 /dev/urandom)
-    edit_keystored credential.conf softhsm.conf
+    edit_keystored tpm.conf credential.conf softhsm.conf
     expect seal fusecrypt adapter seal --with systemd-credential
-    check_sealing
+    check_sealing systemd-credential
+    edit_keystored credential.conf softhsm.conf
 }
 
 # Without it, or with another, or when its file is missing, no key can be used, and nothing is broken by trying.
@@ -278,6 +294,7 @@ PYTHON
     check_substitution
     check_keystored_restart
     check_session
+    seal_by_tpm
     seal_by_credential
     make_token
     make_guest
@@ -305,7 +322,7 @@ later_boot() {
     equal "failed units" "$(systemctl --failed --no-legend --plain)" ""
     check_processes
     check_keystore
-    check_sealing
+    check_sealing systemd-credential
     equal "status line" "$(systemctl show --value -p StatusText fusecryptd.service)" "5 of 5 volumes open"
     check_guest
     equal "what the token guards" "$(dd if=$mapper/hsm bs=12 count=1 2> /dev/null)" "of the token"

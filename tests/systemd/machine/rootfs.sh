@@ -10,7 +10,7 @@ made_by=$(sha256sum < "$0")
 suite=${VERSION_CODENAME:?}
 mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' | sed -n "s/^$suite //p" | head -n1)
 [ -n "$mirror" ] || { echo "rootfs.sh: apt names no mirror of $suite" >&2; exit 1; }
-packages=systemd,systemd-sysv,dbus,udev,kmod,python3,fuse3,libfuse3-3,libgcrypt20,libargon2-1,e2fsprogs,mount,procps,softhsm2
+packages=systemd,systemd-sysv,dbus,udev,kmod,python3,fuse3,libfuse3-3,libgcrypt20,libargon2-1,e2fsprogs,mount,procps,softhsm2,swtpm,tpm2-tools
 mkdir -p "$cache"
 rm -rf "$cache/root.new"
 mmdebstrap --quiet --variant=minbase --include="$packages" "$suite" "$cache/root.new" "$mirror"

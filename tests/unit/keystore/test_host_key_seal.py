@@ -179,6 +179,10 @@ def test_without_tpm_or_tools_nothing_changes(directory, filled, monkeypatch, tm
     ours = Coprocessors(directory)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))
+        with monkeypatch.context() as nowhere:
+            nowhere.setattr("tempfile.tempdir", f"{tmp_path}/nowhere")
+            with pytest.raises(CoprocessorError, match="TPM: no temporary directory"):
+                ours.reseal(TPM2, bytearray())
         with pytest.raises(CoprocessorError, match="tpm2_createprimary is missing"):
             ours.reseal(TPM2, bytearray())
     if not find_missing():
