@@ -13,7 +13,8 @@ from ..backing import get_data_area, lock_data_area
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
-from .header_change import HeaderAction, locating, open_header
+from .header_change import HeaderAction, open_header
+from .locating import locating
 from .output import Output
 from .source import open_source
 

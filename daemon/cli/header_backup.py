@@ -10,8 +10,9 @@ from ...keystore.errors import BusyError, ConfigError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
-from .header_change import NotConfirmedError, locating, open_header
+from .header_change import NotConfirmedError, open_header
 from .header_restore import restore_from
+from .locating import locating
 from .new_file import write_new_file
 from .output import Output
 from .source import open_parameter

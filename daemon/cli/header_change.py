@@ -16,11 +16,12 @@ from ...dmcrypt.luks2 import Luks2Header
 from ...dmcrypt.luks_change import AnyHeader, dump_text
 from ...dmcrypt.old_header import Keep, OldHeader
 from ...dmcrypt.probe import probe
-from ...keystore.errors import ConfigError, MapperError, UnlockError
+from ...keystore.errors import ConfigError, UnlockError
 from ..config import Settings
 from ..header_history import HeaderHistory
 from .arguments import Arguments
 from .ask_yes import ask_capitals
+from .locating import locating
 from .luks_source import show_json
 from .output import Output
 from .passphrase import is_terminal
@@ -133,15 +134,6 @@ def _parse_kind(args: Arguments, *, only_luks2: bool) -> str:
     if kind not in known:
         raise ConfigError(f"--type: got {kind!r}; wanted: {' or '.join(known)}")
     return "luks2" if only_luks2 else kind
-
-
-@contextlib.contextmanager
-def locating(path: str) -> Generator[None, None, None]:
-    """Put the path before what is wrong with a header."""
-    try:
-        yield
-    except MapperError as error:
-        raise type(error)(f"{path}: {error}") from None
 
 
 def diff_headers(before: AnyHeader, after: AnyHeader, path: str) -> list[str]:

@@ -12,7 +12,8 @@ from ...keystore.errors import ConfigError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
-from .header_change import locating, open_header, run_edit
+from .header_change import open_header, run_edit
+from .locating import locating
 from .output import Output
 
 _PRIORITIES: Final = {

@@ -21,9 +21,10 @@ from ..config import Settings
 from ..control.messages import KeyInput
 from ..exitcodes import ExitCode
 from .arguments import Arguments
-from .header_change import HeaderAction, locating, open_header
+from .header_change import HeaderAction, open_header
 from .key_input import KeyOptions, make_key_options, provide_key
 from .keyring_tokens import get_token, has_token_options, provide_passphrase, try_tokens
+from .locating import locating
 from .output import Output
 from .own_engine import load_secret, read_secret, run_engine
 from .source import check_length, open_parameter

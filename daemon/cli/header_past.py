@@ -5,13 +5,14 @@ from __future__ import annotations
 from ...dmcrypt.luks_change import AnyHeader
 from ...dmcrypt.luks_header import read_luks_header
 from ...dmcrypt.volume_uuid import parse_uuid
-from ...keystore.errors import ConfigError, FormatError, MapperError
+from ...keystore.errors import ConfigError, FormatError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from ..header_history import Backup, HeaderHistory
 from .arguments import Arguments
-from .header_change import HeaderAction, diff_headers, locating, open_header
+from .header_change import HeaderAction, diff_headers, open_header
 from .header_restore import restore_from
+from .locating import locating
 from .output import Output, format_table
 from .source import open_for_reading
 
@@ -120,11 +121,8 @@ def _get_backup(action: HeaderAction, history: HeaderHistory, args: Arguments) -
 
 
 def _read(backup: Backup) -> AnyHeader:
-    with open_for_reading(str(backup.path), "header") as file:
-        try:
-            return read_luks_header(file.pread, file.size)
-        except MapperError as error:
-            raise type(error)(f"{file.path}: {error}") from None
+    with open_for_reading(str(backup.path), "header") as file, locating(file.path):
+        return read_luks_header(file.pread, file.size)
 
 
 def _show_time(backup: Backup) -> str:

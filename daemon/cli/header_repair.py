@@ -8,7 +8,8 @@ from ...dmcrypt.probe import probe
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
-from .header_change import HeaderAction, locating, open_header
+from .header_change import HeaderAction, open_header
+from .locating import locating
 from .output import Output
 
 

@@ -12,7 +12,8 @@ from ...dmcrypt.luks2 import restore as luks2
 from ...dmcrypt.luks_change import AnyHeader
 from ...dmcrypt.probe import probe
 from ...keystore.errors import ConfigError, FormatError, UnsupportedError
-from .header_change import HeaderAction, locating
+from .header_change import HeaderAction
+from .locating import locating
 from .source import SourceFile
 
 

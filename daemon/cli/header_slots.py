@@ -11,8 +11,9 @@ from ...keystore.errors import ConfigError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
-from .header_change import HeaderAction, locating, open_header
+from .header_change import HeaderAction, open_header
 from .key_input import KeyOptions, make_key_options, provide_key
+from .locating import locating
 from .output import Output
 from .own_engine import load_secret, read_secret, run_engine
 from .passphrase import NoInputError

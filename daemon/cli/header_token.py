@@ -11,7 +11,8 @@ from ...keystore.errors import ConfigError
 from ..config import Settings
 from ..exitcodes import ExitCode
 from .arguments import Arguments
-from .header_change import HeaderAction, locating, open_header, run_edit
+from .header_change import HeaderAction, open_header, run_edit
+from .locating import locating
 from .output import Output
 from .passphrase import read_stream
 from .source import open_parameter

@@ -9,6 +9,7 @@ from ...dmcrypt.luks2 import Luks2Header
 from ...dmcrypt.luks_header import LuksHeader, read_luks_header
 from ...keystore.errors import ConfigError, MapperError
 from .arguments import Arguments
+from .locating import locating
 from .output import Output
 from .source import SourceFile
 
@@ -21,10 +22,8 @@ def read_luks(file: SourceFile, output: Output, kind: str = "luks") -> Luks1Head
         UnsupportedError: LUKS of another version.
         FormatError: a damaged header.
     """
-    try:
+    with locating(file.path):
         header = read_luks_header(file.pread, file.size, kind)
-    except MapperError as error:
-        raise _locate(file, error) from None
     _show_json(header, output)
     return header
 
@@ -44,10 +43,8 @@ def check_openable(header: LuksHeader, source: SourceFile, *, read_only: bool) -
     """
     from ...dmcrypt.open_volume import check_luks
 
-    try:
+    with locating(source.path):
         return check_luks(header, source.size, read_only=read_only)
-    except MapperError as error:
-        raise _locate(source, error) from None
 
 
 def parse_key_slot(args: Arguments, header: LuksHeader, source: SourceFile) -> int | None:
@@ -68,7 +65,3 @@ def _show_json(header: LuksHeader, output: Output) -> None:
         from ...dmcrypt.luks2.dump import dump_json
 
         output.debug(dump_json(header).removesuffix("\n"))
-
-
-def _locate(file: SourceFile, error: MapperError) -> MapperError:
-    return type(error)(f"{file.path}: {error}")

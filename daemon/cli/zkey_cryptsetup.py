@@ -19,7 +19,8 @@ from ..keystored.client import Keystore
 from ..secure_volume import SecureVolume, check_heirs, check_pattern, find_pattern, get_encryption
 from .arguments import Arguments
 from .ask_yes import ask_yes
-from .header_change import HeaderAction, locating, open_header
+from .header_change import HeaderAction, open_header
+from .locating import locating
 from .output import Output
 from .own_engine import run_engine
 from .secure_key_file import read_secure_key

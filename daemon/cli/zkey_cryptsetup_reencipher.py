@@ -16,7 +16,7 @@ from ..config import Settings
 from ..exitcodes import ExitCode
 from ..secure_volume import KnownKey, check_pattern, find_pattern
 from .arguments import Arguments
-from .header_change import locating
+from .locating import locating
 from .output import Output
 from .zkey_cryptsetup import Place, open_place
 from .zkey_reencipher import make_wish
