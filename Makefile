@@ -99,7 +99,7 @@ build: dev
 # what is not from a package. Nothing is enabled: see docs/manual/fusecrypt-systemd.7.md.
 install: build
 	$(PYTHON) -m venv $(DESTDIR)$(PREFIX)
-	$(DESTDIR)$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --force-reinstall \
+	$(DESTDIR)$(PREFIX)/bin/python3 -m pip install --quiet --disable-pip-version-check --force-reinstall \
 		"$$(echo dist/fusecrypt-*.whl)$(if $(EXTRAS),[$(EXTRAS)])"
 	@# Commands name the interpreter where it will be, not where it was put.
 	if [ -n "$(DESTDIR)" ]; then \
