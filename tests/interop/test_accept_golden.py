@@ -79,11 +79,21 @@ def independent_plaintext(image, data: Path) -> bytes:
     )
 
 
-WRITABLE = [
-    image
-    for image in golden.images("opens")
-    if sectors.has(image["dm"]["cipher"]) and image["plaintext"]["size"] <= 2 << 20
-]
+def data_path(image) -> tuple:
+    """What decides how data are enciphered, and where; the kernel's table, but for its key."""
+    dm = image["dm"]
+    place = dm["offset"], dm["iv_offset"], dm["sector_size"], *dm["opts"]
+    return image["type"], dm["cipher"], len(image["volume_key_hex"]), place
+
+
+#: One image for each data path: its keyslots and tokens make no difference to writes.
+WRITABLE = list(
+    {
+        data_path(image): image
+        for image in golden.images("opens")
+        if sectors.has(image["dm"]["cipher"]) and image["plaintext"]["size"] <= 2 << 20
+    }.values()
+)
 
 
 # Without a kernel that has more, the real cryptsetup has AES only, and no AES-192-XTS.
