@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, cast
 
-from cryptography.hazmat.primitives.asymmetric import rsa
 from pkcs11 import MGF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
@@ -26,7 +25,17 @@ MECHANISMS: Final = {
     Wrapping.CBC_PAD: Mechanism.AES_CBC_PAD,
 }
 EXPONENT: Final = bytes([1, 0, 1])
-_TRIAL_BITS: Final = 2048
+#: RSA-2048 of the RSA Factoring Challenge, whose private key nobody has: to wrap throwaway keys to.
+_TRIAL_MODULUS: Final = bytes.fromhex(
+    "c7970ceedcc3b0754490201a7aa613cd73911081c790f5f1a8726f463550bb5b"
+    "7ff0db8e1ea1189ec72f93d1650011bd721aeeacc2acde32a04107f0648c2813"
+    "a31f5b0b7765ff8b44b4b6ffc93384b646eb09c7cf5e8592d40ea33c80039f35"
+    "b4f14a04b51f7bfd781be4d1673164ba8eb991c2c4d730bbbe35f592bdef524a"
+    "f7e8daefd26c66fc02c479af89d64d373f442709439de66ceb955f3ea37d5159"
+    "f6135809f85334b5cb1813addc80cd05609f10ac6a95ad65872c909525bdad32"
+    "bc729592642920f24c61dc5b3c3b7923e56b16a4d9d373d8721f24a3fc0f1b31"
+    "31f55615172866bccc30f95054c824e733a5eb6817f7bc16399d48c6361cc7e5"
+)
 
 #: A key that comes out of a wrapped one. Some tokens do not take the second attribute, since what
 #: they unwrap can be wrapped again anyway, and do not care for the first until the key is there.
@@ -239,9 +248,8 @@ def _can_keep(master: TokenKey, wrapping: Wrapping, subject: TokenKey) -> bool:
 
 
 def _find_oaep(session: Session, subject: TokenKey) -> Hash | None:
-    numbers = rsa.generate_private_key(65537, _TRIAL_BITS).public_key().public_numbers()
     try:
-        with public_key(session, numbers.n.to_bytes(_TRIAL_BITS // 8, "big")) as key:
+        with public_key(session, _TRIAL_MODULUS) as key:
             for number, param in OAEP.items():
                 try:
                     key.wrap_key(subject, mechanism=Mechanism.RSA_PKCS_OAEP, mechanism_param=param)
