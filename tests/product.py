@@ -122,6 +122,12 @@ def wait_for(condition, what: str, timeout: float = START_TIMEOUT):
         time.sleep(0.01)
 
 
+def make_environment(home: Path) -> dict[str, str]:
+    """One that holds nothing of whoever runs the tests: no settings, and no language."""
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    return {**kept, "HOME": str(home), "LC_ALL": "C.UTF-8"}
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a command said and how it ended."""
@@ -150,14 +156,12 @@ class Instance:
         self.crypttab = directory / "crypttab"
         self.log = directory / "daemon.log"
         self.environment = {
-            **{k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "PYTHONPATH")},
-            "HOME": str(directory),
+            **make_environment(directory),
             "XDG_CONFIG_HOME": str(directory / "config"),
             "FUSECRYPT_RUNTIME_DIR": str(self.runtime_dir),
             "FUSECRYPT_STATE_DIR": str(directory / "state"),
             "FUSECRYPT_CRYPTTAB": str(self.crypttab),
             "ZKEY_REPOSITORY": str(directory / "zkey"),
-            "LC_ALL": "C.UTF-8",
         }
         for path in (self.runtime_dir, directory / "state", directory / "config"):
             path.mkdir(mode=0o700)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.cryptsetup import QUICK_PBKDF, metadata
-from tests.product import mounts_below, processes_in, wait_for
+from tests.product import make_environment, mounts_below, processes_in, wait_for
 
 #: Room for four keyslots of a 512-bit key: 16 KiB metadata, 1 MiB keyslots, data behind 2 MiB.
 LAYOUT = ("--luks2-metadata-size", "16k", "--luks2-keyslots-size", "1m", "--offset", "4096")
@@ -53,7 +53,7 @@ class Lab:
     def environment(self) -> dict[str, str]:
         """That fusecrypt runs in."""
         return {
-            **os.environ,
+            **make_environment(self.directory),
             "FUSECRYPT_STATE_DIR": str(self.directory / "state"),
             "FUSECRYPT_RUNTIME_DIR": str(self.directory / "run"),
         }
