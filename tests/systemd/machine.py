@@ -64,11 +64,12 @@ def read_drop_ins() -> dict[str, str]:
 
 
 def put_drop_ins(directory: Path) -> None:
-    """The manual's words of what is secret and of a guest, for the machine to use."""
+    """The manual's words of what is secret and of a guest, and what the machine does with them."""
     drop_ins = read_drop_ins()
     place = directory / "root" / "drop-ins"
     place.mkdir(parents=True)
     (directory / "root").chmod(0o700)
+    shutil.copy(MACHINE / "keystore.sh", directory / "root")
     (place / "credential.conf").write_text(drop_ins["A credential of systemd"])
     (place / "softhsm.conf").write_text(drop_ins["A PKCS#11 token: SoftHSM"])
     # In place of the device, which a container has not, a TPM in software.
