@@ -143,6 +143,8 @@ class ControlClient:
             reply = self._receive()
         except TimeoutError:
             raise self._make_late() from None
+        except (ConnectionResetError, BrokenPipeError):  # it ended before it read the call
+            raise self._make_gone() from None
         except OSError as error:
             raise NoAnswerError(f"{self._where}: {error.strerror or error}") from None
         if reply.error is None:
@@ -165,10 +167,13 @@ class ControlClient:
             )
             close_fds(parse_fds(ancillary))  # no reply carries any
             if not data:
-                raise NoAnswerError(f"{self._where}: hung up without an answer")
+                raise self._make_gone()
             messages = self._decoder.feed(data)
             if messages:
                 return Reply.parse(messages[0])
+
+    def _make_gone(self) -> NoAnswerError:
+        return NoAnswerError(f"{self._where}: hung up without an answer")
 
     def _make_late(self) -> NoAnswerError:
         return NoAnswerError(f"{self._where}: does not answer within {self._timeout:.0f} s")

@@ -67,7 +67,10 @@ class KeystoreConnection:
             return client.call(method, parameters, fds)
         except ReportedError as error:
             raise _make_error(error) from None
-        except (NoAnswerError, ProtocolError) as error:
+        except NoAnswerError as error:
+            hint = f"its log tells why (of the service: journalctl -u {PROGRAM})"
+            raise CoprocessorError(f"{error}; {hint}") from None
+        except ProtocolError as error:
             raise CoprocessorError(str(error)) from None
 
     def _connect(self) -> ControlClient:

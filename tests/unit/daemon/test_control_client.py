@@ -114,6 +114,20 @@ def test_a_daemon_that_hangs_up_is_reported(tmp_path: Path) -> None:
         call(tmp_path, lambda _: b'{"param')
 
 
+def test_a_peer_that_ended_before_it_read_the_call_is_one_that_hung_up(tmp_path: Path) -> None:
+    # As systemd leaves a connection whose service it could not start.
+    path = tmp_path / "control"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with ControlClient(path) as client:
+            connection, _ = listener.accept()
+            client._send(b"x", ())
+            connection.close()  # unread: a reset
+            with pytest.raises(AccessError, match="hung up without an answer"):
+                client.call("Test", {})
+
+
 def test_nonsense_is_a_protocol_error(tmp_path: Path) -> None:
     with pytest.raises(ProtocolError):
         call(tmp_path, lambda _: b"nonsense\0")
