@@ -40,11 +40,12 @@ def test_an_open_handle_keeps_a_volume_open(instance, device):
 
 
 def test_a_release_on_its_way_is_waited_for(instance, device):
-    for _ in range(20):
-        fd = os.open(device, os.O_RDONLY)
-        os.close(fd)
-        instance.cli("close", "v")
-        instance.cli("open", "v")
+    with ControlClient(instance.runtime_dir / "control") as client:
+        for _ in range(100):
+            fd = os.open(device, os.O_RDONLY)
+            os.close(fd)
+            client.call("Close", {"name": "v"})
+            client.call("OpenEntry", {"name": "v"})
 
 
 def test_a_deferred_close_happens_with_the_last_release(instance, device):

@@ -298,7 +298,7 @@ def test_sigterm_during_a_key_derivation_ends_it(instance):
         "--pbkdf",
         "pbkdf2",
         "--pbkdf-force-iterations",
-        "8000000",
+        "3000000",
     )
     instance.start(f"v {image} {key} luks", wait=False)
     wait_for((instance.runtime_dir / "control").exists, "control socket")
