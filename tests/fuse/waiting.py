@@ -33,16 +33,17 @@ def start_waiting(code: str, *arguments: object) -> subprocess.Popen[bytes]:
 def wait_until_waiting(*waiting: subprocess.Popen | threading.Thread) -> None:
     """Wait until each of them waits for a device, and the engine has had time to see it."""
     for each in waiting:
-        task = (
-            Path(f"/proc/{each.pid}")
-            if isinstance(each, subprocess.Popen)
-            else Path(f"/proc/self/task/{each.native_id}")
-        )
-        wait_for(lambda task=task: _is_in_io(task), f"{each} waits")
+        wait_for(lambda each=each: _is_in_io(each), f"{each} waits")
     time.sleep(_MOMENT)
     for each in waiting:
-        assert each.poll() is None if isinstance(each, subprocess.Popen) else each.is_alive()
+        assert _is_in_io(each), f"{each} no longer waits"
 
 
-def _is_in_io(task: Path) -> bool:
+def _is_in_io(each: subprocess.Popen | threading.Thread) -> bool:
+    if isinstance(each, subprocess.Popen):
+        assert each.poll() is None, f"{each} has ended"
+        task = Path(f"/proc/{each.pid}")
+    else:
+        assert each.is_alive(), f"{each} has ended"
+        task = Path(f"/proc/self/task/{each.native_id}")
     return (task / "syscall").read_text().split()[0] in _CALLS
