@@ -1,5 +1,6 @@
-# make demo | dev | check | test | test-fuse | test-vm | bench | build | install | uninstall | clean
+# make demo | dev | check | test | test-fuse | test-vm | test-kill | bench | build | install | uninstall | clean
 # test-vm boots the service in a QEMU machine; minutes, and no part of `make test`, which boots it in a container.
+# test-kill kills commands and keystored at every call that changes a file; `make test` takes a sample.
 # Everything that is missing is installed: Debian packages by apt-get (as root or with sudo), the rest into .venv.
 
 PYTHON ?= /usr/bin/python3
@@ -35,7 +36,7 @@ C_SOURCES := $(wildcard dmcrypt/engine/src/*.c)
 C_HEADERS := $(wildcard dmcrypt/engine/src/*.h)
 C_FLAGS := -std=gnu17 -O2 -D_GNU_SOURCE -Wall -Wextra -Wconversion -Werror -fsyntax-only
 
-.PHONY: demo dev check test test-fuse test-vm test-sanitize bench build install uninstall clean packages-% lint-c
+.PHONY: demo dev check test test-fuse test-vm test-kill test-sanitize bench build install uninstall clean packages-% lint-c
 
 demo: dev packages-DEMO
 	$(BIN)/python tests/demo/demo.py
@@ -84,6 +85,9 @@ test-fuse: dev packages-TEST
 
 test-vm: dev packages-TEST
 	FUSECRYPT_TEST_VM=1 $(BIN)/python -m pytest tests/systemd -k virtual_machine
+
+test-kill: dev packages-TEST
+	FUSECRYPT_TEST_KILL=all $(BIN)/python -m pytest tests/interop/test_kill_every_call.py tests/fault/test_kill_keystored.py
 
 test-sanitize: dev packages-TEST
 	$(BIN)/python -m pytest tests/sanitize
