@@ -47,6 +47,7 @@ class Subject:
     data_size: int  # bytes of the file with the data
     path: str  # of the file with the header, as typed
     is_detached: bool = False
+    old_header: int | None = None  # number of a kept one that passphrases open; None: not known of
 
     @property
     def image(self) -> str:
@@ -243,14 +244,19 @@ def _check_digest(header: Luks1Header | Luks2Header) -> Iterator[Finding]:
 def _check_keyslots(subject: Subject) -> Iterator[Finding]:
     header = subject.header
     numbers = header.list_keyslots()
-    bound = _list_bound(header)
+    bound = list_bound(header)
     if not bound:
+        ways = "the key itself opens"
+        command = f"fusecrypt luksAddKey --volume-key-file FILE {subject.image}"
+        if subject.old_header is not None:
+            ways = "the key itself, or an old header that was kept, opens"
+            command = f"fusecrypt header restore {subject.image} {subject.old_header}"
         yield Finding(
             Severity.ERROR,
             "no-keyslot",
-            "no keyslot holds the volume key: only the key itself opens the volume",
+            f"no keyslot holds the volume key: only {ways} the volume",
             "keyslots",
-            f"fusecrypt luksAddKey --volume-key-file FILE {subject.image}",
+            command,
         )
     elif len(bound) == 1:
         yield Finding(
@@ -274,7 +280,8 @@ def _check_keyslots(subject: Subject) -> Iterator[Finding]:
         yield from _check_keyslot(subject, number, is_last=bound == (number,))
 
 
-def _list_bound(header: Luks1Header | Luks2Header) -> tuple[int, ...]:
+def list_bound(header: Luks1Header | Luks2Header) -> tuple[int, ...]:
+    """Numbers of the keyslots that hold the volume key."""
     if isinstance(header, Luks1Header):
         return header.list_keyslots()
     bound = find_bound(header.metadata, header.metadata.regular_segments[0].id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -16,9 +16,10 @@ from ...dmcrypt.cipher_spec import CipherSpec
 from ...dmcrypt.engine.client import Engine
 from ...dmcrypt.engine.messages import KeyKind
 from ...dmcrypt.finding import Finding, Severity
-from ...dmcrypt.header_check import Subject, check_header
+from ...dmcrypt.header_check import Subject, check_header, list_bound
 from ...dmcrypt.luks2 import Luks2Header
 from ...dmcrypt.luks2.recovery import NotLuksError
+from ...dmcrypt.luks_header import read_luks_header
 from ...dmcrypt.open_volume import OpenedVolume, open_luks
 from ...dmcrypt.plaintext_check import check_plaintext
 from ...keystore.errors import (
@@ -31,7 +32,7 @@ from ...keystore.errors import (
 )
 from ..config import Settings
 from ..exitcodes import ExitCode
-from ..header_history import HeaderHistory
+from ..header_history import Backup, HeaderHistory
 from .arguments import Arguments
 from .key_input import make_key_options, provide_key
 from .luks_source import parse_key_slot, read_luks
@@ -100,18 +101,34 @@ def _check(
         )
         return
     is_detached = file is not data
-    subject = Subject(header, file.pread, data.size, path, is_detached=is_detached)
+    backups = HeaderHistory(settings.state_dir).list_backups(header.uuid)
+    subject = Subject(
+        header,
+        file.pread,
+        data.size,
+        path,
+        is_detached=is_detached,
+        old_header=_find_with_keyslots(backups),
+    )
     yield from check_header(subject)
-    yield from _check_history(settings, subject)
+    yield from _check_history(backups, subject)
     if (backup := args.text("header-backup-file")) is not None:
         yield from _check_backup(backup, subject, output)
     if args.has("key-file"):
         yield from _check_with_key(args, file, data, subject)
 
 
-def _check_history(settings: Settings, subject: Subject) -> Iterator[Finding]:
+def _find_with_keyslots(backups: Sequence[Backup]) -> int | None:
+    """Number of the newest old header that has a keyslot for the volume key, counted from 1."""
+    for number, backup in enumerate(backups, 1):
+        with contextlib.suppress(MapperError), open_for_reading(str(backup.path), "header") as file:
+            if list_bound(read_luks_header(file.pread, file.size)):
+                return number
+    return None
+
+
+def _check_history(backups: Sequence[Backup], subject: Subject) -> Iterator[Finding]:
     header = subject.header
-    backups = HeaderHistory(settings.state_dir).list_backups(header.uuid)
     if not backups:
         return
     newest = backups[0]
@@ -130,7 +147,8 @@ def _check_history(settings: Settings, subject: Subject) -> Iterator[Finding]:
         "old-headers",
         f"{len(backups)} old headers, which open the volume with the passphrases of their time",
         where,
-        f"fusecrypt header forget {subject.image}",
+        # What may be the last way in is not offered to be wiped.
+        f"fusecrypt header forget {subject.image}" if list_bound(header) else "",
     )
 
 

@@ -158,6 +158,23 @@ def test_a_cheap_kdf_is_named_with_the_command_that_replaces_it(check, image, ke
     assert "note old-headers" in ids(findings)
 
 
+def test_after_an_erase_the_kept_header_is_offered_and_not_its_end(check, image, key):
+    assert main(["erase", "-q", str(image)]) == 0
+    findings = {f["id"]: f for f in check(image)[1]}
+    assert findings["no-keyslot"]["command"] == f"fusecrypt header restore {image} 1"
+    assert findings["old-headers"]["command"] == ""
+    # A second one, which has no keyslot, is the newest now; the offer passes over it.
+    assert main(["config", "--label", "empty", str(image)]) == 0
+    findings = {f["id"]: f for f in check(image)[1]}
+    words = shlex.split(findings["no-keyslot"]["command"])
+    assert words == ["fusecrypt", "header", "restore", str(image), "2"]
+    assert main([*words[1:], "-q"]) == 0
+    cryptsetup.cryptsetup("open", "--test-passphrase", "--key-file", key, image)
+    findings = {f["id"]: f for f in check(image)[1]}
+    assert "no-keyslot" not in findings
+    assert "header forget" in findings["old-headers"]["command"]
+
+
 def test_a_damaged_copy_is_mended_by_the_command_that_is_named(check, image):
     with image.open("r+b") as file:
         file.seek(0x4000 + 100)
