@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from ..dmcrypt.plain import DEFAULTS_DIFFER
+from ..dmcrypt.plain import DEFAULTS_DIFFER, PlainParams, make_params
+from ..dmcrypt.units import SECTOR_SIZE
 from ..keystore.errors import AccessError, ConfigError, NotFoundError, UnsupportedError
 from .config import CrypttabSource
 from .crypttab_options import CrypttabOptions, Verdict, find_device_suffix, parse_options
@@ -50,7 +51,14 @@ class Problem:
     @property
     def is_error(self) -> bool:
         """Whether the line is not used for it."""
-        return self.verdict is not Verdict.WARNING
+        return self.severity == "error"
+
+    @property
+    def severity(self) -> Literal["note", "warning", "error"]:
+        """The verdict, for whoever reads of it."""
+        if self.verdict is Verdict.NOTE:
+            return "note"
+        return "warning" if self.verdict is Verdict.WARNING else "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,8 @@ class Crypttab:
 
     entries: tuple[CrypttabEntry, ...] = ()
     problems: tuple[Problem, ...] = ()
+    files: tuple[str, ...] = ()  # that were read, in order
+    foreign_lines: int = 0  # of them, those that are not ours
 
     def find(self, name: str) -> CrypttabEntry | None:
         """The entry of that name, ours or not."""
@@ -139,7 +149,11 @@ class Crypttab:
     def own_problems(self) -> tuple[Problem, ...]:
         """All there is to say about our lines, in order of files and lines."""
         of_entries = [problem for entry in self.own_entries for problem in entry.problems]
-        return (*self.problems, *of_entries)
+        ranks = {file: rank for rank, file in enumerate(self.files)}
+        # A file that could not be read has no rank, and comes first.
+        return tuple(
+            sorted((*self.problems, *of_entries), key=lambda p: (ranks.get(p.file, -1), p.line))
+        )
 
 
 def parse_crypttab(text: str, file: str, *, whole: bool) -> Crypttab:
@@ -152,6 +166,7 @@ def parse_crypttab(text: str, file: str, *, whole: bool) -> Crypttab:
     """
     entries: list[CrypttabEntry] = []
     problems: list[Problem] = []
+    foreign_lines = 0
     for number, raw in enumerate(_LINE_END.split(text), 1):
         line = raw.strip(_WHITE_SPACE)
         if not line or line.startswith("#"):
@@ -161,6 +176,8 @@ def parse_crypttab(text: str, file: str, *, whole: bool) -> Crypttab:
             if whole:
                 message = "one field; wanted: NAME SOURCE [KEY [OPTIONS]]"
                 problems.append(Problem(file, number, Verdict.WRONG, message, fields[0]))
+            else:
+                foreign_lines += 1
             continue
         name, source, key, options, *extra = (*fields, "", "")
         entry = _make_entry(file, number, (name, source, key, options), whole=whole)
@@ -170,7 +187,8 @@ def parse_crypttab(text: str, file: str, *, whole: bool) -> Crypttab:
             )
             entry = _add_problem(entry, warning)
         entries.append(entry)
-    return _merge([Crypttab(tuple(entries), tuple(problems))])
+        foreign_lines += not entry.is_ours
+    return _merge([Crypttab(tuple(entries), tuple(problems), (file,), foreign_lines)])
 
 
 def _open_file(path: Path) -> int:
@@ -212,7 +230,7 @@ def _read(source: CrypttabSource, open_file: Callable[[Path], int]) -> str | Non
     return raw.decode("utf-8", "surrogateescape")
 
 
-def _merge(tables: Iterable[Crypttab]) -> Crypttab:
+def _merge(tables: Sequence[Crypttab]) -> Crypttab:
     """One table; of several lines for a name the first of ours is used, else the first."""
     chosen: dict[str, CrypttabEntry] = {}
     problems: list[Problem] = []
@@ -225,7 +243,9 @@ def _merge(tables: Iterable[Crypttab]) -> Crypttab:
             elif entry.is_ours:
                 message = f"this name was given at {first.file}:{first.line}; line not used"
                 problems.append(Problem(entry.file, entry.line, Verdict.WRONG, message, entry.name))
-    return Crypttab(tuple(chosen.values()), tuple(problems))
+    files = tuple(file for table in tables for file in table.files)
+    foreign_lines = sum(table.foreign_lines for table in tables)
+    return Crypttab(tuple(chosen.values()), tuple(problems), files, foreign_lines)
 
 
 def _make_entry(
@@ -268,6 +288,25 @@ def is_unhashed(options: CrypttabOptions) -> bool:
     return options.hash in {None, "plain"}
 
 
+def make_plain(options: CrypttabOptions, *, has_key_file: bool) -> PlainParams:
+    """What the options of a line for a plain volume say.
+
+    Raises:
+        ConfigError: something is missing, or cannot be.
+        UnsupportedError: a cipher that we do not serve.
+    """
+    return make_params(
+        cipher=options.cipher,
+        key_bits=options.key_bits,
+        hash_spec=options.hash,
+        # A key file that is discovered later needs no hash either; a passphrase then is refused.
+        has_keyfile=has_key_file or options.hash is None,
+        offset=options.offset,
+        skip=options.skip,
+        sector_size=options.sector_size or SECTOR_SIZE,
+    )
+
+
 def _is_unset(field: str) -> bool:
     return field in {"", "-", "none"}
 
@@ -295,6 +334,13 @@ def _check_mode(o: CrypttabOptions, *, has_key_file: bool) -> Iterable[tuple[Ver
     if missing:
         text = f"plain without {', '.join(missing)}: {DEFAULTS_DIFFER}, a wrong guess destroys data"
         yield Verdict.WRONG, text
+    else:
+        try:
+            make_plain(o, has_key_file=has_key_file)
+        except ConfigError as error:
+            yield Verdict.WRONG, str(error)
+        except UnsupportedError as error:
+            yield Verdict.UNSUPPORTED, str(error)
     if has_key_file and not is_unhashed(o):
         yield Verdict.WRONG, KEY_FILE_HASH.format(o.hash)
     if o.keyfile_size:

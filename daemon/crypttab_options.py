@@ -23,6 +23,7 @@ MAX_SECTOR_SIZE: Final = 4096
 class Verdict(Enum):
     """How much a remark about an option weighs."""
 
+    NOTE = "note"  # may be as it should
     WARNING = "warning"  # the line is used without the option
     WRONG = "wrong"  # the line is not used
     UNSUPPORTED = "not supported"  # likewise

@@ -13,11 +13,10 @@ import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..dmcrypt.plain import PlainParams, make_params
-from ..dmcrypt.units import SECTOR_SIZE
 from ..keystore.errors import AccessError, BusyError, NotFoundError
 from .activation import OpenFile, Recipe
 from .backing import refuse_own
+from .crypttab import make_plain
 
 if TYPE_CHECKING:
     from .crypttab import CrypttabEntry
@@ -61,7 +60,11 @@ def make_recipe(entry: CrypttabEntry, source: OpenFile, header: OpenFile | None)
     """
     options = entry.options
     try:
-        plain = _make_plain(entry) if entry.type == "plain" else None
+        plain = (
+            make_plain(entry.options, has_key_file=entry.key_file is not None)
+            if entry.type == "plain"
+            else None
+        )
     except BaseException:
         _close(source, header)
         raise
@@ -129,17 +132,3 @@ def _close(*files: OpenFile | None) -> None:
         for fd in (file.fd, file.lock_fd) if file is not None else ():
             if fd is not None:
                 os.close(fd)
-
-
-def _make_plain(entry: CrypttabEntry) -> PlainParams:
-    options = entry.options
-    return make_params(
-        cipher=options.cipher,
-        key_bits=options.key_bits,
-        hash_spec=options.hash,
-        # A key file that is discovered later needs no hash either; a passphrase then is refused.
-        has_keyfile=entry.key_file is not None or options.hash is None,
-        offset=options.offset,
-        skip=options.skip,
-        sector_size=options.sector_size or SECTOR_SIZE,
-    )

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 # crypttab(5): where NAME.key is looked for when the third field is none.
 KEY_DIRS: Final = (Path("/etc/cryptsetup-keys.d"), Path("/run/cryptsetup-keys.d"))
+OPEN_TO_ALL: Final = "everybody may read it; wanted: mode 0600"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,7 @@ def _open(entry: CrypttabEntry, path: str, find: Find) -> KeyFile:
         found = find(path)
         try:
             mode = os.fstat(found).st_mode
-            if stat.S_ISSOCK(mode):
-                raise UnsupportedError(f"{where}: not supported: a socket that sends the key")
-            if stat.S_ISDIR(mode):
-                raise AccessError(f"{where}: is a directory; wanted: a file")
+            refuse_kind(mode, where)
             fd = reopen(found, os.O_RDONLY)
         finally:
             os.close(found)
@@ -71,6 +69,24 @@ def _open(entry: CrypttabEntry, path: str, find: Find) -> KeyFile:
         raise NotFoundError(f"{where}: no such file") from None
     except OSError as error:
         raise AccessError(f"{where}: cannot open it: {error.strerror}") from None
-    if stat.S_ISREG(mode) and mode & stat.S_IROTH:
-        log.warning("%s: everybody may read it; wanted: mode 0600", where)
+    if is_open_to_all(mode):
+        log.warning("%s: %s", where, OPEN_TO_ALL)
     return KeyFile(path, fd)
+
+
+def refuse_kind(mode: int, where: str) -> None:
+    """Refuse what is no file to read a key from, by its st_mode.
+
+    Raises:
+        UnsupportedError: a socket.
+        AccessError: a directory.
+    """
+    if stat.S_ISSOCK(mode):
+        raise UnsupportedError(f"{where}: not supported: a socket that sends the key")
+    if stat.S_ISDIR(mode):
+        raise AccessError(f"{where}: is a directory; wanted: a file")
+
+
+def is_open_to_all(mode: int) -> bool:
+    """Whether everybody may read a file of this st_mode. Of /dev/urandom everybody should."""
+    return stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)

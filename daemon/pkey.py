@@ -83,7 +83,8 @@ TOKEN_KINDS: Final = (
 )
 
 
-def _find_token_kind(path: str, device_dir: Path) -> TokenKind | None:
+def find_token_kind(path: str, device_dir: Path) -> TokenKind | None:
+    """The kind of key that is made when the path is opened; None: an ordinary file."""
     plain = Path(os.path.normpath(path))
     for kind in TOKEN_KINDS:
         if plain in (place / kind.group / kind.name for place in (device_dir / "pkey", SYSFS)):
@@ -138,7 +139,7 @@ class PkeyTokens:
         Raises:
             MapperError: as `make`.
         """
-        kind = _find_token_kind(path, self._device_dir)
+        kind = find_token_kind(path, self._device_dir)
         return None if kind is None else self.open(kind)
 
 

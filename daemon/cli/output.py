@@ -64,7 +64,7 @@ class Output:
         """Something the caller should know, which stops nothing."""
         self.say("warning", text)
 
-    def say(self, severity: Literal["warning", "error"], text: str) -> None:
+    def say(self, severity: Literal["note", "warning", "error"], text: str) -> None:
         """A finding, on standard error."""
         _write(sys.stderr, f"fusecrypt: {severity}: {text}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import socket
@@ -15,7 +16,7 @@ from ...dmcrypt.passed_fds import close_fds
 from ...keystore.errors import AccessError, UnlockError
 from ..activation import OpenFile
 from ..config import CrypttabSource
-from ..crypttab import Crypttab, Problem, load_crypttabs
+from ..crypttab import Problem, load_crypttabs
 from ..crypttab_files import wait_for_writer
 from ..crypttab_options import Verdict
 from ..entry_files import make_recipe
@@ -24,7 +25,7 @@ from . import packets
 
 if TYPE_CHECKING:
     from ..activation import Recipe
-    from ..crypttab import CrypttabEntry
+    from ..crypttab import Crypttab, CrypttabEntry
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class MountdFiles:
             Problem(str(f.get("path")), 0, Verdict.WRONG, f"file not used: {f.get('reason')}")
             for f in _get_list(answer, "refused")
         ]
-        return Crypttab(crypttab.entries, (*refused, *crypttab.problems))
+        return dataclasses.replace(crypttab, problems=(*refused, *crypttab.problems))
 
     def open_entry(self, entry: CrypttabEntry, *, own_device: int) -> Recipe:  # noqa: ARG002
         # mountd knows the daemon's own device: it mounted it.

@@ -364,10 +364,12 @@ def test_crypttab_check(cli: Cli, tmp_path: Path) -> None:
     result = cli("crypttab", "check", "--json", tab)
     assert result.code == 1
     problems = json.loads(result.out)["problems"]
-    assert [p["verdict"] for p in problems] == ["not supported", "warning"]
-    assert result.err.count("\n") == 2
+    assert [p["verdict"] for p in problems] == ["error", "warning"]
+    assert result.err == ""
+    assert json.loads(result.out)["entries"][0]["opened"] == "at start"
     tab.write_text("")
-    assert cli("crypttab", "check", tab).code == 0
+    result = cli("crypttab", "check", tab)
+    assert (result.code, result.out) == (0, f"no entry of ours in {tab}\n")
     assert cli("crypttab", "check", tmp_path / "no").code == 4
 
 

@@ -33,7 +33,7 @@ def parse_with(options: str) -> CrypttabEntry:
 
 def test_empty_files_and_comments_are_nothing() -> None:
     for text in ("", "\n\n", "# a b c\n   # d e\n", " \t\v\n", "\0\r\n"):
-        assert parse(text) == Crypttab()
+        assert parse(text) == Crypttab(files=("tab",))
 
 
 def test_a_comment_starts_only_where_a_line_starts() -> None:
@@ -436,3 +436,32 @@ def test_the_real_systemd_takes_the_same_lines(text: str, tmp_path: Path) -> Non
     }
     sources = {e.name for e in parse(text).entries}
     assert sources == theirs
+
+
+@pytest.mark.parametrize(
+    ("options", "verdict", "text"),
+    [
+        ("cipher=aes-foo,size=256", Verdict.UNSUPPORTED, "aes-foo"),
+        ("cipher=rot13-cbc-plain,size=256", Verdict.UNSUPPORTED, "rot13"),
+        ("cipher=aes-xts-plain64,size=264", Verdict.WRONG, "264"),
+    ],
+)
+def test_what_plain_mode_would_refuse_is_a_problem_of_its_line(
+    options: str, verdict: Verdict, text: str
+) -> None:
+    (problem,) = parse_one(f"v /img /key plain,{options}").problems
+    assert (problem.verdict, text in problem.message) == (verdict, True)
+
+
+def test_problems_are_in_the_order_of_files_and_lines(tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("x /i - nonsense\nalone\ny /j - nonsense\n")
+    (tmp_path / "a").write_text("alone\nz /k - nonsense\n")
+    sources = [CrypttabSource(tmp_path / name, whole=True, required=True) for name in "ba"]
+    problems = load_crypttabs(sources).own_problems
+    lines = [(Path(p.file).name, p.line) for p in problems]
+    assert lines == [("b", 1), ("b", 2), ("b", 3), ("a", 1), ("a", 2)]
+
+
+def test_lines_that_are_not_ours_are_counted() -> None:
+    table = parse("# no\nv /i - x-fusecrypt\nalone\nw /j\nw /k\n", whole=False)
+    assert (table.foreign_lines, len(table.own_entries)) == (3, 1)
