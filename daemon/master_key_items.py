@@ -41,6 +41,7 @@ from .secure_volume import SecureVolume, check_heirs, check_pattern, find_patter
 
 PENDING_SUFFIX: Final = ".renc"
 _KEY_MAX: Final = 1008  # bytes of a key file
+_WANTED: Final = "wanted: --key-file FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,12 +231,14 @@ class VolumeItem:
         ):
             key = self._find_key(volume, header, secrets, key_change.list_bound(header))
             if key is None:
-                text = "no passphrase of it is known" + ("; something waits" if pending else "")
+                waits = "; something waits" if pending else ""
+                text = f"no passphrase of it is known{waits}; {_WANTED}"
                 return Finding(State.UNKNOWN, text, is_waiting=bool(pending))
             waiting = [each.unbound for each in pending]
             later = self._find_key(volume, header, secrets, waiting) if waiting else None
         if pending and later is None:
-            return Finding(State.UNKNOWN, "no passphrase of what waits is known", is_waiting=True)
+            text = f"no passphrase of what waits is known; {_WANTED}"
+            return Finding(State.UNKNOWN, text, is_waiting=True)
         return self.tools.registers.classify(key, later)
 
     def stage(self) -> None:
@@ -250,7 +253,7 @@ class VolumeItem:
                     left.remove(each.keyslot.id)
                     key = key or volume.read_key(header, each.key)
             if key is None:
-                raise UnlockError("no passphrase of it is known")
+                raise UnlockError(f"no passphrase of it is known; {_WANTED}")
             if not self.tools.may_drop:
                 check_heirs(header, [slot.keyslot.id for slot in slots])
             known = volume.validate(key)
@@ -263,7 +266,7 @@ class VolumeItem:
             waiting = [each.unbound for each in pending]
             key = self._find_key(volume, header, secrets, waiting)
             if key is None:
-                raise UnlockError("no passphrase of what waits is known")
+                raise UnlockError(f"no passphrase of what waits is known; {_WANTED}")
             pattern = volume.validate(key).validation.pattern
             check_pattern(pending[0].pattern, pattern)
             check_pattern(find_pattern(header), pattern)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from .coprocessor import AdapterInfo, Register
+from .coprocessor import MODE_EP11, AdapterInfo, Apqn, Fill, Register, RegisterState
 from .keys import SecureKey
 
 
@@ -29,6 +29,8 @@ class Finding:
     state: State
     text: str = ""
     is_waiting: bool = False  # of an unknown one: a re-enciphered key waits
+    target: Register | None = None  # of an unstaged one: where the master key is to stage it for
+    mkvps: tuple[bytes, ...] = ()  # of the key, and of what waits: one of them is enough
 
 
 class Registers:
@@ -57,8 +59,34 @@ class Registers:
             if mkvp in (adapter.current.mkvp, adapter.old.mkvp)
         )
 
+    def set_new(self, apqn: Apqn) -> Registers:
+        """What they are once the NEW master key of an adapter is set; EP11 has no OLD one."""
+        return Registers(
+            [
+                replace(
+                    adapter,
+                    new=RegisterState(Fill.EMPTY),
+                    current=adapter.new,
+                    old=RegisterState(Fill.EMPTY) if adapter.mode == MODE_EP11 else adapter.current,
+                )
+                if adapter.apqn == apqn
+                else adapter
+                for adapter in self._adapters
+            ]
+        )
+
+    def has_any(self, mkvps: Sequence[bytes]) -> bool:
+        """Whether an adapter has one of these master keys in any register."""
+        return any(self.find(mkvp) is not None for mkvp in mkvps)
+
     def classify(self, key: SecureKey, pending: SecureKey | None) -> Finding:
         """The state of a key, of which a re-enciphered one may wait."""
+        finding = self._classify(key, pending)
+        mkvps = (key.mkvp,) if pending is None else (key.mkvp, pending.mkvp)
+        target = self.choose_target(key) if finding.state is State.UNSTAGED else None
+        return replace(finding, target=target, mkvps=mkvps)
+
+    def _classify(self, key: SecureKey, pending: SecureKey | None) -> Finding:
         where = self.find(key.mkvp)
         if pending is not None:
             waits = self.find(pending.mkvp)

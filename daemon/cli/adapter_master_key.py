@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Final
 
 from ...keystore.cca import MASTER_KEY_SIZE
@@ -15,7 +15,8 @@ from ..exitcodes import ExitCode
 from ..keystored.client import Keystore
 from ..keystored.messages import describe_adapter
 from .arguments import Arguments
-from .master_key import list_unstaged
+from .ask_yes import ask_capitals
+from .master_key import find_left_behind
 from .output import Output
 from .passphrase import is_handed_on, read_stream
 from .source import open_for_reading
@@ -75,7 +76,8 @@ def run_set(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     before = _get(keystore, apqn)
     has_old = before.mode != MODE_EP11
     lost = before.old.mkvp if has_old else before.current.mkvp
-    _warn_of_unstaged(settings, output, has_old=has_old)
+    if before.new.is_usable:  # otherwise it is refused
+        _check_left_behind(args, settings, output, before)
     info = keystore.set_master_key(apqn)
     if lost is not None:
         output.warn(
@@ -93,22 +95,58 @@ def run_set(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     return ExitCode.OK
 
 
-def _warn_of_unstaged(settings: Settings, output: Output, *, has_old: bool) -> None:
+def _check_left_behind(
+    args: Arguments, settings: Settings, output: Output, before: AdapterInfo
+) -> None:
+    """Warn of what is not ready; what is lost with this very SET only goes with a YES.
+
+    Raises:
+        ConfigError: it was not agreed to.
+    """
     try:
-        names = list_unstaged(settings)
+        left = find_left_behind(settings, before.apqn)
     except MapperError as error:
         output.warn(f"it cannot be told whether everything is staged: {error}")
         return
-    if names:
-        shown = ", ".join(names[:_NAMES_MAX]) + (", …" if len(names) > _NAMES_MAX else "")
+    if left.unstaged:
         helps = (
-            "until the next SET 'fusecrypt master-key stage' still helps"
-            if has_old
-            else "EP11 has no OLD master key: those under this adapter's need another one with it"
+            "another adapter has their master key"
+            if before.mode == MODE_EP11
+            else "until the next SET 'fusecrypt master-key stage' still helps"
         )
         output.warn(
-            f"{len(names)} keys or volumes are not staged for the NEW master key: {shown}; {helps}"
+            f"{len(left.unstaged)} keys or volumes are not staged for the NEW master key: "
+            f"{_list_some(left.unstaged)}; {helps}"
         )
+    if left.unknown:
+        output.warn(
+            f"of {len(left.unknown)} keys or volumes it cannot be told, and they may be lost: "
+            f"{_list_some(left.unknown)}; 'fusecrypt master-key plan --key-file FILE' tells"
+        )
+    if left.lost:
+        _confirm_loss(args, output, before, left.lost)
+
+
+def _confirm_loss(
+    args: Arguments, output: Output, before: AdapterInfo, lost: Sequence[str]
+) -> None:
+    register = Register.CURRENT if before.mode == MODE_EP11 else Register.OLD
+    loss = (
+        f"{len(lost)} keys or volumes are under the {register} master key of {before.apqn}, which "
+        f"is gone with this SET: {_list_some(lost)}"
+    )
+    if args.has("force"):
+        output.warn(f"{loss}. They can be used only with another adapter or backup that has it")
+        return
+    if output.is_quiet or not ask_capitals(f"{loss}. They are lost."):
+        raise ConfigError(
+            f"adapter {before.apqn}: nothing was set: {loss}; wanted: 'fusecrypt master-key stage "
+            "--key-file FILE' before, or YES, or --force"
+        )
+
+
+def _list_some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMES_MAX]) + (", …" if len(names) > _NAMES_MAX else "")
 
 
 def run_query(args: Arguments, settings: Settings, output: Output) -> ExitCode:

@@ -278,9 +278,10 @@ KEYSTORE_COMMANDS: Final[dict[str, Command]] = {
         maximum=1,
     ),
     "adapter master-key set": Command(
-        "adapter master-key set CARD.DOMAIN",
+        "adapter master-key set [--force] CARD.DOMAIN",
         "Make NEW the CURRENT master key, and CURRENT the OLD one",
         _load_master_key_set,
+        frozenset({"force"}),
         minimum=1,
         maximum=1,
     ),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from ...dmcrypt.engine.client import Engine
+from ...keystore.coprocessor import Apqn, Register
 from ...keystore.errors import CoprocessorError, EngineMemoryError, MapperError, PolicyError
 from ...keystore.master_key_state import Finding, Registers, State
 from ..config import Settings
@@ -110,7 +111,8 @@ def run_complete(args: Arguments, settings: Settings, output: Output) -> ExitCod
                 output.say("error", result.format())
             raise PolicyError(
                 f"{len(in_the_way)} of {len(results)} are not ready, nothing was done; wanted: "
-                "'master-key stage', then 'adapter master-key set'; or --force, for what is ready"
+                f"{advise([result.finding for result in in_the_way])}; or --force, which completes "
+                "what is ready, and removes the keyslots whose passphrase is not given"
             )
         wanted = [r for r in results if r.finding.state is State.READY]
         _run(wanted, "completed", complete, args, output)
@@ -137,8 +139,38 @@ def run_rollback(args: Arguments, settings: Settings, output: Output) -> ExitCod
     return _make_code(results, {State.DONE})
 
 
-def list_unstaged(settings: Settings) -> list[str]:
-    """What an adapter's SET would leave behind, as far as it can be told without passphrases.
+def advise(findings: Sequence[Finding]) -> str:
+    """What makes them ready for ``complete``, in its order.
+
+    Under OLD with no NEW one loaded nothing is to be set: that would be the end of the OLD one.
+    """
+    states = {finding.state for finding in findings}
+    targets = {finding.target for finding in findings}
+    steps: list[str] = []
+    if State.LOST in states:
+        steps.append("'fusecrypt adapter restore FILE' of a backup that has the lost master key")
+    if State.UNKNOWN in states:
+        steps.append("a --key-file FILE for each passphrase that is not known")
+    if targets - {None}:
+        steps.append("'fusecrypt master-key stage --key-file FILE', with one for each keyslot")
+    if State.STAGED in states or Register.NEW in targets:
+        steps.append("'fusecrypt adapter master-key set CARD.DOMAIN'")
+    elif Register.CURRENT in targets:
+        steps.append("no 'fusecrypt adapter master-key set', which would lose the OLD master key")
+    return ", then ".join([*steps, "this again"])
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """Keys and volumes that are not ready for an adapter's SET."""
+
+    lost: tuple[str, ...]  # no adapter would have a master key of theirs any more
+    unstaged: tuple[str, ...]  # still under its OLD master key afterwards, or another adapter's
+    unknown: tuple[str, ...]  # there is no telling: passphrases are missing
+
+
+def find_left_behind(settings: Settings, apqn: Apqn) -> LeftBehind:
+    """What SET of an adapter would leave behind, as far as it can be told without passphrases.
 
     Raises:
         MapperError: there is no telling.
@@ -148,11 +180,19 @@ def list_unstaged(settings: Settings) -> list[str]:
         registers = Registers(keystore.list_adapters())
         tools = Tools(keystore, registers, HeaderHistory(settings.state_dir), lambda: engine)
         results = [_look_at(item) for item in find_items(settings, tools, (), ())]
-    return [
-        f"{result.item.kind} {result.item.name}"
-        for result in results
-        if result.finding.state not in _IS_WELL and not result.finding.is_waiting
-    ]
+    after = registers.set_new(apqn)
+    lost: list[str] = []
+    unstaged: list[str] = []
+    unknown: list[str] = []
+    for result in results:
+        name, finding = f"{result.item.kind} {result.item.name}", result.finding
+        if registers.has_any(finding.mkvps) and not after.has_any(finding.mkvps):
+            lost.append(name)
+        elif finding.state is State.UNSTAGED:
+            unstaged.append(name)
+        elif finding.state is State.UNKNOWN and not finding.is_waiting:
+            unknown.append(name)
+    return LeftBehind(tuple(lost), tuple(unstaged), tuple(unknown))
 
 
 @contextlib.contextmanager

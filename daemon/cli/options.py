@@ -155,6 +155,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "dump-json-metadata": make_flag("Print the JSON area of the header"),
     "mode": Option("Kind of an adapter: cca, ep11, accel or pkcs11", "MODE"),
     "card-type": Option("Card of an adapter: CEX5 to CEX8", "TYPE"),
+    "force": make_flag("Set it though keys or volumes are lost with it"),
     "control-only": make_flag("The adapter is administered here and not used"),
     "part": Option("Which part of the master key: first, middle or last", "PART"),
     "register": Option("Whose master key is cloned: new, current or old", "REGISTER"),

@@ -89,9 +89,13 @@ def test_keys_of_the_repository_follow_the_wrapping_key(adapter):
     assert (early.status, "uncommitted" in early.stdout + early.stderr) == (1, True), early
     adapter.cli("adapter", "master-key", "commit", APQN)
     adapter.cli("zkey", "reencipher", "-N", "k", "--to-new")
-    said = adapter.cli("adapter", "master-key", "set", APQN).stderr
-    assert "2 keys or volumes are not staged" in said
-    assert "EP11 has no OLD master key" in said
+    refused = adapter.run("adapter", "master-key", "set", "-q", APQN)
+    assert refused.status == 1
+    assert "under the CURRENT master key" in refused.stderr
+    assert "key late; wanted" in refused.stderr
+    said = adapter.cli("adapter", "master-key", "set", "--force", APQN).stderr
+    assert "gone with this SET: key late" in said
+    assert "cannot be told, and they may be lost: volume /dev/v;" in said
     assert "no more" in said
     adapter.cli("zkey", "reencipher", "-N", "k", "--complete")
     after = adapter.cli("zkey", "validate", "-N", "k", "--json").json
@@ -178,7 +182,7 @@ def test_a_change_of_all_keys_and_volumes_knows_that_there_is_no_old(adapter):
     assert "CURRENT" in adapter.cli("zkey-cryptsetup", "validate", image, "-d", passphrase).stdout
     adapter.cli("adapter", "master-key", "generate", APQN)
     adapter.cli("adapter", "master-key", "commit", APQN)
-    adapter.cli("adapter", "master-key", "set", APQN)
+    adapter.cli("adapter", "master-key", "set", "--force", APQN)
     assert plan() == {"lost"}
 
 

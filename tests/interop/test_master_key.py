@@ -224,3 +224,32 @@ def test_who_sets_a_master_key_too_early_is_warned(site):
     result = site.place.cli("adapter", "master-key", "set", str(FIRST))
     assert "key late" in result.stderr
     assert "key a" not in result.stderr
+
+
+def test_under_old_with_no_new_nobody_is_told_to_set_another(site):
+    site.registers(current=TWO, old=ONE)
+    refused = site.run("complete", *all_words(site)[:-2])
+    assert refused.status == 8
+    wanted = refused.stderr.partition("wanted: ")[2]
+    assert "'fusecrypt master-key stage --key-file FILE'" in wanted
+    assert "no 'fusecrypt adapter master-key set'" in wanted
+    assert "removes the keyslots whose passphrase is not given" in wanted
+    assert "three.img: unknown: no passphrase of it is known; wanted: --key-file" in refused.stderr
+
+
+def test_what_is_under_old_is_not_lost_without_a_yes(site):
+    site.registers(current=TWO, old=ONE, new=master_key(2))
+    words = ("adapter", "master-key", "set", str(FIRST))
+    refused = site.place.run(*words, "-q")
+    assert refused.status == 1
+    assert "under the OLD master key" in refused.stderr
+    assert "key a" in refused.stderr
+    site.run("stage", *all_words(site)[1:])
+    assert site.place.run(*words, "-q").status == 0  # all of them wait for NEW
+    site.place.cli("adapter", "master-key", "generate", str(FIRST))
+    refused = site.place.run(*words, "-q")  # what waits is all there is, and under OLD then
+    assert refused.status == 0, refused
+    site.place.cli("adapter", "master-key", "generate", str(FIRST))
+    assert site.place.run(*words, "-q").status == 1
+    forced = site.place.cli(*words, "--force")
+    assert "gone with this SET: key a" in forced.stderr

@@ -60,6 +60,29 @@ def test_offline_adapters_do_not_count():
     assert away.classify(KEYS["a"], None).state is State.LOST
 
 
+@pytest.mark.parametrize(
+    ("holds", "key", "waits", "is_left"),
+    [
+        ("cba", "a", None, False),  # OLD is gone
+        ("cba", "a", "c", True),
+        ("cba", "b", None, True),
+        ("cba", "a", "b", True),
+        ("cab", "d", "b", False),  # what waits is under OLD itself
+    ],
+)
+def test_what_the_next_set_leaves(holds, key, waits, is_left):
+    before = registers(*holds)
+    finding = before.classify(KEYS[key], None if waits is None else KEYS[waits])
+    assert before.has_any(finding.mkvps)
+    assert before.set_new(FIRST).has_any(finding.mkvps) is is_left
+
+
+def test_what_is_unstaged_tells_where_it_can_go():
+    assert registers("-", "b", "a").classify(KEYS["a"], None).target is Register.CURRENT
+    assert registers("c", "b", "a").classify(KEYS["a"], None).target is Register.NEW
+    assert registers("-", "b", "a").classify(KEYS["b"], None).target is None
+
+
 def test_the_target_is_new_where_one_is_loaded():
     assert registers("b", "a", "-").choose_target(KEYS["a"]) is Register.NEW
     assert registers("-", "b", "a").choose_target(KEYS["a"]) is Register.CURRENT
