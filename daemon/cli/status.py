@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..config import Settings
-from ..control.answers import Info, KeyStatus, Listing, Volume
+from ..control.answers import Info, KeyStatus, Listing, Volume, VolumeStats
 from ..control.client import ControlClient, NoDaemonError
 from ..control.volume_requests import StatusRequest
 from ..exitcodes import ExitCode, ReportedError
@@ -47,6 +47,13 @@ def run_list(_args: Arguments, settings: Settings, output: Output) -> ExitCode:
             output.json(reply)
     except NoDaemonError:
         output.json(listing.pack())
+    for line in format_listing(listing):
+        output.line(line)
+    return ExitCode.OK
+
+
+def format_listing(listing: Listing) -> list[str]:
+    """A table of the volumes and of the entries that are not open, and why those failed."""
     rows = [("NAME", "STATE", "TYPE", "CIPHER", "SIZE", "MODE", "SOURCE")]
     for volume in listing.volumes:
         mode = "read-only" if volume.read_only else "read/write"
@@ -55,15 +62,10 @@ def run_list(_args: Arguments, settings: Settings, output: Output) -> ExitCode:
             (volume.name, volume.state, volume.type, volume.cipher, size, mode, volume.source)
         )
     active = {volume.name for volume in listing.volumes}
-    rows += [
-        (entry.name, entry.state, "-", "-", "-", "-", entry.error or "-")
-        for entry in listing.entries
-        if entry.name not in active
-    ]
-    if len(rows) > 1:
-        for line in format_table(rows):
-            output.line(line)
-    return ExitCode.OK
+    inactive = [entry for entry in listing.entries if entry.name not in active]
+    rows += [(entry.name, entry.state, "-", "-", "-", "-", "-") for entry in inactive]
+    errors = [f"{entry.name}: {entry.error}" for entry in inactive if entry.error]
+    return [*format_table(rows), *errors] if len(rows) > 1 else []
 
 
 def format_volume(volume: Volume) -> list[str]:
@@ -103,9 +105,14 @@ def format_volume(volume: Volume) -> list[str]:
         f"  reads:   {stats.reads} ({stats.read_bytes} [bytes])",
         f"  writes:  {stats.writes} ({stats.write_bytes} [bytes]), {stats.flushes} flushes",
     ]
-    if stats.errors:
-        lines.append(f"  errors:  {stats.errors}, the last with errno {stats.last_error}")
-    return lines
+    return lines + format_io_errors(stats)
+
+
+def format_io_errors(stats: VolumeStats) -> list[str]:
+    """How often the backing store failed, and how it did last; nothing if it never did."""
+    if not stats.errors:
+        return []
+    return [f"  errors:  {stats.errors}, the last: {os.strerror(stats.last_error)}"]
 
 
 def format_key(key: KeyStatus) -> list[str]:
