@@ -251,8 +251,11 @@ class Entries:
 
 
 def _describe(entry: CrypttabEntry, error: Exception) -> str:
-    """What is wrong, without the name of the entry, which some errors begin with."""
-    return str(error).removeprefix(f"{entry.name}: ")
+    """What is wrong, without the name of the entry: it or the place of its line comes first."""
+    place = f"{entry.file}:{entry.line}: "
+    text = str(error).removeprefix(place)
+    where = place if text != str(error) else ""
+    return f"{where}{text.removeprefix(f'{entry.name}: ')}"
 
 
 def _key_input(entry: CrypttabEntry, file: KeyFile) -> KeyInput:

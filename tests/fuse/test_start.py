@@ -157,7 +157,7 @@ def test_a_bad_line_is_named_and_the_others_are_used(instance):
     result = instance.run_daemon("--fork")
     assert result.status == 10
     assert f"{instance.crypttab}:1: alone" in result.stderr
-    assert f"{instance.crypttab}:2: x: swap: not supported" in result.stderr
+    assert f"x: {instance.crypttab}:2: swap: not supported" in result.stderr
     assert instance.device("good").exists()
     instance.stop()
 
