@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from ..keystore.coprocessor import Apqn, Transport
+from ..keystore.coprocessor import KIND_X25519, Apqn, Transport
 from ..keystore.errors import ConfigError, PolicyError, UnlockError
 from ..keystore.key_type import KeyType
 from ..keystore.keys import ProtectedKey, SecureKey
-from ..keystore.transport import KIND_X25519
 from .cipher_spec import CipherSpec
 from .engine.client import Engine
 from .engine.messages import KeyKind

@@ -31,9 +31,9 @@ from .coprocessor import (
     RegisterState,
 )
 from .drivers import DRIVERS, SOFT_DRIVER
-from .envelope import SealMethod
 from .errors import BusyError, CoprocessorError, NotFoundError, UnsupportedError
 from .registers import Part
+from .seal_state import SealMethod
 from .sealing import ENVELOPE_SUFFIX, HostKey
 from .secure_guest import read_boot_id
 

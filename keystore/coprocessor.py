@@ -17,6 +17,8 @@ from .errors import (
 from .keys import SecureKey
 from .tokens import KeyType
 
+#: The first byte of a blob that was made of a key in clear, not within a token (transport.py).
+KIND_X25519: Final = b"\x01"
 MODE_CCA: Final = "cca"
 MODE_EP11: Final = "ep11"
 MODE_ACCEL: Final = "accel"

@@ -11,7 +11,6 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives import hashes
@@ -22,6 +21,7 @@ from .clear_bytes import make_random, wiped
 from .errors import ConfigError, CoprocessorError, FormatError, NoKeyError
 from .json_object import JsonObject, pack_canonical
 from .passphrase_kdf import PassphraseKdf
+from .seal_state import SealMethod
 
 HOST_KEY_SIZE: Final = 32
 SIZE_MAX: Final = 64 << 10
@@ -32,15 +32,6 @@ _INFO: Final = b"fusecrypt sealed host key 1"
 #: A credential with less is no key, but something that was typed.
 _CREDENTIAL_MIN: Final = 32
 _KEYS_MAX: Final = 8
-
-
-class SealMethod(StrEnum):
-    """What keeps the host key from a thief of the state directory."""
-
-    HOST_KEY_FILE = "host-key-file"  # nothing, if he has that file too
-    PASSPHRASE = "passphrase"  # noqa: S105 (its name)
-    CREDENTIAL = "systemd-credential"
-    TPM2 = "tpm2"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from .clear_bytes import wiped
 from .control_points import ControlPoint
 from .coprocessor import AdapterInfo, Apqn, Register
 from .errors import CoprocessorError, NotFoundError, UnsupportedError
-from .secure_guest import SecretList, can_be_bound
+from .secret_list import SecretList
+from .secure_guest import can_be_bound
 
 
 class Ep11Adapters(Adapters):

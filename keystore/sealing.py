@@ -21,7 +21,6 @@ from .envelope import (
     HOST_KEY_SIZE,
     SIZE_MAX,
     Envelope,
-    SealMethod,
     derive_key,
     new_envelope,
     unseal_key,
@@ -29,6 +28,7 @@ from .envelope import (
 from .errors import AccessError, ConfigError, CoprocessorError, FormatError
 from .json_object import JsonObject
 from .kept_bytes import KeptBytes
+from .seal_state import SealMethod, SealState
 
 SALT_SIZE: Final = 32
 ID_SIZE: Final = 8
@@ -72,15 +72,6 @@ class Sealed:
             "salt": self.salt.hex(),
             name: self.ciphertext.hex(),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class SealState:
-    """How the host key is kept."""
-
-    method: SealMethod
-    is_locked: bool  # nobody has given the passphrase yet
-    has_plain_file: bool  # the host key lies in a file, whatever else seals it
 
 
 class HostKey:

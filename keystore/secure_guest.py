@@ -29,6 +29,7 @@ from .errors import (
 )
 from .json_object import JsonObject, pack_canonical
 from .sealing import HostKey, Sealed
+from .secret_list import ListedSecret, SecretList
 
 FILE_NAME: Final = "guest.secrets"
 SECRETS_MAX: Final = 64
@@ -64,22 +65,6 @@ class Queue:
     state: SeState = SeState.UNBOUND
     association: int | None = None
     session_id: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class ListedSecret:
-    """What may be told of a secret."""
-
-    id: bytes
-    session_id: bytes  # of the EP11 session that it makes
-
-
-@dataclass(frozen=True, slots=True)
-class SecretList:
-    """The secrets, each at its index."""
-
-    secrets: tuple[ListedSecret, ...]
-    is_locked: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from .clear_bytes import wiped
+from .coprocessor import KIND_X25519
 from .errors import FormatError
 from .gcm import NONCE_SIZE, encrypt
 
 PUBLIC_KEY_SIZE: Final = 32
 RSA_SIZE: Final = 384
-KIND_X25519: Final = b"\x01"
 _KIND_RSA: Final = 2
 _INFO: Final = b"fusecrypt transport 1"
 

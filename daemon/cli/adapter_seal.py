@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...keystore.envelope import SealMethod
 from ...keystore.errors import ConfigError
+from ...keystore.seal_state import SealMethod
 from ...keystore.tpm import check_pcrs
 from ..config import Settings
 from ..control.messages import KeyInput

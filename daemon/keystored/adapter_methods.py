@@ -11,9 +11,9 @@ from ...keystore.adapters import Change
 from ...keystore.cca import MASTER_KEY_SIZE
 from ...keystore.clear_bytes import wiped
 from ...keystore.coprocessor import AdapterInfo, Register
-from ...keystore.envelope import SealMethod
 from ...keystore.pkcs11_uri import TokenUri
 from ...keystore.registers import Part
+from ...keystore.seal_state import SealMethod
 from ...keystore.shares import SHARES_MAX, check_counts
 from ...keystore.token_pin import PIN_MAX
 from ...keystore.verification import make_mkvp

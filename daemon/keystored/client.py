@@ -29,9 +29,8 @@ from .messages import (
 
 if TYPE_CHECKING:
     from ...keystore.adapters import Change
-    from ...keystore.envelope import SealMethod
     from ...keystore.registers import Part
-    from ...keystore.sealing import SealState
+    from ...keystore.seal_state import SealMethod, SealState
     from ...keystore.tokens import KeyType
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from ...keystore.control_points import ControlPoint
 from ...keystore.coprocessor import AdapterInfo, Apqn
-from ...keystore.secure_guest import SecretList
+from ...keystore.secret_list import SecretList
 from ..control.fields import PassedFds, pack_data
 from .connection import KeystoreConnection
 from .messages import parse_request, parse_secrets

@@ -20,11 +20,10 @@ from ...keystore.coprocessor import (
     Transport,
     Validation,
 )
-from ...keystore.envelope import SealMethod
 from ...keystore.errors import ConfigError, MapperError
 from ...keystore.keys import SecureKey
-from ...keystore.sealing import SealState
-from ...keystore.secure_guest import ListedSecret, SecretList
+from ...keystore.seal_state import SealMethod, SealState
+from ...keystore.secret_list import ListedSecret, SecretList
 from ...keystore.tokens import KeyType
 from ..control.fields import Fields, ParameterError, PassedFds, pack_data, pack_value
 

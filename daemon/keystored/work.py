@@ -13,7 +13,7 @@ import trio
 from ...keystore.coprocessor import AdapterInfo, Apqn, Transport, Validation
 from ...keystore.errors import CoprocessorError, MapperError
 from ...keystore.keys import SecureKey
-from ...keystore.secure_guest import SecretList
+from ...keystore.secret_list import SecretList
 from ..control.fields import Fields
 from ..peer import Peer
 from .messages import pack_adapters, parse_apqn

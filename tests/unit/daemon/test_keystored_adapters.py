@@ -7,7 +7,6 @@ import pytest
 
 from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.coprocessor import Apqn, Fill, Register
-from fusecrypt.keystore.envelope import SealMethod
 from fusecrypt.keystore.errors import (
     ConfigError,
     CoprocessorError,
@@ -17,6 +16,7 @@ from fusecrypt.keystore.errors import (
     PolicyError,
 )
 from fusecrypt.keystore.registers import Part
+from fusecrypt.keystore.seal_state import SealMethod
 from fusecrypt.keystore.tokens import KeyType
 from tests.unit.daemon.keystored_process import call, pipe
 

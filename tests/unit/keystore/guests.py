@@ -2,7 +2,7 @@
 
 from fusecrypt.keystore.coprocessor import AdapterInfo, Apqn, Register
 from fusecrypt.keystore.coprocessors import Coprocessors
-from fusecrypt.keystore.secure_guest import SecretList
+from fusecrypt.keystore.secret_list import SecretList
 from tests.unit.keystore.samples import FIRST, SECOND, master_key
 
 BOOT = "0c4e1b5e-3b0c-4a7e-9d6f-1a2b3c4d5e6f"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fusecrypt.keystore import sealing
 from fusecrypt.keystore.adapters import Change
 from fusecrypt.keystore.coprocessors import Coprocessors
-from fusecrypt.keystore.envelope import Envelope, SealMethod
+from fusecrypt.keystore.envelope import Envelope
 from fusecrypt.keystore.errors import (
     ConfigError,
     CoprocessorError,
@@ -22,6 +22,7 @@ from fusecrypt.keystore.errors import (
 )
 from fusecrypt.keystore.kept_bytes import KeptBytes
 from fusecrypt.keystore.passphrase_kdf import PassphraseKdf
+from fusecrypt.keystore.seal_state import SealMethod
 from fusecrypt.keystore.tpm import check_pcrs
 from tests.lab.swtpm import extend, find_missing, running_tpm
 from tests.unit.keystore.samples import FIRST, SECOND, master_key, put_adapter

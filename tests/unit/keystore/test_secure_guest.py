@@ -15,7 +15,6 @@ from fusecrypt.keystore.add_secret_request import make_secret_id
 from fusecrypt.keystore.coprocessor import Apqn, SeState
 from fusecrypt.keystore.coprocessors import Coprocessors
 from fusecrypt.keystore.cross_check import cross_check
-from fusecrypt.keystore.envelope import SealMethod
 from fusecrypt.keystore.ep11_session import make_session_id
 from fusecrypt.keystore.errors import (
     AccessError,
@@ -28,7 +27,9 @@ from fusecrypt.keystore.errors import (
     PolicyError,
     UnsupportedError,
 )
-from fusecrypt.keystore.secure_guest import SECRETS_MAX, ListedSecret, read_boot_id
+from fusecrypt.keystore.seal_state import SealMethod
+from fusecrypt.keystore.secret_list import ListedSecret
+from fusecrypt.keystore.secure_guest import SECRETS_MAX, read_boot_id
 from fusecrypt.keystore.tokens import KeyType
 from tests.unit.keystore.guests import BOOT, add_secret, associate, make_guest
 from tests.unit.keystore.samples import FIRST, SECOND, master_key
