@@ -94,7 +94,8 @@ def check_same(ours: Adapter, there: Adapter) -> None:
     if not hmac.compare_digest(ours.master_keys.content, there.master_keys.content):
         raise BusyError(
             f"adapter {ours.info.apqn}: exists with {_tell_registers(there.info)}, the backup has "
-            f"{_tell_registers(ours.info)}; nothing was restored"
+            f"{_tell_registers(ours.info)}; nothing was restored; 'fusecrypt adapter remove "
+            f"{ours.info.apqn}' first, if nothing is under its master key"
         )
 
 

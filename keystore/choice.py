@@ -20,6 +20,8 @@ _MAKERS: Final = {
     KeyType.PKCS11_AES: "a PKCS#11 token",
 }
 CREATE_HINT: Final = "'fusecrypt adapter create' makes one"
+#: For a key that is there already: a new adapter would have another master key, and be in the way.
+RESTORE_HINT: Final = "'fusecrypt adapter restore FILE' of a backup brings its adapter back"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from .choice import (
     CREATE_HINT,
+    RESTORE_HINT,
     Seen,
     choose_makers,
     choose_reencipherers,
@@ -149,7 +150,7 @@ class Coprocessors(TokenAdapters, MachineAdapters, Ep11Adapters):
         )
         return replace(validation, apqns=tuple(sorted(apqn for apqn, _ in holders)))
 
-    def _see(self) -> list[Seen]:
+    def _see(self, hint: str = CREATE_HINT) -> list[Seen]:
         """All adapters; one that cannot be read must not keep the others from working."""
         seen: list[Seen] = []
         for apqn in self._store.list_apqns():
@@ -158,13 +159,13 @@ class Coprocessors(TokenAdapters, MachineAdapters, Ep11Adapters):
             except MapperError as error:
                 seen.append(Seen(apqn, None, str(error)))
         if not seen:
-            raise CoprocessorError(f"no coprocessor: there is no adapter; {CREATE_HINT}")
+            raise CoprocessorError(f"no coprocessor: there is no adapter; {hint}")
         return seen
 
     def _see_for(self, secure_key: SecureKey) -> list[Seen]:
         """The same, and without any adapter it is said which master key is wanted."""
         try:
-            return self._see()
+            return self._see(RESTORE_HINT)
         except CoprocessorError as error:
             raise CoprocessorError(f"{describe_key(secure_key)}: {error}") from None
 

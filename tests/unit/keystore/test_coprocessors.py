@@ -114,15 +114,24 @@ def test_looking_makes_no_directory(coprocessors, directory):
 
 
 def test_without_any_adapter_the_command_that_makes_one_is_named(coprocessors):
-    key = SecureKey(REAL_XTS_KEY)
     for use in (
         lambda: coprocessors.generate(KeyType.CCA_AESDATA, 256, is_xts=True),
-        lambda: coprocessors.to_transport(key, PUBLIC),
-        lambda: coprocessors.validate(key),
         lambda: coprocessors.backup(bytearray(b"x")),
     ):
         with pytest.raises(CoprocessorError, match="fusecrypt adapter create"):
             use()
+
+
+def test_without_any_adapter_a_key_that_is_there_is_not_helped_by_a_new_one(coprocessors):
+    key = SecureKey(REAL_XTS_KEY)
+    for use in (
+        lambda: coprocessors.to_transport(key, PUBLIC),
+        lambda: coprocessors.validate(key),
+        lambda: coprocessors.reencipher(key, Register.CURRENT),
+    ):
+        with pytest.raises(CoprocessorError, match="fusecrypt adapter restore") as caught:
+            use()
+        assert "adapter create" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key_type", CCA_KEY_TYPES)
