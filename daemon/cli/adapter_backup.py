@@ -13,7 +13,7 @@ from ..exitcodes import ExitCode
 from ..keystored.client import Keystore
 from .arguments import Arguments
 from .key_input import make_key_options, provide_key, try_keys
-from .new_file import write_new_file
+from .new_file import make_new_file, write_all
 from .output import Output
 from .passphrase import is_handed_on, read_stream
 from .source import open_for_reading
@@ -31,9 +31,11 @@ def run_backup(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         raise ConfigError("no adapters, so no backup of them")
     options = make_key_options(args, is_verified=True)
     prompt = f"Enter passphrase for the backup {path}: "
-    with provide_key(options, prompt) as key, as_stream(key) as fd:
-        backup = keystore.backup(fd)
-    write_new_file(path, backup, "backup")
+    # The file first: nobody is asked, and no master key leaves keystored, for one that cannot be.
+    with make_new_file(path, "backup") as file:
+        with provide_key(options, prompt) as key, as_stream(key) as fd:
+            backup = keystore.backup(fd)
+        write_all(file, backup)
     apqns = [str(adapter.apqn) for adapter in adapters]
     output.json({"file": path, "apqns": apqns})
     for adapter in adapters:

@@ -50,6 +50,11 @@ def write_new_file(
     """
     with make_new_file(path, what, mode=mode) as fd:
         for piece in [data] if isinstance(data, bytes) else data:
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, piece)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it, to a descriptor of `make_new_file`, which tells of an OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

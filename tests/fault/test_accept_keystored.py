@@ -126,6 +126,11 @@ def test_removing_is_asked_for_and_a_backup_is_never_overwritten(place):
     place.write_file("backup", b"")
     result = place.run("adapter", "backup", "backup", stdin=b"pw\n")
     assert (result.status, "exists" in result.stderr) == (5, True), result
+    failed = place.run("adapter", "backup", "none", stdin=b"\n")  # an empty passphrase
+    assert failed.status != 0
+    assert not (place.directory / "none").exists()
+    audit = place.cli("audit", "show").stdout
+    assert "BackupAdapters" not in "".join(x for x in audit.splitlines() if " ok " in x)
     place.cli("adapter", "backup", "new", stdin=b"pw\n")
     assert (place.directory / "new").stat().st_mode & 0o777 == 0o600
     place.cli("adapter", "remove", "03.0039", stdin=b"YES\n")
