@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Final
 
 from ...dmcrypt.backing import without_locks
@@ -229,6 +230,9 @@ _GROUPS: Final = list_groups(COMMANDS)
 #: Tools whose commands may be cut short, in any case.
 _SHORTENED: Final = {"zkey": ZKEY_WORDS, "zkey-cryptsetup": ZKEY_CRYPTSETUP_WORDS}
 
+#: So many actions of a group are named where none of them was.
+_SHOWN: Final = 4
+
 #: Actions that there are not, and why.
 _REFUSED: Final = {**REFUSED_ACTIONS, **REFUSED_PVSECRET_ACTIONS}
 
@@ -339,9 +343,22 @@ def _refuse_verb(verb: str) -> ConfigError | UnsupportedError:
     if group == "zkey" and word in ZKEY_WORDS:
         return UnsupportedError(f"{verb}: not supported")
     if group in _GROUPS:
-        names = [name for name in COMMANDS if name.startswith(f"{group} ")]
-        return ConfigError(f"{verb}: wanted: fusecrypt {' | '.join(names)}; --help says more")
+        return ConfigError(
+            f"{verb}: wanted: fusecrypt {' | '.join(_find_similar(verb))}; "
+            f"fusecrypt {group} --help says more"
+        )
     return ConfigError(f"{verb}: unknown action; fusecrypt --help lists them")
+
+
+def _find_similar(verb: str) -> list[str]:
+    """A few actions that begin like ``verb``, those most like it; ``…`` where there are more."""
+    head, _, word = verb.rpartition(" ")
+    if any(name.startswith(f"{verb} ") for name in COMMANDS):
+        head, word = verb, ""
+    ends = [name.removeprefix(f"{head} ") for name in COMMANDS if name.startswith(f"{head} ")]
+    found = (get_close_matches(word, ends) or ends)[:_SHOWN]
+    more = ["…"] if len(found) < len(ends) else []
+    return [f"{head} {end}" for end in found] + more
 
 
 def _show_version(output: Output) -> None:

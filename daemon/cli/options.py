@@ -27,6 +27,8 @@ class Option:
     metavar: str = ""
     short: str = ""
     kind: Kind = Kind.VALUE
+    #: Actions that do something else with it, or have a default of their own.
+    help_of: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def make_flag(text: str, short: str = "") -> Option:
@@ -81,14 +83,36 @@ OPTIONS: Final[dict[str, Option]] = {
     "key-file": Option("Read the passphrase from a file; - is standard input", "FILE", "d"),
     "keyfile-offset": Option("Skip so much of the key file", "BYTES"),
     "keyfile-size": Option("Read at most so much of the key file", "BYTES", "l"),
-    "volume-key-file": Option("Use the volume key in this file", "FILE"),
-    "key-slot": Option("Use only this keyslot; luksFormat: make this one", "N", "S"),
-    "tries": Option("How often a passphrase may be typed", "N", "T"),
+    "volume-key-file": Option(
+        "Use the volume key in this file",
+        "FILE",
+        help_of={
+            "luksFormat": "Make a volume with the volume key in this file",
+            "luksDump": "With --dump-volume-key: write the volume key to this new file",
+        },
+    ),
+    "key-slot": Option(
+        "Use only this keyslot",
+        "N",
+        "S",
+        help_of={"luksFormat": "Make this keyslot (default: 0)"},
+    ),
+    "tries": Option("How often a passphrase may be typed (default: 3)", "N", "T"),
     "timeout": Option("Wait so long for a passphrase to be typed", "SECONDS", "t"),
     "verify-passphrase": make_flag("Ask for the passphrase twice", "y"),
     "test-passphrase": make_flag("Only try the passphrase, open nothing"),
     # what is opened
-    "type": Option("luks, luks1, luks2, plain or loopaes", "TYPE", "M"),
+    "type": Option(
+        "luks, luks1 or luks2",
+        "TYPE",
+        "M",
+        help_of={
+            "open": "luks, luks1, luks2, plain or loopaes (default: luks)",
+            "refresh": "luks, luks1, luks2, plain or loopaes",
+            "luksFormat": "luks, luks1 or luks2 (default: luks2)",
+            "convert": "luks1 or luks2",
+        },
+    ),
     "header": Option("The LUKS header is in this file", "FILE"),
     "readonly": make_flag("Open for reading only", "r"),
     "shared": make_flag("Open other parts of a device than those that are open already"),
@@ -97,24 +121,62 @@ OPTIONS: Final[dict[str, Option]] = {
     "lease": Option("Derive the volume's secure key anew after so long", "SECONDS"),
     "idle": Option("Forget the volume's secure key after so long without I/O", "SECONDS"),
     "allow-discards": make_flag("Pass discards (punched holes) on to the file or device"),
-    "cipher": Option("Cipher, as in aes-xts-plain64", "CIPHER", "c"),
-    "key-size": Option("Size of the volume key", "BITS", "s"),
+    "cipher": Option(
+        "Cipher, as in aes-xts-plain64",
+        "CIPHER",
+        "c",
+        help_of={"luksFormat": "Cipher (default: aes-xts-plain64)"},
+    ),
+    "key-size": Option(
+        "Size of the volume key",
+        "BITS",
+        "s",
+        help_of={
+            "luksFormat": "Size of the volume key (default: 512 for XTS, else 256)",
+            "benchmark": "Size of the key (default: 256)",
+        },
+    ),
     "hash": Option(
-        "Hash of the passphrase (plain) or of PBKDF2, digest and AF (LUKS)", "HASH", "h"
+        "Hash of PBKDF2 and AF",
+        "HASH",
+        "h",
+        help_of={
+            "open": "Hash of the passphrase (plain) or key file (loopaes)",
+            "luksFormat": "Hash of PBKDF2, digest and AF (default: sha256)",
+            "benchmark": "Hash of PBKDF2 (default: sha256)",
+        },
     ),
     "offset": Option("Where the data starts", "SECTORS", "o"),
     "skip": Option("What the IV of the first sector starts at", "SECTORS", "p"),
     "size": Option("Size of the data", "SECTORS", "b"),
     "device-size": Option("Size of the data, with a unit", "SIZE"),
-    "sector-size": Option("Encrypt in sectors of 512, 1024, 2048 or 4096", "BYTES"),
+    "sector-size": Option(
+        "Encrypt in sectors of 512, 1024, 2048 or 4096",
+        "BYTES",
+        help_of={
+            "open": "Encrypt in sectors of 512, 1024, 2048 or 4096 (default: 512)",
+            "luksFormat": "Encrypt in sectors of 512, 1024, 2048 or 4096 (default: 4096; "
+            "512 where the data are not whole ones, and for luks1)",
+            "benchmark": "Encrypt in sectors of 512, 1024, 2048 or 4096 (default: 4096)",
+        },
+    ),
     "iv-large-sectors": make_flag("Count IVs in sectors of the sector size"),
     # luksFormat
     "align-payload": Option("Begin the data at a multiple of this", "SECTORS"),
-    "pbkdf": Option("argon2id, argon2i or pbkdf2", "TYPE"),
+    "pbkdf": Option(
+        "argon2id, argon2i or pbkdf2 (default: argon2id; luks1: pbkdf2)",
+        "TYPE",
+        help_of={"benchmark": "argon2id, argon2i or pbkdf2"},
+    ),
     "pbkdf-memory": Option("Memory of Argon2", "KILOBYTES"),
     "pbkdf-parallel": Option("Lanes of Argon2", "N"),
     "pbkdf-force-iterations": Option("Iterations, without a benchmark", "N"),
-    "iter-time": Option("How long unlocking may take here", "MILLISECONDS", "i"),
+    "iter-time": Option(
+        "How long unlocking may take here (default: 2000)",
+        "MILLISECONDS",
+        "i",
+        help_of={"benchmark": "How long Argon2 may take here (default: 2000)"},
+    ),
     "label": Option("Label of the volume", "TEXT"),
     "subsystem": Option("Subsystem of the volume", "TEXT"),
     "uuid": Option("UUID of the volume", "UUID"),
@@ -153,12 +215,16 @@ OPTIONS: Final[dict[str, Option]] = {
     "show-keys": make_flag("Show the keys in a table"),
     "fail-io": make_flag("Let I/O fail instead of wait"),
     "dump-json-metadata": make_flag("Print the JSON area of the header"),
-    "mode": Option("Kind of an adapter: cca, ep11, accel or pkcs11", "MODE"),
-    "card-type": Option("Card of an adapter: CEX5 to CEX8", "TYPE"),
+    "mode": Option("Kind of an adapter: cca, ep11, accel or pkcs11 (default: cca)", "MODE"),
+    "card-type": Option(
+        "Card of an adapter: CEX5 to CEX8 (default: that of the card, or CEX8)", "TYPE"
+    ),
     "force": make_flag("Set it though keys or volumes are lost with it"),
     "control-only": make_flag("The adapter is administered here and not used"),
     "part": Option("Which part of the master key: first, middle or last", "PART"),
-    "register": Option("Whose master key is cloned: new, current or old", "REGISTER"),
+    "register": Option(
+        "Whose master key is taken: new, current or old (default: current)", "REGISTER"
+    ),
     "shares": Option("Into how many shares the master key is split", "N"),
     "threshold": Option("How many of them make it again", "K"),
     "with": Option(

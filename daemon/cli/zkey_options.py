@@ -12,9 +12,20 @@ ZKEY: Final = Vocabulary(
         **S390_OPTIONS,
         "verbose": make_flag("Say what was done", "V"),
         "xts": make_flag("Make a key for XTS, which is two keys", "x"),
-        "keybits": Option("Size of the key, or of one half: 128, 192 or 256", "BITS", "k"),
+        "keybits": Option(
+            "Size of the key, or of one half: 128, 192 or 256 (default: 256)", "BITS", "k"
+        ),
         "clearkey": Option("Take the clear key in this file instead of a random one", "FILE", "c"),
-        "key-type": Option("CCA-AESDATA, CCA-AESCIPHER, EP11-AES or PKCS11-AES", "TYPE", "K"),
+        "key-type": Option(
+            "CCA-AESDATA, CCA-AESCIPHER, EP11-AES or PKCS11-AES",
+            "TYPE",
+            "K",
+            help_of={
+                "zkey generate": "CCA-AESDATA, CCA-AESCIPHER, EP11-AES or PKCS11-AES "
+                "(default: CCA-AESDATA)",
+                "zkey convert": "CCA-AESCIPHER",
+            },
+        ),
         "name": Option("Name of the key in the repository; list, validate: a pattern", "NAME", "N"),
         "description": Option("Text that says what the key is for", "TEXT", "d"),
         "volumes": Option("Volumes that use the key, with their names", "VOLUME:NAME,…", "l"),

@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 
 from fusecrypt.daemon.cli.arguments import VOCABULARIES, Arguments, parse_arguments
 from fusecrypt.daemon.cli.commands import COMMANDS, _resolve_group, run
+from fusecrypt.daemon.cli.key_input import DEFAULT_TRIES
 from fusecrypt.daemon.cli.options import CRYPTSETUP, OPTIONS
 from fusecrypt.daemon.cli.output import Output, make_output
 from fusecrypt.daemon.cli.refused_options import REFUSED
+from fusecrypt.dmcrypt.luks2.format import FormatParams
+from fusecrypt.dmcrypt.pbkdf import PbkdfParams
+from fusecrypt.keystore.coprocessor import MODE_CCA
 from fusecrypt.keystore.errors import ConfigError, MapperError, UnsupportedError
+from fusecrypt.keystore.key_type import KeyType
 
 
 def parse(line: str) -> Arguments:
@@ -138,6 +143,62 @@ def test_every_action_has_help_and_loads(name: str, capsys: pytest.CaptureFixtur
     assert run(parse(f"{name} --help"), Output()) == 0
     assert f"Usage: fusecrypt {name}" in capsys.readouterr().out
     assert callable(COMMANDS[name].load())
+
+
+@pytest.mark.parametrize("verb", ["", *sorted({n.partition(" ")[0] for n in COMMANDS}), *COMMANDS])
+def test_help_fits_into_80_columns(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(parse(f"{verb} --help"), Output()) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 80
+
+
+@pytest.mark.parametrize(
+    ("verb", "text"),
+    [
+        ("luksDump", "--volume-key-file FILE With --dump-volume-key: write the volume key to"),
+        ("luksFormat", "--volume-key-file FILE Make a volume with the volume key in"),
+        ("open", "--volume-key-file FILE Use the volume key in"),
+        ("luksFormat", "--type TYPE luks, luks1 or luks2 (default: luks2)"),
+        ("open", "--type TYPE luks, luks1, luks2, plain or loopaes (default: luks)"),
+        ("luksDump", "--type TYPE luks, luks1 or luks2 "),
+        ("open", f"may be typed (default: {DEFAULT_TRIES})"),
+        ("luksFormat", f"may take here (default: {PbkdfParams().milliseconds})"),
+        ("luksAddKey", f"or pbkdf2 (default: {PbkdfParams().type}; luks1: pbkdf2)"),
+        ("luksFormat", f"Cipher (default: {FormatParams().cipher})"),
+        ("luksFormat", f"digest and AF (default: {PbkdfParams().hash_name})"),
+        ("luksFormat", f"volume key (default: {FormatParams().key_size * 8} for XTS, else 256)"),
+        ("adapter create", f"(default: {MODE_CCA})"),
+        ("zkey generate", "128, 192 or 256 (default: 256)"),
+        ("zkey generate", f"(default: {KeyType.CCA_AESDATA})"),
+    ],
+)
+def test_help_says_what_an_option_does_to_the_action_and_its_default(
+    verb: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(parse(f"{verb} --help"), Output()) == 0
+    assert text in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_of_one_action_only_is_for_actions_that_take_the_option() -> None:
+    for vocabulary in (CRYPTSETUP, *VOCABULARIES.values()):
+        for name, option in vocabulary.options.items():
+            for verb in option.help_of:
+                assert name in COMMANDS[verb].all_options, (name, verb)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("adapter", "adapter create | adapter add | adapter leave-imprint | adapter list | …"),
+        ("adapter bakcup", "adapter backup | …"),
+        ("adapter master-key genrate", "adapter master-key generate | …"),
+    ],
+)
+def test_a_wrong_word_of_a_group_names_what_is_close(line: str, wanted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run(parse(line), Output())
+    assert str(caught.value).endswith(
+        f": wanted: fusecrypt {wanted}; fusecrypt {line.split()[0]} --help says more"
+    )
 
 
 @pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if "usage" in c.all_options])
