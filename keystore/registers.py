@@ -181,8 +181,8 @@ def check_has_registers(adapter: Adapter) -> None:
         raise CoprocessorError(f"adapter {adapter.info.apqn}: an accelerator has no master keys")
     if adapter.info.is_imprint:
         raise CoprocessorError(
-            f"adapter {adapter.info.apqn}: is in imprint mode, without wrapping keys; 'adapter "
-            "leave-imprint' ends it"
+            f"adapter {adapter.info.apqn}: is in imprint mode, without wrapping keys; "
+            "'fusecrypt adapter leave-imprint' ends it"
         )
 
 
@@ -194,7 +194,9 @@ def _check_virtual_ep11(adapter: Adapter) -> None:
 def _check_new_is(adapter: Adapter, wanted: Fill, purpose: str) -> None:
     state = adapter.info.new.state
     if state is not wanted:
-        hint = "; 'adapter master-key clear-new' empties it" if wanted is Fill.EMPTY else ""
+        hint = (
+            "; 'fusecrypt adapter master-key clear-new' empties it" if wanted is Fill.EMPTY else ""
+        )
         raise CoprocessorError(
             f"adapter {adapter.info.apqn}: NEW is {state}, wanted {wanted} {purpose}{hint}"
         )

@@ -188,8 +188,8 @@ class RepositoryDirectory:
             raise FormatError(
                 f"key {name!r} is in an inconsistent state: {self.directory} has "
                 f"{', '.join(name + suffix for suffix in sorted(present))}, and no "
-                f"{' and no '.join(name + suffix for suffix in missing)}; 'zkey remove --force' "
-                "removes what is left of it"
+                f"{' and no '.join(name + suffix for suffix in missing)}; "
+                "'fusecrypt zkey remove --force' removes what is left of it"
             )
 
     def _check_free(self, name: str) -> None:

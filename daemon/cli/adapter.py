@@ -67,8 +67,8 @@ def run_create(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         output.line(f"Adapter {apqn} is an accelerator: it has no master key and serves no keys.")
     elif adapter.is_imprint:
         output.line(
-            f"Adapter {apqn} is in imprint mode: 'adapter leave-imprint' comes before its master "
-            "key."
+            f"Adapter {apqn} is in imprint mode: 'fusecrypt adapter leave-imprint' comes "
+            "before its master key."
         )
     else:
         output.line(f"Adapter {apqn} has no master key yet: it cannot make or use keys.")

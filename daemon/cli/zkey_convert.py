@@ -91,7 +91,9 @@ def _tell_of_volumes(key: RepositoryKey, output: Output) -> None:
         return
     names = ", ".join(key.volumes)
     if key.volume_type == LUKS2:
-        output.warn(f"'zkey-cryptsetup setkey' puts the new key into the headers of {names}")
+        output.warn(
+            f"'fusecrypt zkey-cryptsetup setkey' puts the new key into the headers of {names}"
+        )
     else:
         output.warn(
             f"crypttab lines and scripts must say --key-size {len(key.token) * 8} from now on, "

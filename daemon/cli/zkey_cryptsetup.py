@@ -33,7 +33,7 @@ _OLD = (
 )
 _NO_PATTERN = (
     "The volume key cannot be identified because the header has no verification pattern; "
-    "'zkey-cryptsetup setvp' sets it"
+    "'fusecrypt zkey-cryptsetup setvp' sets it"
 )
 
 

@@ -66,7 +66,8 @@ def _prepare(place: Place, header: Luks2Header) -> None:
     if plan.is_staged:
         place.output.line(
             f"Staged volume key re-enciphering is initiated for device '{place.path}'. After the "
-            "NEW master key is set, 'zkey-cryptsetup reencipher --complete' completes it."
+            "NEW master key is set, 'fusecrypt zkey-cryptsetup reencipher --complete' completes "
+            "it."
         )
     else:
         _say_done(place)

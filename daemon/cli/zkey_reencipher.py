@@ -120,7 +120,7 @@ def _run_repository(args: Arguments, settings: Settings, output: Output, wish: W
         if outcome is Outcome.DONE and key.volume_type == LUKS2 and key.volumes:
             output.warn(
                 f"key '{key.name}': the headers of its LUKS2 volumes have keys of their own: "
-                f"'zkey-cryptsetup reencipher' is for {', '.join(key.volumes)}"
+                f"'fusecrypt zkey-cryptsetup reencipher' is for {', '.join(key.volumes)}"
             )
     for name, damage in found.damaged.items():
         output.say("error", str(damage))

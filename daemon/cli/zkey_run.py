@@ -44,7 +44,7 @@ def run(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     args.refuse_both("open", "format")
     commands = list(_list_commands(args, settings))
     if not args.has("run"):
-        lines = [format_command(command) for command in commands]
+        lines = [format_command(_name_program(command)) for command in commands]
         for line in lines:
             output.line(line)
         output.json({"commands": lines})
@@ -155,13 +155,25 @@ def find_program(command: Sequence[str]) -> list[str]:
     Raises:
         NotFoundError: fusecrypt does not know how it was started.
     """
-    tool, *words = command
-    if tool == CRYPTSETUP:
-        real = shutil.which(CRYPTSETUP)
-        if real is not None and (words[0] == "luksFormat" or platform.machine() == "s390x"):
-            return [real, *words]
-        return [*_find_own(), *words]
-    return [*_find_own(), ZKEY_CRYPTSETUP, *words]
+    real = _find_real(command)
+    return [real, *command[1:]] if real else [*_find_own(), *_make_own(command)]
+
+
+def _name_program(command: Sequence[str]) -> list[str]:
+    """The same for people: the command that would be run, by its name."""
+    return list(command) if _find_real(command) else ["fusecrypt", *_make_own(command)]
+
+
+def _find_real(command: Sequence[str]) -> str | None:
+    """The real cryptsetup, if it is there and can do this."""
+    tool, action, *_ = command
+    can = tool == CRYPTSETUP and (action == "luksFormat" or platform.machine() == "s390x")
+    return shutil.which(CRYPTSETUP) if can else None
+
+
+def _make_own(command: Sequence[str]) -> list[str]:
+    """The words for fusecrypt, which has cryptsetup's actions without its name."""
+    return list(command[1:] if command[0] == CRYPTSETUP else command)
 
 
 def _find_own() -> list[str]:

@@ -83,7 +83,7 @@ class Pkcs11Coprocessor:
             if info.new.state is not Fill.EMPTY:
                 raise CoprocessorError(
                     f"adapter {self._apqn}: NEW is {info.new.state}, wanted empty for a whole "
-                    "master key; 'adapter master-key clear-new' empties it"
+                    "master key; 'fusecrypt adapter master-key clear-new' empties it"
                 )
             pkcs11_registers.make_master_key(token, Register.NEW)
 

@@ -9,7 +9,7 @@ fusecrypt zkey generate --xts --name plain --clearkey clear.key --volume-type pl
     --volumes "$PWD/volume:a" --sector-size 4096
 fusecrypt zkey cryptsetup > said
 cat said
-says 'cryptsetup plainOpen' '--key-size 1024 --cipher paes-xts-plain64 --sector-size 4096'
+says 'plainOpen' '--key-size 1024 --cipher paes-xts-plain64 --sector-size 4096'
 fusecrypt zkey cryptsetup --run
 write_data a
 set_master_key 03.0039 mk2

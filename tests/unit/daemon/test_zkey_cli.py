@@ -202,34 +202,35 @@ def test_commands_for_cryptsetup_are_zkeys(place):
     zkey(place, "gen", "-N", "p", "-x", "-l", "/dev/p:pp", "-t", "plain", "-S", "4096")
     zkey(place, "gen", "-N", "l", "-x", "-l", "/dev/l:ll")
     at = place.directory / "zkey"
+    tool = "cryptsetup" if shutil.which("cryptsetup") else "fusecrypt"
     form = (
-        f"cryptsetup luksFormat {{}}--type luks2 --volume-key-file '{at}/l.skey' --key-size 1024 "
+        f"{tool} luksFormat {{}}--type luks2 --volume-key-file '{at}/l.skey' --key-size 1024 "
         "--cipher paes-xts-plain64 --pbkdf argon2i --pbkdf-memory 32 --pbkdf-force-iterations 4 "
         "{}/dev/l"
     )
     plain = (
-        f"cryptsetup plainOpen --key-file '{at}/p.skey' --key-size 1024 --cipher paes-xts-plain64 "
+        f"fusecrypt plainOpen --key-file '{at}/p.skey' --key-size 1024 --cipher paes-xts-plain64 "
         "--sector-size 4096 /dev/p pp"
     )
     show = ("cryptsetup",)
     assert zkey(place, *show).stdout.splitlines() == [
-        form.format("", ""), "zkey-cryptsetup setvp /dev/l", plain
+        form.format("", ""), "fusecrypt zkey-cryptsetup setvp /dev/l", plain
     ]  # fmt: skip
     assert zkey(place, *show, "--format").stdout.splitlines() == [
-        form.format("", ""), "zkey-cryptsetup setvp /dev/l"
+        form.format("", ""), "fusecrypt zkey-cryptsetup setvp /dev/l"
     ]  # fmt: skip
     assert zkey(place, *show, "--open", "-l", "*:ll", "--tries", "2").stdout == (
-        "cryptsetup luksOpen --tries 2 /dev/l ll\n"
+        "fusecrypt luksOpen --tries 2 /dev/l ll\n"
     )
     zkey(place, "change", "-N", "l", "--gen-dummy-passphrase", "-S", "512")
     key = f"--key-file '{at}/l.pass' "
     assert zkey(place, "crypts", "-q", "-V", "-t", "luks2").stdout.splitlines() == [
         form.format("-q -v ", f"{key}--sector-size 512 "),
-        f"zkey-cryptsetup setvp /dev/l {key}-V",
+        f"fusecrypt zkey-cryptsetup setvp /dev/l {key}-V",
     ]
     words = ("--key-file", "/a b", "--keyfile-offset", "1", "--keyfile-size", "2")
     assert zkey(place, *show, "--open", "-t", "luks2", *words).stdout == (
-        "cryptsetup luksOpen --key-file '/a b' --keyfile-offset 1 --keyfile-size 2 /dev/l ll\n"
+        "fusecrypt luksOpen --key-file '/a b' --keyfile-offset 1 --keyfile-size 2 /dev/l ll\n"
     )
     assert place.run("zkey", *show, "--open", "--format").status == 1
 
