@@ -247,7 +247,11 @@ def play(work: Path) -> None:
 
     secure_key = make_secure_volume(work, secure, passphrase)
 
-    say("3. A crypttab names them. x-fusecrypt is not needed here: the whole file is ours.")
+    say(
+        "3. A crypttab names them, with the words of crypttab(5). The daemon is given this file, "
+        "and opens every line of it. (In /etc/crypttab, which systemd reads as well, it "
+        "takes only the lines that have the option x-fusecrypt.)"
+    )
     crypttab = work / "crypttab"
     crypttab.write_text(
         "# name  source  key  options\n"
@@ -255,28 +259,33 @@ def play(work: Path) -> None:
         f"plain {plain} {key} plain,cipher=aes-xts-plain64,size=512,sector-size=4096\n"
         f"real  {real}  {passphrase}  luks\n"
         f"secure {secure} {passphrase} luks\n"
-        f"swap {work / 'swap.img'} {runtime}/dev/pkey/protkey/protkey_aes_256_xts "
+        f"scratch {work / 'scratch.img'} {runtime}/dev/pkey/protkey/protkey_aes_256_xts "
         "plain,cipher=paes-xts-plain64,size=1280\n"
     )
-    (work / "swap.img").write_bytes(bytes(MIB))
+    (work / "scratch.img").write_bytes(bytes(MIB))
     print(textwrap.indent(crypttab.read_text(), "    "))
 
     say(
         "4. The daemon opens every line of it. Keys live in its engine process only, in memory "
         "that no other process, core dump or debugger can read. The secure key goes to keystored, "
-        "which wraps its effective key for this one engine: a protected key. The line swap gets "
-        "a random protected key that ends with the daemon."
+        "which wraps its effective key for this one engine: a protected key. The line scratch gets "
+        "a random protected key, and what is in it ends with the daemon."
     )
     daemon = Daemon(runtime, crypttab)
     try:
         daemon.start()
         listing = fusecrypt("--runtime-dir", str(runtime), "list")
-        names = ("ours", "plain", "real", "secure", "swap")
+        names = ("ours", "plain", "real", "secure", "scratch")
         check(all(name in listing for name in names), "all five are open")
         status = fusecrypt("--runtime-dir", str(runtime), "status", "secure")
         check("CCA-AESDATA by adapter 03.0039" in status, "the adapter turned the secure key over")
 
-        say("5. A mapped device is a file: make a file system in it, mount it, write.")
+        say(
+            "5. A mapped device is a file. In ours: make a file system, mount it, write 8 MiB of "
+            "random data into a file of it. Into plain, real and secure the demo writes the same "
+            "8 MiB itself, from their beginning, as any program writes a file. Then it looks for "
+            "them in the images."
+        )
         run("mkfs.ext4", "-q", str(mapper / "ours"))
         data = os.urandom(8 * MIB)
         digest = hashlib.sha256(data).hexdigest()
@@ -286,9 +295,13 @@ def play(work: Path) -> None:
             with (mapper / name).open("r+b") as device:
                 device.write(data)
                 os.fsync(device.fileno())
+        print(f"  8 MiB to each of {', '.join(names[1:4])}, and fsync", flush=True)
+        with (mapper / "ours").open("rb") as device:
+            superblock = device.read(2048)[1024:]
+        images = [image.read_bytes() for image in (ours, plain, real, secure)]
         check(
-            b"ext4" not in ours.read_bytes() and data[:64] not in plain.read_bytes(),
-            "none of it can be seen in the images",
+            not any(piece in image for piece in (data[:64], superblock[:64]) for image in images),
+            "neither the data nor the file system's superblock stands in any of the four images",
         )
 
         say("6. Restart the daemon: the same bytes are there.")
