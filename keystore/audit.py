@@ -107,6 +107,8 @@ class Chain:
         Raises:
             FormatError: it was altered, or does not follow the one before.
         """
+        if not line.endswith(b"\n"):
+            raise FormatError(f"{where}: ends within a line, and is not the last file")
         entry, prev, digest = Entry.parse(line, where)
         if self.entries == 0:
             self.first = entry.seq
@@ -161,6 +163,32 @@ def read_log(files: Iterable[Path], chain: Chain) -> Generator[Entry, None, None
         FormatError: a line that was altered, or lines that are missing.
         AccessError: a file cannot be read.
     """
+    for line, where in _read_lines(files, chain):
+        yield chain.add(line, where)
+
+
+def survey_log(files: Iterable[Path]) -> Generator[tuple[Entry | None, str], None, None]:
+    """Every line that can be read, and what is wrong at it; None for one that cannot.
+
+    After something wrong the chain begins anew, so each fault is told once.
+
+    Raises:
+        AccessError: a file cannot be read.
+    """
+    chain = Chain()
+    for line, where in _read_lines(files, Chain()):
+        try:
+            yield chain.add(line, where), ""
+        except FormatError as error:
+            chain = Chain()
+            try:
+                yield chain.add(line, where), str(error)
+            except FormatError:
+                yield None, str(error)
+
+
+def _read_lines(files: Iterable[Path], chain: Chain) -> Generator[tuple[bytes, str], None, None]:
+    """Lines and where they stand; the end of the last file, if it is none, is only counted."""
     paths = list(files)
     for i, path in enumerate(paths):
         try:
@@ -170,9 +198,9 @@ def read_log(files: Iterable[Path], chain: Chain) -> Generator[Entry, None, None
         lines = content.split(b"\n")
         rest = lines.pop()
         for number, line in enumerate(lines, 1):
-            yield chain.add(line + b"\n", f"{path}:{number}")
+            yield line + b"\n", f"{path}:{number}"
         if rest and i + 1 < len(paths):
-            raise FormatError(f"{path}: ends within a line, and is not the last file")
+            yield rest, str(path)
         chain.torn = len(rest)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ...keystore.audit import Chain, Entry, list_files, read_log
+from ...keystore.audit import Chain, Entry, list_files, read_log, survey_log
 from ...keystore.errors import ConfigError, NotFoundError
 from ..config import Settings
 from ..exitcodes import ExitCode
@@ -44,24 +44,28 @@ def run_verify(args: Arguments, settings: Settings, output: Output) -> ExitCode:
 
 
 def run_show(args: Arguments, settings: Settings, output: Output) -> ExitCode:
-    """The lines, checked."""
-    entries = list(read_log(_find(args, settings), Chain()))
-    output.json({"entries": [_describe(entry) for entry in entries]})
-    rows = [
-        (
-            entry.time,
-            str(entry.uid),
-            str(entry.pid),
-            entry.method,
-            entry.result,
-            " ".join(f"{name}={value}" for name, value in entry.facts.items()),
-        )
-        for entry in entries
-    ]
+    """The lines, checked; one that is bad is marked, and the others are shown."""
+    lines = list(survey_log(_find(args, settings)))
+    problems = [problem for _, problem in lines if problem]
+    output.json(
+        {"entries": [_describe(entry) for entry, _ in lines if entry], "problems": problems}
+    )
+    rows = [_make_row(entry, problem) for entry, problem in lines]
     if rows:
         for line in format_table([("TIME", "UID", "PID", "METHOD", "RESULT", "WHAT"), *rows]):
             output.line(line)
-    return ExitCode.OK
+    for problem in problems:
+        output.say("error", problem)
+    return ExitCode.HEADER_DAMAGED if problems else ExitCode.OK
+
+
+def _make_row(entry: Entry | None, problem: str) -> tuple[str, ...]:
+    mark = f"BAD: {problem}" if problem else ""
+    if entry is None:
+        return ("?", "?", "?", "?", "?", mark)
+    facts = (f"{name}={value}" for name, value in entry.facts.items())
+    words = " ".join([*facts, *([mark] if mark else [])])
+    return (entry.time, str(entry.uid), str(entry.pid), entry.method, entry.result, words)
 
 
 def _find(args: Arguments, settings: Settings) -> list[Path]:

@@ -144,6 +144,13 @@ def test_the_use_of_keys_is_written_down_and_checked(place):
     path.write_bytes(lines[0] + lines[2])
     result = place.run("audit", "verify")
     assert (result.status, "does not follow" in result.stderr) == (DAMAGED, True)
+    path.write_bytes(lines[0] + b"{}\n" + lines[2])
+    result = place.run("audit", "show")
+    assert (result.status, f"{path}:2" in result.stderr) == (DAMAGED, True)
+    shown = result.stdout.splitlines()[1:]
+    assert ["CreateAdapter" in shown[0], "BAD: " in shown[1], "ValidateKey" in shown[2]] == [
+        True
+    ] * 3
     assert place.run("audit", "verify", place.directory / "nowhere").status == MISSING
 
 

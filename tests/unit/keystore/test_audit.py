@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusecrypt.keystore import audit
-from fusecrypt.keystore.audit import AuditLog, Chain, Entry, list_files, read_log
+from fusecrypt.keystore.audit import AuditLog, Chain, Entry, list_files, read_log, survey_log
 from fusecrypt.keystore.errors import AccessError, FormatError, MapperError, NotFoundError
 
 FACTS = {"apqn": "03.0039", "mkvp": "491176b0f443c65a", "pattern": "ab" * 32}
@@ -256,3 +256,17 @@ def test_a_line_is_on_the_disk_before_the_answer(log, directory, monkeypatch):
 def test_hostile_bytes_are_a_line_or_an_error(data):
     with contextlib.suppress(MapperError):
         Chain().add(data, "test")
+
+
+def test_a_survey_shows_what_is_readable_and_tells_each_fault_once(log, directory):
+    write(log, 6)
+    (path,) = list_files(directory)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b'"ok"', b'"no"')  # altered
+    del lines[3]  # taken out
+    path.write_bytes(b"".join(lines))
+    seen = list(survey_log([path]))
+    assert [entry.seq if entry else None for entry, _ in seen] == [1, None, 3, 5, 6]
+    assert [bool(problem) for _, problem in seen] == [False, True, False, True, False]
+    assert "altered" in seen[1][1]
+    assert "line 5 does not follow line 3" in seen[3][1]
