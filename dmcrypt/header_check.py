@@ -24,6 +24,7 @@ from .luks2 import Luks2Header
 from .luks2.binhdr import BINHDR_SIZE
 from .luks2.keyslot import PRIORITY_IGNORE, find_bound
 from .luks2.requirement import find_unknown_flags
+from .luks2.volume_key import find_pending
 from .units import SECTOR_SIZE
 
 _MIB: Final = 1 << 20
@@ -274,10 +275,29 @@ def _check_keyslots(subject: Subject) -> Iterator[Finding]:
             "keyslots",
             f"fusecrypt config --priority normal --key-slot {bound[0]} {subject.image}",
         )
+    waiting = _list_waiting(header)
     for number in numbers:
-        if number not in bound:
+        if number in waiting:
+            yield Finding(
+                Severity.NOTE,
+                "waiting",
+                "waits for the NEW master key",
+                f"keyslot {number}",
+                f"fusecrypt zkey-cryptsetup reencipher --complete {subject.image}",
+            )
+        elif number not in bound:
             yield Finding(Severity.NOTE, "unbound", "does not open the volume", f"keyslot {number}")
         yield from _check_keyslot(subject, number, is_last=bound == (number,))
+
+
+def _list_waiting(header: Luks1Header | Luks2Header) -> frozenset[int]:
+    """Keyslots with a re-enciphered key; none if their tokens are damaged."""
+    if isinstance(header, Luks1Header):
+        return frozenset()
+    try:
+        return frozenset(pending.unbound for pending in find_pending(header.metadata))
+    except FormatError:
+        return frozenset()
 
 
 def list_bound(header: Luks1Header | Luks2Header) -> tuple[int, ...]:

@@ -149,6 +149,11 @@ def test_a_staged_change_keeps_every_keyslot(lab):
     assert all(t["keyslots"] == [str(t["unbound-keyslot"])] for t in tokens)
     assert all(t["verification-pattern"] == PATTERN for t in tokens)
     assert "pending" in lab.ok("validate", *lab.keys("a"))
+    checked = lab.place.run("check", lab.image)
+    for number in (2, 3, 5):
+        assert f"keyslot {number}: waits for the NEW master key" in checked.stdout + checked.stderr
+    assert "fusecrypt zkey-cryptsetup reencipher --complete" in checked.stdout + checked.stderr
+    assert "does not open the volume" not in checked.stdout + checked.stderr
     early = lab.run("reencipher", *lab.keys("a"))  # a plain one completes
     assert (early.status, "may yet have to be set" in early.stderr) == (6, True), early
     assert lab.json == staged
