@@ -133,6 +133,8 @@ def run_remove(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         warning = ""
         if lost:
             warning = "the following volumes will no longer be usable: " + ", ".join(lost) + ". "
+        elif key.volumes:
+            warning = f"{', '.join(key.volumes)} keep the copies in their headers only. "
         ask_yes(f"{warning}Remove key '{name}'", f"key {name!r}: was not removed")
     repository.remove(name, is_forced=args.has("force"))
     output.json({"removed": name})

@@ -140,6 +140,11 @@ def test_keys_are_renamed_copied_and_removed(place):
     zkey(place, "remove", "-F", "-N", "other")
     assert keys(place) == []
     assert place.run("zkey", "remove", "-F", "-N", "other").status == 4
+    zkey(place, "gen", "-N", "l", "-x", "-l", "c.img:c,d.img:d")
+    declined = place.run("zkey", "remove", "-N", "l", stdin=b"\n")
+    assert "/c.img:c, " in declined.stderr
+    assert "/d.img:d keep the copies in their headers only" in declined.stderr
+    zkey(place, "remove", "-F", "-N", "l")
     for words in (["remove"], ["rename", "-N", "k"], ["copy", "-w", "k"], ["export", "f"]):
         assert "wanted: --n" in place.run("zkey", *words).stderr
 
