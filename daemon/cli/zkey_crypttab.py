@@ -5,6 +5,7 @@ Source: zkey's keystore.c, which sets the layout, literal blanks and all.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 
 from ...keystore.errors import ConfigError
@@ -48,13 +49,19 @@ def list_volumes(args: Arguments, settings: Settings) -> Iterator[tuple[Reposito
                 yield key, Volume.parse(text)
 
 
+def has_kernel_paes() -> bool:
+    """Whether the machine's own kernel may open volumes with cipher paes: an IBM Z's."""
+    return platform.machine() == "s390x"
+
+
 def make_line(args: Arguments, key: RepositoryKey, volume: Volume) -> str:
-    """One line, its fields between tabulators."""
+    """One line, its fields between tabulators; for fusecryptd where systemd cannot open it."""
+    ours = "" if has_kernel_paes() else ",noauto,x-fusecrypt"
     if key.volume_type == PLAIN:
         options = f"plain,cipher={make_cipher(key)},size={len(key.token) * 8}"
         if key.sector_size:
             options += f",sector-size={key.sector_size}"
-        return "\t".join((volume.dm_name, volume.path, str(key.path), options))
+        return "\t".join((volume.dm_name, volume.path, str(key.path), options + ours))
     options = "luks"
     key_file = args.text("key-file")
     if key_file is not None:
@@ -65,7 +72,7 @@ def make_line(args: Arguments, key: RepositoryKey, volume: Volume) -> str:
         key_file = str(key.passphrase_path)
     tries = args.number("tries")
     options += "" if tries is None else f",tries={tries}"
-    return "\t".join((volume.dm_name, volume.path, key_file or "none", options))
+    return "\t".join((volume.dm_name, volume.path, key_file or "none", options + ours))
 
 
 def make_cipher(key: RepositoryKey) -> str:

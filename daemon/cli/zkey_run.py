@@ -7,7 +7,6 @@ kernel for IBM Z opens volumes with cipher paes.
 
 from __future__ import annotations
 
-import platform
 import shlex
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ from ..config import Settings
 from ..exitcodes import ExitCode, parse_exit_code
 from .arguments import Arguments
 from .output import Output
-from .zkey_crypttab import list_volumes, make_cipher
+from .zkey_crypttab import has_kernel_paes, list_volumes, make_cipher
 
 CRYPTSETUP: Final = "cryptsetup"
 ZKEY_CRYPTSETUP: Final = "zkey-cryptsetup"
@@ -167,7 +166,7 @@ def _name_program(command: Sequence[str]) -> list[str]:
 def _find_real(command: Sequence[str]) -> str | None:
     """The real cryptsetup, if it is there and can do this."""
     tool, action, *_ = command
-    can = tool == CRYPTSETUP and (action == "luksFormat" or platform.machine() == "s390x")
+    can = tool == CRYPTSETUP and (action == "luksFormat" or has_kernel_paes())
     return shutil.which(CRYPTSETUP) if can else None
 
 
