@@ -32,6 +32,7 @@ from .control.server import serve_control
 from .entries import Entries, Failure, summarize
 from .exitcodes import ExitCode
 from .fuse import Operations
+from .io_errors import watch_io_errors
 from .key_renewal import KeyRenewal
 from .key_service import KeyService
 from .notify import notify
@@ -149,6 +150,7 @@ async def _run(plan: Plan, serving: Serving) -> ExitCode:
         outer.start_soon(renewal.serve)
         async with trio.open_nursery() as inner:
             inner.start_soon(registry.close_deferred)
+            inner.start_soon(watch_io_errors, registry)
             inner.start_soon(_serve, plan, serving, parts, end)
             await end.event.wait()
             inner.cancel_scope.cancel()
