@@ -191,17 +191,25 @@ class Entries:
                 raise fault or UnlockError(_HEADLESS if entry.options.headless else _NO_TERMINAL)
             tries += 1
             try:
-                return await self._ask_once(entry, prepared, serve, prompter)
+                question = (
+                    f"{_describe(entry, fault)}. {entry.question}" if fault else entry.question
+                )
+                return await self._ask_once(entry, prepared, serve, prompter, question)
             except UnlockError as error:
                 fault = error
                 log.warning("%s: %s", entry.name, error)
         raise fault
 
     async def _ask_once(
-        self, entry: CrypttabEntry, prepared: Prepared, serve: Serve, prompter: Prompter
+        self,
+        entry: CrypttabEntry,
+        prepared: Prepared,
+        serve: Serve,
+        prompter: Prompter,
+        question: str,
     ) -> Volume:
         async with prompter.ask(
-            entry.question,
+            question,
             name=entry.name,
             identity=entry.source_path,
             time_limit=entry.options.timeout or 0.0,

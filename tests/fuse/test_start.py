@@ -193,8 +193,10 @@ def test_a_runtime_directory_that_others_write_is_refused(instance):
 def test_passphrases_are_asked_on_the_callers_terminal(instance, asked):
     terminal = start_on_terminal(instance, asked)
     terminal.expect(b"passphrase for disk")
+    assert b"no key available" not in terminal.output
     terminal.answer(b"wrong")
     terminal.expect(b"passphrase for disk", 2)
+    assert b"no key available" in terminal.output
     terminal.answer(PASSPHRASE)
     assert terminal.wait() == 0, terminal.output
     assert terminal.echoes()
