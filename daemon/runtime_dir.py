@@ -84,10 +84,26 @@ def forget_process(settings: Settings, name: str) -> None:
     (settings.runtime_dir / f"{name}.pid").unlink(missing_ok=True)
 
 
+def find_left_engine(settings: Settings) -> int | None:
+    """Pid of an engine that goes on without its daemon; None where there is none to be seen."""
+    try:
+        pid, start_time = map(int, (settings.runtime_dir / "engine.pid").read_text().split())
+        daemon = int((settings.runtime_dir / "lock").read_text())
+        words = _read_stat(pid)
+    except (OSError, ValueError):
+        return None
+    # proc(5), field 4: the parent. A daemon that is only starting still has its engine.
+    return pid if int(words[19]) == start_time and int(words[1]) != daemon else None
+
+
 def _read_start_time(pid: int) -> int:
     """Clock ticks since boot (proc(5), field 22): with the pid, one process's name for ever."""
-    stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    return int(stat.rpartition(")")[2].split()[19])
+    return int(_read_stat(pid)[19])
+
+
+def _read_stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third."""
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
 def _end_orphan(record: Path) -> None:

@@ -12,6 +12,7 @@ from ..exitcodes import ExitCode, ReportedError
 from ..volume_name import check_volume_name
 from .arguments import Arguments
 from .output import Output, format_table
+from .volume import describe_left_engine
 
 _SECTOR = 512
 
@@ -26,6 +27,8 @@ def run_status(args: Arguments, settings: Settings, output: Output) -> ExitCode:
         with ControlClient(settings.control_socket) as client:
             reply = client.call("Status", StatusRequest(name).pack())
     except NoDaemonError:
+        if left := describe_left_engine(settings):
+            output.warn(left)
         return _show_inactive(settings, name, output)
     except ReportedError as error:
         if error.exit_code is ExitCode.WRONG_DEVICE:
@@ -144,8 +147,12 @@ def _show_inactive(settings: Settings, name: str, output: Output) -> ExitCode:
 
 
 def _show_daemon(settings: Settings, output: Output) -> ExitCode:
-    with ControlClient(settings.control_socket) as client:
-        reply = client.call("GetInfo", {})
+    try:
+        with ControlClient(settings.control_socket) as client:
+            reply = client.call("GetInfo", {})
+    except NoDaemonError as error:
+        left = describe_left_engine(settings)
+        raise NoDaemonError(f"{error}{left and f'; {left}'}") from None
     output.json(reply)
     info = Info.parse(reply)
     for line in (

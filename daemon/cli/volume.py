@@ -8,6 +8,7 @@ from collections.abc import Generator
 from ...keystore.errors import NotFoundError
 from ..config import Settings
 from ..control.client import ControlClient, NoDaemonError
+from ..runtime_dir import find_left_engine
 from ..volume_name import check_volume_name
 from .arguments import Arguments
 
@@ -33,6 +34,18 @@ def connect(settings: Settings, name: str) -> Generator[ControlClient, None, Non
     try:
         client = ControlClient(settings.control_socket)
     except NoDaemonError as error:
-        raise NotFoundError(f"{name}: is not active: {error}") from None
+        left = describe_left_engine(settings)
+        raise NotFoundError(f"{name}: is not active: {error}{left and f'; {left}'}") from None
     with client:
         yield client
+
+
+def describe_left_engine(settings: Settings) -> str:
+    """What there is to know, without a daemon, of an engine that outlived it; empty: nothing."""
+    pid = find_left_engine(settings)
+    if pid is None:
+        return ""
+    return (
+        f"the engine of a daemon that was killed goes on with its keys (pid {pid}): the next start,"
+        " by fusecryptd or fusecrypt open, ends it and unmounts"
+    )

@@ -349,10 +349,15 @@ def test_a_keeper_whose_daemon_was_killed_unmounts_on_sigterm(instance):
     instance.signal(instance.daemon_pid, signal.SIGKILL)
     instance.wait_daemon()
     engine = instance.engine_pid
+    for words in (["status"], ["status", "v"], ["close", "v"]):
+        told = instance.run(*words)
+        assert told.status == 4
+        assert f"goes on with its keys (pid {engine})" in told.stderr
     instance.signal(instance.pid("keeper.py"), signal.SIGTERM)
     wait_for(lambda: not mounts_below(instance.directory), "unmounted")
     instance.signal(engine, signal.SIGTERM)
     instance.wait_gone()
+    assert "pid" not in instance.run("status").stderr
 
 
 def test_the_keeper_is_small(instance):

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from fusecrypt.daemon.config import load_settings
-from fusecrypt.daemon.runtime_dir import clear_leftovers, own_runtime_dir, record_process
+from fusecrypt.daemon.runtime_dir import (
+    clear_leftovers,
+    find_left_engine,
+    own_runtime_dir,
+    record_process,
+)
 from fusecrypt.keystore.errors import BusyError
 
 
@@ -51,6 +56,20 @@ def test_an_orphan_is_ended(settings, orphan):
     clear_leftovers(settings)
     assert orphan.wait(5) == -signal.SIGTERM
     assert not (settings.runtime_dir / "engine.pid").exists()
+
+
+def test_an_engine_is_left_over_when_its_parent_is_not_the_daemon(settings, orphan):
+    assert find_left_engine(settings) is None
+    record_process(settings, "engine", orphan.pid)
+    lock = settings.runtime_dir / "lock"
+    lock.write_text(f"{os.getpid()}\n")  # its parent: the daemon lives
+    assert find_left_engine(settings) is None
+    lock.write_text(f"{orphan.pid}\n")
+    assert find_left_engine(settings) == orphan.pid
+    record = settings.runtime_dir / "engine.pid"
+    pid, start_time = record.read_text().split()
+    record.write_text(f"{pid} {int(start_time) + 1}\n")  # another process by now
+    assert find_left_engine(settings) is None
 
 
 def test_another_process_with_the_orphans_pid_is_left_alone(settings, orphan):
