@@ -92,7 +92,9 @@ def find_left_engine(settings: Settings) -> int | None:
         words = _read_stat(pid)
     except (OSError, ValueError):
         return None
-    # proc(5), field 4: the parent. A daemon that is only starting still has its engine.
+    if words[0] in "XZ":  # proc(5), field 3: it has ended, and nobody has reaped it
+        return None
+    # Field 4: the parent. A daemon that is only starting still has its engine.
     return pid if int(words[19]) == start_time and int(words[1]) != daemon else None
 
 
