@@ -13,8 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..dmcrypt.plain import Placement, get_length
 from ..dmcrypt.units import SECTOR_SIZE
-from ..keystore.errors import AccessError, BusyError, NotFoundError, UnsupportedError
+from ..keystore.errors import (
+    AccessError,
+    BusyError,
+    ConfigError,
+    NotFoundError,
+    UnsupportedError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +92,18 @@ def check_descriptor(fd: int, path: str, *, is_read_only: bool) -> int:
     return os.lseek(fd, 0, os.SEEK_END) if stat.S_ISBLK(status.st_mode) else status.st_size
 
 
+def get_data_length(params: Placement, size: int, path: str) -> int:
+    """Bytes of a volume without a header on a file of ``size`` bytes.
+
+    Raises:
+        AccessError, ConfigError: as `plain.get_length`, naming the file.
+    """
+    try:
+        return get_length(params, size)
+    except (AccessError, ConfigError) as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
 def get_data_area(fd: int, start: int, length: int, *, is_read_only: bool) -> DataArea:
     """The area of ``length`` bytes from byte ``start`` of the file behind ``fd``."""
     status = os.fstat(fd)
@@ -115,7 +134,10 @@ def lock_data_area(fd: int, area: DataArea, path: str) -> None:
                 log.warning("%s: cannot be locked against writers: %s", path, error.strerror)
                 return
             if time.monotonic() > deadline:
-                raise BusyError(f"{path}: is open already, by another daemon") from None
+                raise BusyError(
+                    f"{path}: is open already, in another process (fusecrypt list shows it if it"
+                    " is a volume of yours)"
+                ) from None
             time.sleep(_LOCK_PAUSE)
         else:
             return

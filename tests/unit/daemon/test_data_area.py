@@ -34,7 +34,7 @@ def lock(fd, *, read_only=False, start=0, length=4096):
 
 def test_a_second_writer_is_refused(image, open_fd):
     lock(open_fd(image))
-    with pytest.raises(BusyError, match="image: is open already"):
+    with pytest.raises(BusyError, match="image: is open already, in another process"):
         lock(open_fd(image))
     with pytest.raises(BusyError):
         lock(open_fd(image, os.O_RDONLY), read_only=True)
