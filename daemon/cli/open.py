@@ -7,8 +7,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from ...dmcrypt.open_volume import get_key_size
-from ...dmcrypt.plain import PlainParams, get_length
+from ...dmcrypt.plain import PlainParams
 from ...keystore.errors import BusyError, ConfigError
+from ..backing import get_data_length
 from ..config import Settings
 from ..control.answers import Listing, Volume
 from ..control.client import ControlClient, NoDaemonError, PassphraseRequiredError
@@ -23,7 +24,7 @@ from ..control.messages import (
 )
 from ..control.volume_requests import RefreshRequest
 from ..exitcodes import ExitCode, ReportedError
-from ..volume_name import check_volume_name
+from ..volume_name import NAME_TAKEN, check_volume_name
 from .arguments import Arguments
 from .found_content import confirm_plain
 from .key_input import make_key_options, make_prompt, try_keys
@@ -40,7 +41,14 @@ from .open_options import (
 from .options import COMMON
 from .output import Output
 from .persistent_flags import check_persistent, keep_flags
-from .source import SourceFile, check_length, open_for_reading, open_parameter, open_source
+from .source import (
+    READONLY_HINT,
+    SourceFile,
+    check_length,
+    open_for_reading,
+    open_parameter,
+    open_source,
+)
 from .start import connect_or_start
 
 _ENTRY_OPTIONS = COMMON | {
@@ -89,8 +97,10 @@ def _open_headerless(
     is_plain = kind == "plain"
     params = make_plain_params(args, key, output) if is_plain else make_loopaes_params(args, key)
     is_exclusive = not args.has("shared")
-    with open_source(spec, read_only=args.has("readonly"), is_exclusive=is_exclusive) as source:
-        get_length(params, source.size)
+    with open_source(
+        spec, read_only=args.has("readonly"), is_exclusive=is_exclusive, hint=READONLY_HINT
+    ) as source:
+        get_data_length(params, source.size, source.path)
         if is_plain:
             confirm_plain(args, spec, source, output)
         request = OpenRequest(
@@ -118,7 +128,9 @@ def _open_luks(args: Arguments, settings: Settings, output: Output, kind: Volume
     """Open a volume by its header: with a volume key, by a token, or with a passphrase."""
     spec, name = args.positionals
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(spec, read_only=args.has("readonly")))
+        source = stack.enter_context(
+            open_source(spec, read_only=args.has("readonly"), hint=READONLY_HINT)
+        )
         header: SourceFile | None = None
         if (header_spec := args.text("header")) is not None:
             header = stack.enter_context(open_for_reading(header_spec, "header"))
@@ -170,7 +182,7 @@ def check_free(settings: Settings, name: str) -> None:
     except NoDaemonError:
         return
     if any(volume.name == name for volume in volumes):
-        raise BusyError(f"{name}: is open already; wanted: another name, or to close it first")
+        raise BusyError(f"{name}: {NAME_TAKEN}")
 
 
 def _open_entry(args: Arguments, settings: Settings, output: Output) -> ExitCode:

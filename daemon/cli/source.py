@@ -15,6 +15,9 @@ from ...dmcrypt.backing import Pread, get_size, pread_from
 from ...keystore.errors import AccessError, BusyError, ConfigError, NotFoundError
 from ..device_spec import resolve_device_spec
 
+#: What helps with what may not be written, of the actions that have the option.
+READONLY_HINT: Final = "--readonly opens it for reading"
+
 # linux/fs.h: _IO(0x12, 94), whether a block device is read-only.
 _BLKROGET: Final = 0x125E
 
@@ -40,12 +43,12 @@ class SourceFile:
 
 @contextlib.contextmanager
 def open_source(
-    spec: str, *, read_only: bool, is_exclusive: bool = True
+    spec: str, *, read_only: bool, is_exclusive: bool = True, hint: str = ""
 ) -> Generator[SourceFile, None, None]:
     """Open an image or device; a write-protected block device for reading only, as cryptsetup does.
 
     ``is_exclusive`` refuses block devices that somebody uses, which does not keep their headers
-    from being changed.
+    from being changed. ``hint`` is said where it may not be written.
 
     Raises:
         NotFoundError: it does not exist.
@@ -60,11 +63,11 @@ def open_source(
         fd = os.open(path, flags | (os.O_RDONLY if read_only else os.O_RDWR))
     except OSError as error:
         if read_only or not (stat.S_ISBLK(mode) and _is_write_protected(path)):
-            raise _translate(spec, error, read_only=read_only) from None
+            raise _translate(spec, error, "" if read_only else hint) from None
         try:
             fd, read_only = os.open(path, flags | os.O_RDONLY), True
         except OSError as second:
-            raise _translate(spec, second, read_only=True) from None
+            raise _translate(spec, second) from None
     try:
         yield SourceFile(fd, _show(path), read_only)
     finally:
@@ -85,7 +88,7 @@ def open_for_reading(spec: str, what: str) -> Generator[SourceFile, None, None]:
             raise AccessError(f"{where}: is a directory; wanted: a file")
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
-        raise _translate(where, error, read_only=True) from None
+        raise _translate(where, error) from None
     try:
         yield SourceFile(fd, _show(path), is_read_only=True)
     finally:
@@ -115,9 +118,10 @@ def check_length(file: SourceFile, what: str, *, offset: int, size: int) -> None
     """
     status = os.fstat(file.fd)
     if stat.S_ISREG(status.st_mode) and status.st_size < offset + size:
-        raise ConfigError(
-            f"{what} {file.path}: has {status.st_size} bytes; wanted: {size} after byte {offset}"
+        wanted = (
+            f"{size} after byte {offset}" if size else f"more than {offset}, where the key begins"
         )
+        raise ConfigError(f"{what} {file.path}: has {status.st_size} bytes; wanted: {wanted}")
 
 
 @contextlib.contextmanager
@@ -136,10 +140,11 @@ def _stat(spec: str, path: str) -> int:
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - the caller's string as it is
     except OSError as error:
-        raise _translate(spec, error, read_only=True) from None
+        raise _translate(spec, error) from None
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        kind = "a directory" if stat.S_ISDIR(mode) else "neither"
-        raise AccessError(f"{spec}: is {kind}; wanted: a regular file or a block device")
+        if stat.S_ISDIR(mode):
+            raise AccessError(f"{spec}: is a directory; wanted: a regular file or a block device")
+        raise AccessError(f"{spec}: is neither a regular file nor a block device")
     return mode
 
 
@@ -156,15 +161,14 @@ def _is_write_protected(path: str) -> bool:
         os.close(fd)
 
 
-def _translate(where: str, error: OSError, *, read_only: bool) -> Exception:
+def _translate(where: str, error: OSError, hint: str = "") -> Exception:
     if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ENODEV}:
         return NotFoundError(f"{where}: {error.strerror}; wanted: a file or device that exists")
     if error.errno in {errno.EBUSY, errno.ETXTBSY}:
         return BusyError(f"{where}: is in use: {error.strerror}")
-    hint = ""
-    if not read_only and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        hint = "; --readonly opens it for reading"
-    return AccessError(f"{where}: cannot open it: {error.strerror}{hint}")
+    if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        hint = ""
+    return AccessError(f"{where}: cannot open it: {error.strerror}{hint and f'; {hint}'}")
 
 
 def _show(path: str) -> str:

@@ -29,7 +29,7 @@ from .arguments import Arguments
 from .open import check_free
 from .output import Output
 from .passphrase import Passphrase, read_stream
-from .source import SourceFile, open_for_reading, open_source
+from .source import READONLY_HINT, SourceFile, open_for_reading, open_source
 from .start import connect_or_start
 from .table_text import TableText, take_apart
 
@@ -90,7 +90,9 @@ def _open(
         for line in lines:
             if line.device and line.device not in files:
                 source = stack.enter_context(
-                    open_source(_resolve(line.device), read_only=args.has("readonly"))
+                    open_source(
+                        _resolve(line.device), read_only=args.has("readonly"), hint=READONLY_HINT
+                    )
                 )
                 files[line.device] = (len(files), source)
             if line.device:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from fusecrypt.daemon.cli.source import check_length, open_parameter
+from fusecrypt.keystore.errors import ConfigError
+
 FAST = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]
 needs_cryptsetup = pytest.mark.skipif(shutil.which("cryptsetup") is None, reason="no cryptsetup")
 
@@ -346,12 +349,40 @@ def test_what_cannot_open_starts_no_daemon(cli: Cli, image: Path, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+def test_what_cannot_hold_a_volume_is_named(cli: Cli, tmp_path: Path) -> None:
+    plain = [
+        "--type",
+        "plain",
+        "--cipher",
+        "aes-xts-plain64",
+        "--key-size",
+        512,
+        "--hash",
+        "sha256",
+    ]
+    empty = tmp_path / "empty"
+    empty.touch()
+    result = cli("open", *plain, empty, "vol", stdin=b"p")
+    assert (result.code, f"{empty}: offset 0" in result.err) == (4, True)
+    result = cli("open", *plain, "/dev/null", "vol", stdin=b"p")
+    assert "/dev/null: is neither a regular file nor a block device" in result.err
+    key = tmp_path / "key"
+    key.write_bytes(b"secret")
+    with (
+        open_parameter(str(key), "key file") as file,
+        pytest.raises(ConfigError, match=r"key file .*/key: has 6 bytes; wanted: more than 100"),
+    ):
+        check_length(file, "key file", offset=100, size=0)
+
+
 def test_an_unwritable_image_is_refused_naming_readonly(cli: Cli, volume: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write everything")
     volume.chmod(0o400)
     result = cli("open", volume, "vol", stdin=b"pass")
     assert (result.code, "--readonly" in result.err) == (4, True)
+    result = cli("luksAddKey", volume, stdin=b"pass")
+    assert (result.code, "--readonly" in result.err) == (4, False)
 
 
 def test_crypttab_check(cli: Cli, tmp_path: Path) -> None:
