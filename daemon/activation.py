@@ -34,7 +34,7 @@ from ..dmcrypt.open_volume import (
     open_luks_with_key,
     open_plain,
 )
-from ..dmcrypt.plain import PlainParams, get_length
+from ..dmcrypt.plain import PlainParams
 from ..dmcrypt.units import SECTOR_SIZE
 from ..keystore.errors import (
     ConfigError,
@@ -42,7 +42,13 @@ from ..keystore.errors import (
     ProtectedKeyExpiredError,
     UnlockError,
 )
-from .backing import DataArea, check_descriptor, get_data_area, lock_data_area
+from .backing import (
+    DataArea,
+    check_descriptor,
+    get_data_area,
+    get_data_length,
+    lock_data_area,
+)
 from .control.messages import KeyInput, VolumeKeyInput
 from .live_key import NO_LEASE, Lease, make_live_key
 from .registry import Description, Registry, Volume
@@ -293,7 +299,7 @@ def _prepare(recipe: Recipe) -> Prepared:
     size = check_descriptor(source.fd, source.path, is_read_only=is_read_only)
     if recipe.plain is not None:
         start = recipe.plain.offset * SECTOR_SIZE
-        length = get_length(recipe.plain, size)
+        length = get_data_length(recipe.plain, size, source.path)
         area = get_data_area(source.fd, start, length, is_read_only=is_read_only)
         return Prepared(recipe, size, area, None)
     header = _read_header(recipe, size)

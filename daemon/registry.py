@@ -24,6 +24,7 @@ from ..keystore.errors import BusyError, EngineError, NotFoundError
 from .backing import BackingFile, DataArea
 from .live_key import LiveKey
 from .tree import Device, Times, Tree
+from .volume_name import NAME_TAKEN
 
 if TYPE_CHECKING:
     from ..dmcrypt.dm_table import TableLine
@@ -157,7 +158,7 @@ class Registry:
             BusyError: a volume has it, or is about to.
         """
         if name in self._volumes:
-            raise BusyError(f"{name}: a volume of this name is open")
+            raise BusyError(f"{name}: {NAME_TAKEN}")
         if name in self._opening:
             raise BusyError(f"{name}: a volume of this name is being opened")
         self._opening[name] = None

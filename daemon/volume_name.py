@@ -12,6 +12,9 @@ MAX_LENGTH: Final = 127
 # /dev/mapper/control is device mapper's own node, dm-N the kernel's names for devices.
 RESERVED: Final = frozenset({".", "..", "control"})
 
+#: Of the name of an open volume.
+NAME_TAKEN: Final = "is open already; wanted: another name, or to close it first"
+
 
 def check_volume_name(name: str) -> None:
     """Refuse a name that cannot be a file in ``dev/mapper``.

@@ -112,7 +112,10 @@ async def test_read_only_devices_lose_their_write_bits(registry, image):
 
 async def test_a_name_is_there_once(registry, image):
     await open_volume(registry, "v", image, read_only=True)
-    with pytest.raises(BusyError, match="v: a volume of this name is open"), registry.reserve("v"):
+    with (
+        pytest.raises(BusyError, match="v: is open already; wanted: another name"),
+        registry.reserve("v"),
+    ):
         pass
     with (
         registry.reserve("w"),
