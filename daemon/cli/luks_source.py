@@ -47,6 +47,17 @@ def check_openable(header: LuksHeader, source: SourceFile, *, read_only: bool) -
         return check_luks(header, source.size, read_only=read_only)
 
 
+def check_keyslots(header: LuksHeader, source: SourceFile) -> None:
+    """Refuse, before a passphrase is asked for, a header that has no keyslot at all.
+
+    Raises:
+        NoKeyslotError: it has none. Of ignored ones there may be a token.
+    """
+    if not header.list_keyslots():
+        with locating(source.path):
+            header.list_candidates()
+
+
 def parse_key_slot(args: Arguments, header: LuksHeader, source: SourceFile) -> int | None:
     """The keyslot that ``--key-slot`` names; None when any will do.
 

@@ -29,7 +29,7 @@ from .arguments import Arguments
 from .found_content import confirm_plain
 from .key_input import make_key_options, make_prompt, try_keys
 from .keyring_tokens import try_tokens_and_keys
-from .luks_source import check_openable, parse_key_slot, read_luks
+from .luks_source import check_keyslots, check_openable, parse_key_slot, read_luks
 from .memory_hard_lock import serialize_memory_hard
 from .open_options import (
     check_luks_options,
@@ -157,6 +157,7 @@ def _open_luks(args: Arguments, settings: Settings, output: Output, kind: Volume
             request = dataclasses.replace(request, volume_key=VolumeKeyInput(file.fd, 0))
             with connect_or_start(settings) as client:
                 return _show(_call(client, request), output)
+        check_keyslots(luks, source)
         with connect_or_start(settings) as client:
 
             def attempt(given: KeyInput, number: int | None) -> Mapping[str, object]:
