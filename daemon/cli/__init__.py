@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from typing import NoReturn
 from ...keystore.errors import MapperError
 from ..exitcodes import ExitCode
 from .arguments import parse_arguments
-from .output import Output, make_output
+from .output import make_early_output, make_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,13 +25,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup(1) ignores SIGHUP
             signal.signal(number, _interrupt)
-    output = Output()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None, where it was closed
+            stream.reconfigure(errors="backslashreplace")
+    output = make_early_output(words)
     try:
         args = parse_arguments(words)
         output = make_output(args)
         from .commands import run
 
         code = run(args, output)
+        output.finish(code)
     except BrokenPipeError:  # the reader of standard output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return ExitCode.WRONG_PARAMETERS
@@ -40,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             traceback.print_exc()
         code = output.error(error)
-    output.finish(code)
+        output.finish(code)
     return code
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
@@ -77,16 +79,17 @@ class Output:
         code = get_exit_code(error)
         text = _describe(error)
         _write(sys.stderr, f"fusecrypt: {text}")
-        self.json(
-            {
-                "error": {
-                    "message": text,
-                    "kind": get_kind(error),
-                    "exit_code": int(code),
-                    "exit_name": code.name,
+        with _dropping_what_cannot_be_written():
+            self.json(
+                {
+                    "error": {
+                        "message": text,
+                        "kind": get_kind(error),
+                        "exit_code": int(code),
+                        "exit_name": code.name,
+                    }
                 }
-            }
-        )
+            )
         return code
 
     def finish(self, code: ExitCode) -> None:
@@ -95,6 +98,15 @@ class Output:
             self.note("Command successful.")
         elif code in _FAILURES:
             self.note(f"Command failed with code -{code:d} ({_FAILURES[code]}).")
+
+
+def make_early_output(words: Sequence[str]) -> Output:
+    """The output for a command line that cannot be taken apart."""
+    options = words[: words.index("--")] if "--" in words else words
+    given = [word for word in options if word == "--json" or word.startswith("--json=")]
+    if not given or given[-1] == "--json=off":
+        return Output()
+    return Output("pretty" if given[-1] == "--json=pretty" else "short")
 
 
 def make_output(args: Arguments) -> Output:
@@ -132,6 +144,19 @@ def format_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+@contextlib.contextmanager
+def _dropping_what_cannot_be_written() -> Generator[None, None, None]:
+    """Give up standard output where it takes no more, so that the end of Python can flush it."""
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(null, 1)
+        os.close(null)
 
 
 def _is_terminal() -> bool:

@@ -325,6 +325,61 @@ def test_errors_are_in_the_json_too(cli: Cli, tmp_path: Path) -> None:
     assert (error["kind"], result.err) == ("NotFoundError", f"fusecrypt: {error['message']}\n")
 
 
+def test_errors_of_options_are_in_the_json_too(cli: Cli) -> None:
+    for words in (["--json", "open", "--redonly", "d", "x"], ["zkey", "--json", "list", "--foo"]):
+        result = cli(*words)
+        assert json.loads(result.out)["error"]["exit_code"] == result.code == 1
+
+
+def test_output_that_cannot_be_written_is_a_plain_error(tmp_path: Path) -> None:
+    script = "import sys; from fusecrypt.daemon.cli import main; sys.exit(main())"
+    for words in (["--json", "list"], ["--version"], ["--json", "status"]):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-c", script, *words],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                check=False,
+                env={**os.environ, "FUSECRYPT_RUNTIME_DIR": str(tmp_path)},
+            )
+        assert done.returncode == 4
+        assert done.stderr.startswith(b"fusecrypt: ")
+        assert b"internal" not in done.stderr
+        assert done.stderr.count(b"\n") == 1
+
+
+def test_what_the_locale_cannot_say_is_escaped(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from fusecrypt.daemon.cli import main; sys.exit(main())",
+            "--help",
+        ],
+        capture_output=True,
+        check=False,
+        env={
+            **os.environ,
+            "FUSECRYPT_RUNTIME_DIR": str(tmp_path),
+            "LC_ALL": "POSIX",
+            "PYTHONUTF8": "0",
+            "PYTHONCOERCECLOCALE": "0",
+        },
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"ARGUMENTS" in done.stdout
+    assert rb"\u2026" in done.stdout
+
+
+def test_a_header_without_keyslots_is_refused_before_anybody_is_asked(
+    cli: Cli, volume: Path
+) -> None:
+    assert cli("erase", "-q", volume).code == 0
+    result = cli("open", volume, "vol", stdin=b"")
+    assert (result.code, "no usable keyslot" in result.err) == (1, True)
+    assert not (volume.parent / "run").exists()
+
+
 def test_without_a_daemon_there_is_nothing_and_none_is_started(cli: Cli, tmp_path: Path) -> None:
     assert cli("list", "--json").out == '{"volumes":[],"entries":[]}\n'
     assert (cli("list").code, cli("list").out) == (0, "")
