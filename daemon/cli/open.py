@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Mapping
 
 from ...dmcrypt.open_volume import get_key_size
@@ -188,6 +189,8 @@ def check_free(settings: Settings, name: str) -> None:
 
 def _open_entry(args: Arguments, settings: Settings, output: Output) -> ExitCode:
     (name,) = args.positionals
+    if "/" in name and os.path.exists(name):  # noqa: PTH110 - the caller's string as it is
+        raise ConfigError(f"{name}: NAME is missing; wanted: fusecrypt open SOURCE NAME")
     check_volume_name(name)
     for option in args.options:
         if option not in _ENTRY_OPTIONS:
@@ -195,12 +198,20 @@ def _open_entry(args: Arguments, settings: Settings, output: Output) -> ExitCode
                 f"--{option}: the crypttab line of {name} decides; is SOURCE missing?"
             )
     key = make_key_options(args)
+    if args.has("crypttab"):
+        _refuse_running(settings)
     with connect_or_start(settings, crypttab=args.text("crypttab")) as client:
 
         def attempt(given: KeyInput | None) -> Mapping[str, object]:
             fds = PassedFds()
             parameters = OpenEntryRequest(name, given).pack(fds)
-            return client.call("OpenEntry", parameters, fds.fds)
+            try:
+                return client.call("OpenEntry", parameters, fds.fds)
+            except ReportedError as error:
+                if "no such entry" in str(error) and os.path.exists(name):  # noqa: PTH110
+                    hint = "; of the file, NAME is missing: fusecrypt open SOURCE NAME"
+                    raise ReportedError(f"{error}{hint}", error.exit_code, error.kind) from None
+                raise
 
         prompt = make_prompt(name)
         if key.key_file is None:
@@ -214,6 +225,15 @@ def _open_entry(args: Arguments, settings: Settings, output: Output) -> ExitCode
                     timeout=key.timeout or required.timeout or None,
                 )
         return _show(try_keys(key, prompt, attempt), output)
+
+
+def _refuse_running(settings: Settings) -> None:
+    """A daemon that runs has its crypttab already."""
+    with contextlib.suppress(NoDaemonError), ControlClient(settings.control_socket):
+        raise ConfigError(
+            f"--crypttab: a daemon runs in {settings.runtime_dir} already, with a crypttab of its"
+            " own; wanted: no --crypttab, or another --runtime-dir"
+        )
 
 
 def _call(client: ControlClient, request: OpenRequest) -> Mapping[str, object]:

@@ -62,6 +62,16 @@ def test_a_daemon_started_by_open_opens_entries_only_when_asked(instance, image)
     assert instance.device("entry").exists()
 
 
+def test_what_open_makes_of_one_argument(instance, image):
+    for word in (image.name, f"./{image.name}"):
+        result = instance.run("open", word)
+        assert result.status in {1, 4}
+        assert "fusecrypt open SOURCE NAME" in result.stderr
+    # That started a daemon, which has its crypttab.
+    result = instance.run("open", "--crypttab", instance.crypttab, "v")
+    assert (result.status, "--crypttab: a daemon runs" in result.stderr) == (1, True)
+
+
 def test_a_wrong_passphrase_may_be_typed_again(instance, image):
     terminal = Terminal(instance, *command("fusecrypt"), "open", "-T", "2", str(image), "v")
     terminal.expect(PROMPT)
