@@ -134,6 +134,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         ConfigError: an unknown option, a value missing or not wanted.
         UnsupportedError: an option of cryptsetup that we do not have.
     """
+    if list(argv) == ["-h"]:  # before an action's words it is --hash
+        return Arguments("", (), {"help": ""})
     words: list[str] = []
     options: dict[str, str] = {}
     vocabulary = CRYPTSETUP

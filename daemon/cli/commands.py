@@ -268,6 +268,12 @@ def run(args: Arguments, output: Output) -> ExitCode:
     if args.has("version"):
         _show_version(output)
         return ExitCode.OK
+    if args.verb == "help":
+        args = Arguments(
+            args.positionals[0] if args.positionals else "",
+            args.positionals[1:],
+            {**args.options, "help": ""},
+        )
     args = _resolve_group(_resolve_alias(args))
     command = COMMANDS.get(args.verb)
     if args.has("help"):

@@ -321,3 +321,12 @@ def test_any_words_parse_or_are_refused(words: list[str]) -> None:
             for take in (args.number, args.size):
                 with contextlib.suppress(ConfigError):
                     take(name)
+
+
+def test_help_is_asked_for_in_any_way(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for words in (["--help"], ["help"], ["-h"], ["luksFormat", "--help"], ["help", "luksFormat"]):
+        assert run(parse_arguments(words), Output()) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] == shown[2] != shown[3]
+    assert shown[3] == shown[4]
