@@ -63,8 +63,11 @@ def run(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
         if is_dry:
             _show_plan(params, plan, header_spec or spec, header or source, output)
             return ExitCode.OK
-        if is_terminal() and not output.is_quiet and key.key_file != "-":
-            _confirm(header_spec or spec, header or source)
+        if not output.is_quiet:
+            if is_terminal() and key.key_file != "-":
+                _confirm(header_spec or spec, header or source)
+            elif (found := find_content(header or source)) is not None:
+                output.warn(describe_content(header_spec or spec, found))
         formatted = _format(args, params, key, source, header_fd)
     output.note(f"Key slot {params.key_slot} created.")
     output.json({"uuid": formatted.uuid, "keyslot": params.key_slot, "device": source.path})

@@ -83,6 +83,13 @@ def test_a_formatted_volume_opens_with_its_passphrase_only(cli: Cli, volume: Pat
     assert cli("open", "--test-passphrase", volume).code == 1
 
 
+def test_who_is_not_asked_is_warned_of_what_a_format_ends(cli: Cli, volume: Path) -> None:
+    result = cli("luksFormat", *FAST, volume, stdin=b"pass\n")
+    assert (result.code, "already contains a 'crypto_LUKS" in result.err) == (0, True)
+    result = cli("luksFormat", "-q", *FAST, volume, stdin=b"pass\n")
+    assert (result.code, result.err) == (0, "")
+
+
 def test_an_empty_passphrase_is_one(cli: Cli, image: Path) -> None:
     assert cli("luksFormat", *FAST, image, stdin=b"\n").code == 0
     assert cli("open", "--test-passphrase", image, stdin=b"\n").code == 0
