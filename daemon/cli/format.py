@@ -51,7 +51,10 @@ def run(args: Arguments, _settings: Settings, output: Output) -> ExitCode:
         is_dry = args.has("dry-run")
         source = stack.enter_context(open_source(spec, read_only=is_dry))
         header: SourceFile | None = None
-        if (header_spec := args.text("header")) is not None:
+        header_spec = args.text("header")
+        if header_spec is None and not source.size:  # as cryptsetup, which makes others longer
+            raise ConfigError(f"{spec}: is too small: it has 0 bytes")
+        if header_spec is not None:
             opened = _open_future_header(header_spec) if is_dry else _open_header(header_spec)
             header = stack.enter_context(opened)
         header_fd = None if header is None else header.fd

@@ -90,6 +90,15 @@ def test_who_is_not_asked_is_warned_of_what_a_format_ends(cli: Cli, volume: Path
     assert (result.code, result.err) == (0, "")
 
 
+def test_an_empty_file_is_too_small_for_a_volume(cli: Cli, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    for more in ([], ["--dry-run"]):
+        result = cli("luksFormat", *FAST, *more, empty, stdin=b"pass\n")
+        assert (result.code, "is too small" in result.err) == (1, True)
+        assert empty.stat().st_size == 0
+
+
 def test_an_empty_passphrase_is_one(cli: Cli, image: Path) -> None:
     assert cli("luksFormat", *FAST, image, stdin=b"\n").code == 0
     assert cli("open", "--test-passphrase", image, stdin=b"\n").code == 0
