@@ -260,7 +260,7 @@ def test_a_missing_master_key_is_named_with_those_that_are_there(adapter, passph
     adapter.cli("adapter", "remove", "03.0039", "--batch-mode")
     result = adapter.run("open", "-d", passphrase, image, "v")
     assert result.status == 6, result
-    assert "adapter create" in result.stderr
+    assert "fusecrypt adapter restore FILE" in result.stderr
     assert wanted in result.stderr
     adapter.cli("adapter", "create", "05.0001")
     result = adapter.run("open", "-d", passphrase, image, "v")
