@@ -106,7 +106,7 @@ async def test_a_backup_is_restored_elsewhere(running, settings):
 
 async def test_errors_keep_their_class_and_code(running):
     key = await _make_foreign_key()
-    with pytest.raises(CoprocessorError, match="fusecrypt adapter create"):
+    with pytest.raises(CoprocessorError, match="fusecrypt adapter restore FILE"):
         await call(running.validate, key)
     await call(running.create_adapter, APQN, "cca", with_master_key=True)
     with pytest.raises(MasterKeyChangedError, match=key.mkvp.hex()) as caught:
