@@ -8,7 +8,6 @@ from collections.abc import Generator
 from ...keystore.errors import NotFoundError
 from ..config import Settings
 from ..control.client import ControlClient, NoDaemonError
-from ..runtime_dir import find_left_engine
 from ..volume_name import check_volume_name
 from .arguments import Arguments
 
@@ -42,6 +41,8 @@ def connect(settings: Settings, name: str) -> Generator[ControlClient, None, Non
 
 def describe_left_engine(settings: Settings) -> str:
     """What there is to know, without a daemon, of an engine that outlived it; empty: nothing."""
+    from ..runtime_dir import find_left_engine  # mounts need more modules than a status does
+
     pid = find_left_engine(settings)
     if pid is None:
         return ""
